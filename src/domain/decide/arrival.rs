@@ -1,0 +1,136 @@
+//! What the shop says: an order, its payment, its cancellation (rows 1–3).
+
+use crate::domain::Timestamp;
+use crate::domain::event::EventType;
+use crate::domain::ids::ProviderId;
+use crate::domain::order::{NewOrder, Order};
+use crate::domain::policy::Policy;
+use crate::domain::state::{CaseKind, Reason, State};
+
+use super::draft::Draft;
+use super::{Decision, Why};
+
+/// Row 1: a new order. Money that came in is kept even where the order is hopeless, so a paid one
+/// with an unusable number, without a route or past its deadline is stored, failed and refunded.
+pub(super) fn arrived(
+    new: &NewOrder,
+    verdict: &Result<ProviderId, Reason>,
+    now: Timestamp,
+    policy: &Policy,
+) -> Decision {
+    let deadline_at = match new.paid_at {
+        Some(paid_at) => paid_at + policy.sla,
+        None => new.created_at + policy.unpaid_timeout,
+    };
+    let blank = Order {
+        order_id: new.order_id.clone(),
+        version: 0,
+        state: State::AwaitingPayment,
+        asked_version: 0,
+        recipient: new.recipient.clone(),
+        amount: new.amount,
+        carrier: new.carrier.clone(),
+        created_at: crate::domain::to_micros(new.created_at),
+        paid_at: new.paid_at.map(crate::domain::to_micros),
+        payment_id: new.payment_id.clone(),
+        notify: new.notify,
+        metadata: new.metadata.clone(),
+        deadline_at: crate::domain::to_micros(deadline_at),
+        provider: None,
+        attempt: None,
+        declined: 0,
+        wake_at: None,
+        reason: None,
+        sla: None,
+        closed_at: None,
+        refund_requested: false,
+        cases: 0,
+    };
+    let draft = Draft::for_arrival(&blank, now, policy);
+    let decision = if new.paid_at.is_some() {
+        pay(draft, verdict)
+    } else if now >= blank.deadline_at {
+        draft.close(State::Cancelled, Some(Reason::Unpaid)).finish(EventType::Cancelled)
+    } else {
+        draft.finish(EventType::Accepted)
+    };
+    with_phone_hash(decision, new.phone_hash.as_ref())
+}
+
+fn with_phone_hash(decision: Decision, hash: Option<&String>) -> Decision {
+    let Decision::Apply(mut transition) = decision else { return decision };
+    if let Some(facts) = &mut transition.event.data.facts {
+        facts.phone_hash = hash.cloned();
+    }
+    Decision::Apply(transition)
+}
+
+/// The order is paid now: into its lane, or to its honest end.
+fn pay(draft: Draft<'_>, verdict: &Result<ProviderId, Reason>) -> Decision {
+    if draft.now >= draft.after.deadline_at {
+        return draft.fail(Reason::DeadlinePassed).finish(EventType::Failed);
+    }
+    match verdict {
+        Ok(lane) => {
+            let mut draft = draft;
+            draft.after.state = State::Queued;
+            draft.after.provider = Some(lane.clone());
+            draft.ask_submit(None).finish(EventType::Queued)
+        }
+        Err(reason) => draft.fail(*reason).finish(EventType::Failed),
+    }
+}
+
+/// Row 2: an order id that is known. The first stands; another phone, amount or currency under
+/// the same id is something for a person.
+pub(super) fn arrived_again(draft: Draft<'_>, new: &NewOrder) -> Decision {
+    let known = draft.before.cases & CaseKind::PayloadConflict.bit() != 0;
+    if draft.before.same_payload(new) || known {
+        return draft.keep(Why::Known);
+    }
+    let evidence = format!("came again as {}, first {}", new.amount, draft.before.amount);
+    draft.open_case(CaseKind::PayloadConflict, evidence, None).finish(EventType::CaseOpened)
+}
+
+/// The payment of an order that arrived unpaid. After a cancellation it is refunded, never recharged.
+pub(super) fn paid(
+    draft: Draft<'_>,
+    paid_at: Timestamp,
+    payment_id: Option<&String>,
+    verdict: &Result<ProviderId, Reason>,
+) -> Decision {
+    if draft.before.paid_at.is_some() {
+        return draft.keep(Why::Known);
+    }
+    let mut draft = draft;
+    draft.after.paid_at = Some(crate::domain::to_micros(paid_at));
+    if payment_id.is_some() {
+        draft.after.payment_id = payment_id.cloned();
+    }
+    match draft.before.state {
+        State::AwaitingPayment => {
+            draft.after.deadline_at = crate::domain::to_micros(paid_at + draft.policy.sla);
+            pay(draft, verdict)
+        }
+        // The state stays cancelled; the entry repeats it, with the refund.
+        State::Cancelled => {
+            draft.refund(Reason::PaidAfterCancel).cause(Reason::PaidAfterCancel.as_str()).finish(EventType::Cancelled)
+        }
+        State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
+            draft.keep(Why::NotApplicable)
+        }
+    }
+}
+
+/// Before payment an order can be cancelled; after it the wish is refused, once and openly.
+pub(super) fn cancel_requested(draft: Draft<'_>) -> Decision {
+    match draft.before.state {
+        State::AwaitingPayment => {
+            draft.close(State::Cancelled, Some(Reason::CancelledUpstream)).finish(EventType::Cancelled)
+        }
+        State::Cancelled => draft.keep(Why::Known),
+        State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
+            draft.finish(EventType::CancelRefused)
+        }
+    }
+}

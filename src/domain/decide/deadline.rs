@@ -1,0 +1,36 @@
+//! What happens at the deadline (rows 13 and 14). Refund or doubt: never a guess.
+
+use crate::domain::event::EventType;
+use crate::domain::policy::OnUnknown;
+use crate::domain::state::{CaseKind, Reason, Sla, State};
+
+use super::draft::Draft;
+use super::{Decision, Why};
+
+/// Rows 13 and 14.
+pub(super) fn deadline(draft: Draft<'_>) -> Decision {
+    if draft.now < draft.before.deadline_at {
+        return draft.keep(Why::TooEarly);
+    }
+    match draft.before.state {
+        State::AwaitingPayment => draft.close(State::Cancelled, Some(Reason::Unpaid)).finish(EventType::Cancelled),
+        State::Queued | State::RetryWait => draft.fail(Reason::DeadlinePassed).finish(EventType::Failed),
+        State::InFlight => into_doubt(draft, "deadline passed with an open attempt"),
+        State::InDoubt | State::Succeeded | State::Failed | State::Cancelled => draft.keep(Why::Known),
+    }
+}
+
+/// Row 14 (and 12b): an open attempt that cannot be closed honestly becomes a case.
+pub(super) fn into_doubt<'a>(draft: Draft<'a>, why: &str) -> Decision {
+    let mut draft = draft;
+    draft.after.state = State::InDoubt;
+    if draft.now >= draft.after.deadline_at && draft.after.sla.is_none() {
+        draft.after.sla = Some(Sla::Missed);
+    }
+    let refund = draft.policy.on_unknown == OnUnknown::RefundFlagged && draft.now >= draft.after.deadline_at;
+    let draft = draft.ask_query();
+    let next_query_at = draft.after.wake_at;
+    let draft = draft.open_case(CaseKind::InDoubt, why.to_owned(), next_query_at);
+    let draft = if refund { draft.refund(Reason::DeadlinePassed) } else { draft };
+    draft.finish(EventType::InDoubt)
+}

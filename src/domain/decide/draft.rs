@@ -1,0 +1,215 @@
+//! A transition in the making: the row before, the row as it will be, and what goes with it.
+
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+use crate::domain::command::{Command, CommandKind};
+use crate::domain::event::{DecidedBy, EventData, EventType, LoggedEvent, RefundNote};
+use crate::domain::order::Order;
+use crate::domain::policy::{Policy, ProviderPolicy};
+use crate::domain::state::{AttemptState, CaseKind, Reason, Sla, State};
+use crate::domain::transition::{CaseChange, FollowUp, Refund, Transition};
+
+use super::{Decision, Why};
+
+pub(super) struct Draft<'a> {
+    pub(super) before: &'a Order,
+    pub(super) after: Order,
+    pub(super) now: Timestamp,
+    pub(super) policy: &'a Policy,
+    cause: Option<String>,
+    decided_by: Option<DecidedBy>,
+    refund: Option<Refund>,
+    cases: Vec<CaseChange>,
+    follow_up: Option<FollowUp>,
+    inserts: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(order: &'a Order, now: Timestamp, policy: &'a Policy) -> Self {
+        let mut after = order.clone();
+        after.version = order.version + 1;
+        Self {
+            before: order,
+            after,
+            now,
+            policy,
+            cause: None,
+            decided_by: None,
+            refund: None,
+            cases: Vec::new(),
+            follow_up: None,
+            inserts: false,
+        }
+    }
+
+    /// For an order that is not stored yet: `order` is what it would be, at version 0.
+    pub(super) fn for_arrival(order: &'a Order, now: Timestamp, policy: &'a Policy) -> Self {
+        Self { inserts: true, ..Self::new(order, now, policy) }
+    }
+
+    /// The policy of the order's lane.
+    pub(super) fn provider(&self) -> Option<&'a ProviderPolicy> {
+        self.before.provider.as_ref().and_then(|id| self.policy.provider(id))
+    }
+
+    /// Notes the provider's code or our own cause; bounded, and stripped of anything odd, since
+    /// providers are known to echo a number in an error text.
+    pub(super) fn cause(mut self, text: &str) -> Self {
+        let safe: String =
+            text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(48).collect();
+        let digits_in_a_row = safe.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
+        self.cause = if digits_in_a_row >= 8 { Some("withheld".to_owned()) } else { Some(safe) };
+        self
+    }
+
+    pub(super) fn decided_by(mut self, by: &str, evidence: &str) -> Self {
+        self.decided_by = Some(DecidedBy { name: by.to_owned(), evidence: evidence.to_owned() });
+        self
+    }
+
+    pub(super) fn attempt_state(mut self, state: AttemptState) -> Self {
+        if let Some(attempt) = &mut self.after.attempt {
+            attempt.state = state;
+        }
+        self
+    }
+
+    pub(super) fn provider_ref(mut self, provider_ref: Option<&String>) -> Self {
+        if let (Some(attempt), Some(text)) = (&mut self.after.attempt, provider_ref) {
+            attempt.provider_ref = Some(text.chars().take(128).collect());
+        }
+        self
+    }
+
+    /// Opens a case, unless one of this kind was ever opened.
+    pub(super) fn open_case(mut self, kind: CaseKind, evidence: String, next_query_at: Option<Timestamp>) -> Self {
+        if self.after.cases & kind.bit() == 0 {
+            self.after.cases |= kind.bit();
+            let escalate_at = self.now + self.policy.reconcile_within;
+            self.cases.push(CaseChange::Open { kind, escalate_at, evidence, next_query_at });
+        }
+        self
+    }
+
+    pub(super) fn resolve_case(mut self, kind: CaseKind, by: &str, evidence: &str) -> Self {
+        if self.before.cases & kind.bit() != 0 {
+            self.cases.push(CaseChange::Resolve { kind, by: by.to_owned(), evidence: evidence.to_owned() });
+        }
+        self
+    }
+
+    /// Requests the refund of what was paid, once per order.
+    pub(super) fn refund(mut self, reason: Reason) -> Self {
+        if self.after.paid_at.is_some() && !self.after.refund_requested {
+            self.after.refund_requested = true;
+            self.refund = Some(Refund { payment_id: self.after.payment_id.clone(), amount: self.after.amount, reason });
+        }
+        self
+    }
+
+    /// Asks for a submit by this version's command; it waits where `wake_at` lies ahead.
+    pub(super) fn ask_submit(mut self, wake_at: Option<Timestamp>) -> Self {
+        self.after.wake_at = wake_at;
+        self.ask(CommandKind::Submit)
+    }
+
+    /// Asks for a query as early as the provider allows.
+    pub(super) fn ask_query(mut self) -> Self {
+        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_secs(60)), |p| {
+            (p.capabilities.query_not_before, p.capabilities.query_min_interval)
+        });
+        let claimed_at = self.after.attempt.as_ref().map_or(self.now, |attempt| attempt.claimed_at);
+        let first = claimed_at + not_before;
+        let wake_at = if first >= self.now { first } else { self.now + interval };
+        self.after.wake_at = Some(crate::domain::to_micros(wake_at));
+        self.ask(CommandKind::Query)
+    }
+
+    fn ask(mut self, kind: CommandKind) -> Self {
+        self.after.asked_version = self.after.version;
+        if let Some(lane) = self.after.provider.clone() {
+            let command = Command {
+                kind,
+                order_id: self.after.order_id.clone(),
+                attempt: self.after.attempt_number(),
+                version: self.after.version,
+                deadline_at: self.after.deadline_at,
+                wake_at: self.after.wake_at,
+            };
+            self.follow_up = Some(FollowUp { lane, command });
+        }
+        self
+    }
+
+    /// Moves to a closed state and settles the SLA, once.
+    pub(super) fn close(mut self, state: State, reason: Option<Reason>) -> Self {
+        self.after.state = state;
+        self.after.reason = reason;
+        self.after.wake_at = None;
+        self.after.closed_at = Some(self.now);
+        if self.after.sla.is_none() && self.after.paid_at.is_some() {
+            self.after.sla = Some(if self.now < self.after.deadline_at { Sla::Met } else { Sla::Missed });
+        }
+        self
+    }
+
+    /// Fails the order and requests its refund. Where only "not found" speaks for it, a case
+    /// stays open until the provider is asked once more at the end of its retention.
+    pub(super) fn fail(self, reason: Reason) -> Self {
+        let unproven = self.before.attempt.as_ref().is_some_and(|attempt| attempt.inquiry.closed_by_not_found);
+        let last_query = self
+            .before
+            .attempt
+            .as_ref()
+            .zip(self.provider())
+            .map(|(attempt, provider)| attempt.claimed_at + provider.capabilities.query_retention);
+        let failed = self.close(State::Failed, Some(reason)).refund(reason);
+        if unproven {
+            failed.open_case(CaseKind::FailedUnproven, "closed by not found alone".to_owned(), last_query)
+        } else {
+            failed
+        }
+    }
+
+    /// Ends the draft as one transition with one log entry.
+    pub(super) fn finish(self, kind: EventType) -> Decision {
+        let mut data = EventData::of_move((!self.inserts).then_some(self.before), &self.after);
+        data.cause = self.cause;
+        data.decided_by = self.decided_by.map(Box::new);
+        data.refund = self.refund.as_ref().map(|refund| {
+            Box::new(RefundNote {
+                payment_id: refund.payment_id.clone(),
+                amount_minor: refund.amount.minor,
+                currency: refund.amount.currency,
+                reason: refund.reason,
+            })
+        });
+        data.cases_opened = self
+            .cases
+            .iter()
+            .filter_map(|change| match change {
+                CaseChange::Open { kind, .. } => Some(*kind),
+                CaseChange::Resolve { .. } => None,
+            })
+            .collect();
+        Decision::Apply(Box::new(Transition {
+            from_version: self.before.version,
+            event: LoggedEvent {
+                order_id: self.after.order_id.clone(),
+                version: self.after.version,
+                kind,
+                at: self.now,
+                data,
+            },
+            after: self.after,
+            refund: self.refund,
+            cases: self.cases,
+            follow_up: self.follow_up,
+        }))
+    }
+
+    pub(super) fn keep(self, why: Why) -> Decision {
+        Decision::Keep(why)
+    }
+}

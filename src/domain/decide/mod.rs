@@ -1,0 +1,142 @@
+//! The one function that moves an order.
+//!
+//! `docs/STATE_MACHINE.md` has the table whose rows the comments here name. A caller loads the
+//! row, calls [`decide`], and writes the [`Transition`] fenced by its version; if it loses the
+//! fence it loads again and decides again.
+
+mod arrival;
+mod attempt;
+mod deadline;
+mod draft;
+mod people;
+
+#[cfg(test)]
+mod tests;
+
+use draft::Draft;
+
+use super::Timestamp;
+use super::ids::{ClaimId, ProviderId};
+use super::order::{NewOrder, Order};
+use super::outcome::{QueryOutcome, SubmitOutcome};
+use super::policy::Policy;
+use super::state::Reason;
+use super::transition::Transition;
+
+/// What happened, or what somebody wants to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The shop told of an order.
+    Arrived {
+        /// What it said.
+        new: Box<NewOrder>,
+        /// The lane that would serve it, or why none can.
+        verdict: Result<ProviderId, Reason>,
+    },
+    /// The shop told of its payment.
+    Paid {
+        /// When.
+        paid_at: Timestamp,
+        /// The payment.
+        payment_id: Option<String>,
+        /// The lane that would serve it, or why none can.
+        verdict: Result<ProviderId, Reason>,
+    },
+    /// The shop wants it cancelled.
+    CancelRequested,
+    /// Dispatch holds a permit and wants to send.
+    Claim {
+        /// The new claim.
+        claim_id: ClaimId,
+    },
+    /// What became of a send.
+    SubmitReply {
+        /// The claim under which it was sent.
+        claim_id: ClaimId,
+        /// What the provider or the wire said.
+        outcome: SubmitOutcome,
+    },
+    /// What the provider said when asked, or in a verified callback.
+    Reported {
+        /// About which attempt.
+        attempt: u16,
+        /// When the question left; "not found" is judged by it.
+        asked_at: Timestamp,
+        /// What it said.
+        outcome: QueryOutcome,
+    },
+    /// The process that made the call is gone, or never heard an answer.
+    CallerLost,
+    /// The deadline has come.
+    Deadline,
+    /// The time has come at which a person must look at an order in doubt.
+    ReconcileDue,
+    /// A person decided.
+    Resolved {
+        /// Delivered, or not.
+        succeeded: bool,
+        /// Who.
+        by: String,
+        /// On what evidence.
+        evidence: String,
+    },
+}
+
+/// What follows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Write this.
+    Apply(Box<Transition>),
+    /// Write nothing.
+    Keep(Why),
+}
+
+/// Why nothing is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// A repeat of a known fact.
+    Known,
+    /// Somebody else has moved the order since, or another claim holds it.
+    Overtaken,
+    /// The input does not apply in this state.
+    NotApplicable,
+    /// Its time has not come.
+    TooEarly,
+    /// Nothing was learned; ask again.
+    NoNews,
+}
+
+/// Decides what becomes of `order` (nothing, for an order that is not stored yet) on `input`.
+///
+/// `now` is on the database's clock. Closed states never change; an order never has two open
+/// attempts; it never fails while one is open.
+pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Policy) -> Decision {
+    let now = super::to_micros(now);
+    let Some(order) = order else {
+        return match input {
+            Input::Arrived { new, verdict } => arrival::arrived(new, verdict, now, policy),
+            Input::Paid { .. }
+            | Input::CancelRequested
+            | Input::Claim { .. }
+            | Input::SubmitReply { .. }
+            | Input::Reported { .. }
+            | Input::CallerLost
+            | Input::Deadline
+            | Input::ReconcileDue
+            | Input::Resolved { .. } => Decision::Keep(Why::NotApplicable),
+        };
+    };
+    let draft = Draft::new(order, now, policy);
+    match input {
+        Input::Arrived { new, .. } => arrival::arrived_again(draft, new),
+        Input::Paid { paid_at, payment_id, verdict } => arrival::paid(draft, *paid_at, payment_id.as_ref(), verdict),
+        Input::CancelRequested => arrival::cancel_requested(draft),
+        Input::Claim { claim_id } => attempt::claim(draft, *claim_id),
+        Input::SubmitReply { claim_id, outcome } => attempt::submit_reply(draft, *claim_id, outcome),
+        Input::Reported { attempt, asked_at, outcome } => attempt::reported(draft, *attempt, *asked_at, outcome),
+        Input::CallerLost => attempt::caller_lost(draft),
+        Input::Deadline => deadline::deadline(draft),
+        Input::ReconcileDue => people::reconcile_due(draft),
+        Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),
+    }
+}

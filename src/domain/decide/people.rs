@@ -1,0 +1,26 @@
+//! What people decide (row 16). Every decision carries a name and its evidence.
+
+use crate::domain::event::EventType;
+use crate::domain::state::{AttemptState, CaseKind, Reason, State};
+
+use super::draft::Draft;
+use super::{Decision, Why};
+
+/// The case has waited long enough for the provider: the store marks it as escalated. The order
+/// itself does not change, so nothing is written here.
+pub(super) fn reconcile_due(draft: Draft<'_>) -> Decision {
+    draft.keep(Why::NotApplicable)
+}
+
+/// Row 16: a person settles an order in doubt.
+pub(super) fn resolved(draft: Draft<'_>, succeeded: bool, by: &str, evidence: &str) -> Decision {
+    if draft.before.state != State::InDoubt {
+        return draft.keep(Why::NotApplicable);
+    }
+    let draft = draft.decided_by(by, evidence).resolve_case(CaseKind::InDoubt, by, evidence);
+    if succeeded {
+        let draft = draft.attempt_state(AttemptState::Succeeded).close(State::Succeeded, None);
+        return draft.finish(EventType::Succeeded);
+    }
+    draft.attempt_state(AttemptState::WrittenOff).fail(Reason::ResolvedByOperator).finish(EventType::Failed)
+}

@@ -1,0 +1,409 @@
+//! The event log: one entry per transition, in the same statement as the row.
+//!
+//! An entry is the audit trail, the outbox and the timeline at once. It carries what the public
+//! event needs and, beside it, what changed in the row, so that replaying the log rebuilds the
+//! row (all but the phone number, of which the log holds only a keyed hash).
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::ids::{ClaimId, ClientRef, OrderId, ProviderId};
+use super::money::{Currency, Money};
+use super::msisdn::Recipient;
+use super::order::{Attempt, Inquiry, Order};
+use super::state::{AttemptState, CaseKind, Reason, Sla, State};
+
+super::state::text_enum! {
+    /// What happened. The public type of an entry is [`EventType::public`].
+    EventType {
+        /// Arrived unpaid.
+        Accepted = "accepted",
+        /// Paid; a submit was asked for.
+        Queued = "queued",
+        /// An attempt was claimed and is about to be sent.
+        Submitted = "submitted",
+        /// News about the open attempt that changes no state.
+        AttemptUpdated = "attempt_updated",
+        /// The attempt had no effect; the next one waits.
+        RetryScheduled = "retry_scheduled",
+        /// The deadline passed with an open attempt.
+        InDoubt = "in_doubt",
+        /// Delivered.
+        Succeeded = "succeeded",
+        /// Failed, refund requested.
+        Failed = "failed",
+        /// Cancelled.
+        Cancelled = "cancelled",
+        /// Cancelling came too late.
+        CancelRefused = "cancel_refused",
+        /// Something for a person; the order did not change.
+        CaseOpened = "case_opened",
+        /// A person closed a case; the order did not change.
+        CaseResolved = "case_resolved",
+    }
+}
+
+impl EventType {
+    /// The `type` of the public event, without prefix and version. News about an attempt is
+    /// published as the state it confirms, so that public versions have no gap.
+    pub const fn public(self, state: State) -> &'static str {
+        match self {
+            Self::AttemptUpdated => match state {
+                State::InDoubt => Self::InDoubt.as_str(),
+                State::AwaitingPayment
+                | State::Queued
+                | State::InFlight
+                | State::RetryWait
+                | State::Succeeded
+                | State::Failed
+                | State::Cancelled => Self::Submitted.as_str(),
+            },
+            Self::Accepted
+            | Self::Queued
+            | Self::Submitted
+            | Self::RetryScheduled
+            | Self::InDoubt
+            | Self::Succeeded
+            | Self::Failed
+            | Self::Cancelled
+            | Self::CancelRefused
+            | Self::CaseOpened
+            | Self::CaseResolved => self.as_str(),
+        }
+    }
+}
+
+/// An entry of the log as it is read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedEvent {
+    /// Whose.
+    pub order_id: OrderId,
+    /// The order's version after it.
+    pub version: u32,
+    /// What happened.
+    pub kind: EventType,
+    /// When, on the database's clock.
+    pub at: Timestamp,
+    /// The rest.
+    pub data: EventData,
+}
+
+/// What an entry holds beside its key. Short names: three of these are written per order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventData {
+    /// The state after it.
+    #[serde(rename = "st")]
+    pub state: State,
+    /// The deadline after it, µs.
+    #[serde(rename = "dl", with = "chrono::serde::ts_microseconds")]
+    pub deadline_at: Timestamp,
+    /// The attempt, after it.
+    #[serde(rename = "a", default, skip_serializing_if = "is_zero")]
+    pub attempt: u16,
+    /// The lane, after it.
+    #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderId>,
+    /// Why, where the order is closed.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Decided in time or not, once that is known.
+    #[serde(rename = "sla", default, skip_serializing_if = "Option::is_none")]
+    pub sla: Option<Sla>,
+    /// The shop's own JSON, handed back.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// The version whose command is live after it, where it changed.
+    #[serde(rename = "av", default, skip_serializing_if = "Option::is_none")]
+    pub asked_version: Option<u32>,
+    /// What the shop said, in the first entry.
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Box<Facts>>,
+    /// The payment, where it came later than the order.
+    #[serde(rename = "pay", default, skip_serializing_if = "Option::is_none")]
+    pub payment: Option<Box<Payment>>,
+    /// The attempt's state and news, where they changed.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    pub attempt_news: Option<AttemptNews>,
+    /// When the next command may act; set as often as the state changes.
+    #[serde(
+        rename = "w",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "chrono::serde::ts_microseconds_option"
+    )]
+    pub wake_at: Option<Timestamp>,
+    /// Attempts declined so far.
+    #[serde(rename = "dc", default, skip_serializing_if = "is_zero")]
+    pub declined: u16,
+    /// The provider's code or our cause, for people: never a number, never free text of a customer.
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Cases that were opened with it.
+    #[serde(rename = "case", default, skip_serializing_if = "Vec::is_empty")]
+    pub cases_opened: Vec<CaseKind>,
+    /// A refund that was requested with it.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub refund: Option<Box<RefundNote>>,
+    /// Who decided, and on what evidence.
+    #[serde(rename = "by", default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<Box<DecidedBy>>,
+}
+
+/// What the shop said of an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Minor units.
+    #[serde(rename = "am")]
+    pub amount_minor: i64,
+    /// ISO 4217.
+    #[serde(rename = "cu")]
+    pub currency: Currency,
+    /// Created, µs.
+    #[serde(rename = "ct", with = "chrono::serde::ts_microseconds")]
+    pub created_at: Timestamp,
+    /// Paid, µs.
+    #[serde(
+        rename = "pt",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "chrono::serde::ts_microseconds_option"
+    )]
+    pub paid_at: Option<Timestamp>,
+    /// The payment.
+    #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<String>,
+    /// The carrier.
+    #[serde(rename = "ca", default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<String>,
+    /// Whether a notification was asked for.
+    #[serde(rename = "nt", default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
+    /// The phone number's keyed hash.
+    #[serde(rename = "ph", default, skip_serializing_if = "Option::is_none")]
+    pub phone_hash: Option<String>,
+}
+
+/// A payment that came after its order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Payment {
+    /// Paid, µs.
+    #[serde(rename = "pt", with = "chrono::serde::ts_microseconds")]
+    pub paid_at: Timestamp,
+    /// The payment.
+    #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<String>,
+}
+
+/// The attempt after an entry, where it changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptNews {
+    /// Its state.
+    #[serde(rename = "s")]
+    pub state: AttemptState,
+    /// Its claim, where it is a new one; its time is then the entry's.
+    #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
+    pub claim_id: Option<ClaimId>,
+    /// Its reference, where the attempt is a new one.
+    #[serde(rename = "cr", default, skip_serializing_if = "Option::is_none")]
+    pub client_ref: Option<ClientRef>,
+    /// The provider's reference, once known.
+    #[serde(rename = "pr", default, skip_serializing_if = "Option::is_none")]
+    pub provider_ref: Option<String>,
+    /// What was learned by asking.
+    #[serde(rename = "q", default, skip_serializing_if = "Inquiry::is_empty")]
+    pub inquiry: Inquiry,
+}
+
+/// A refund that was requested.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefundNote {
+    /// The payment to refund.
+    #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
+    pub payment_id: Option<String>,
+    /// Minor units.
+    #[serde(rename = "am")]
+    pub amount_minor: i64,
+    /// ISO 4217.
+    #[serde(rename = "cu")]
+    pub currency: Currency,
+    /// Why.
+    #[serde(rename = "r")]
+    pub reason: Reason,
+}
+
+/// A person's decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecidedBy {
+    /// Who.
+    pub name: String,
+    /// On what evidence.
+    pub evidence: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if hands a reference")]
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+impl EventData {
+    /// What to log for a move from `before` (nothing, for a new order) to `after` at `at`.
+    pub fn of_move(before: Option<&Order>, after: &Order) -> Self {
+        let facts = before.is_none().then(|| {
+            Box::new(Facts {
+                amount_minor: after.amount.minor,
+                currency: after.amount.currency,
+                created_at: after.created_at,
+                paid_at: after.paid_at,
+                payment_id: after.payment_id.clone(),
+                carrier: after.carrier.clone(),
+                notify: after.notify,
+                phone_hash: None,
+            })
+        });
+        let payment = before.and_then(|before| {
+            let paid_at = after.paid_at.filter(|_| before.paid_at != after.paid_at)?;
+            Some(Box::new(Payment { paid_at, payment_id: after.payment_id.clone() }))
+        });
+        let before_attempt = before.and_then(|before| before.attempt.as_ref());
+        let attempt_news = after.attempt.as_ref().filter(|now| before_attempt != Some(now)).map(|now| AttemptNews {
+            state: now.state,
+            claim_id: (before_attempt.map(|was| was.claim_id) != Some(now.claim_id)).then_some(now.claim_id),
+            client_ref: (before_attempt.map(|was| was.number) != Some(now.number)).then(|| now.client_ref.clone()),
+            provider_ref: now.provider_ref.clone(),
+            inquiry: now.inquiry.clone(),
+        });
+        let asked_before = before.map_or(0, |before| before.asked_version);
+        Self {
+            state: after.state,
+            deadline_at: after.deadline_at,
+            attempt: after.attempt_number(),
+            provider: after.provider.clone(),
+            reason: after.reason,
+            sla: after.sla,
+            metadata: after.metadata.clone(),
+            asked_version: (after.asked_version != asked_before).then_some(after.asked_version),
+            facts,
+            payment,
+            attempt_news,
+            wake_at: after.wake_at,
+            declined: after.declined,
+            cause: None,
+            cases_opened: Vec::new(),
+            refund: None,
+            decided_by: None,
+        }
+    }
+}
+
+/// Why a log does not replay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// The first entry lacks what the shop said.
+    #[error("the first entry of an order's log must carry its facts")]
+    NoFacts,
+    /// A version is missing or out of order.
+    #[error("version {found} follows version {after} in the log")]
+    Gap {
+        /// The version before.
+        after: u32,
+        /// The one that came.
+        found: u32,
+    },
+    /// News of an attempt that never began.
+    #[error("version {0} has news of an attempt that has no claim or reference")]
+    NoAttempt(u32),
+}
+
+/// Rebuilds an order from its log. The recipient is taken from outside: the log has only its hash.
+pub fn replay(events: &[LoggedEvent], recipient: &Recipient) -> Result<Option<Order>, ReplayError> {
+    let mut order: Option<Order> = None;
+    for event in events {
+        let after = order.as_ref().map_or(0, |order| order.version);
+        if event.version != after + 1 {
+            return Err(ReplayError::Gap { after, found: event.version });
+        }
+        order = Some(apply(order, event, recipient)?);
+    }
+    Ok(order)
+}
+
+fn apply(order: Option<Order>, event: &LoggedEvent, recipient: &Recipient) -> Result<Order, ReplayError> {
+    let data = &event.data;
+    let mut order = match order {
+        Some(order) => order,
+        None => blank(event, recipient)?,
+    };
+    order.version = event.version;
+    order.state = data.state;
+    order.deadline_at = data.deadline_at;
+    order.provider.clone_from(&data.provider);
+    order.reason = data.reason;
+    order.sla = data.sla;
+    order.wake_at = data.wake_at;
+    order.declined = data.declined;
+    order.asked_version = data.asked_version.unwrap_or(order.asked_version);
+    if let Some(payment) = &data.payment {
+        order.paid_at = Some(payment.paid_at);
+        order.payment_id.clone_from(&payment.payment_id);
+    }
+    if let Some(news) = &data.attempt_news {
+        order.attempt = Some(attempt_after(order.attempt.take(), news, event)?);
+    }
+    if data.state.is_closed() && order.closed_at.is_none() {
+        order.closed_at = Some(event.at);
+    }
+    order.refund_requested |= data.refund.is_some();
+    order.cases |= data.cases_opened.iter().fold(0, |set, kind| set | kind.bit());
+    Ok(order)
+}
+
+fn blank(event: &LoggedEvent, recipient: &Recipient) -> Result<Order, ReplayError> {
+    let facts = event.data.facts.as_deref().ok_or(ReplayError::NoFacts)?;
+    Ok(Order {
+        order_id: event.order_id.clone(),
+        version: 0,
+        state: event.data.state,
+        asked_version: 0,
+        recipient: recipient.clone(),
+        amount: Money { minor: facts.amount_minor, currency: facts.currency },
+        carrier: facts.carrier.clone(),
+        created_at: facts.created_at,
+        paid_at: facts.paid_at,
+        payment_id: facts.payment_id.clone(),
+        notify: facts.notify,
+        metadata: event.data.metadata.clone(),
+        deadline_at: event.data.deadline_at,
+        provider: None,
+        attempt: None,
+        declined: 0,
+        wake_at: None,
+        reason: None,
+        sla: None,
+        closed_at: None,
+        refund_requested: false,
+        cases: 0,
+    })
+}
+
+fn attempt_after(before: Option<Attempt>, news: &AttemptNews, event: &LoggedEvent) -> Result<Attempt, ReplayError> {
+    let lost = || ReplayError::NoAttempt(event.version);
+    let (claim_id, claimed_at) = match (news.claim_id, &before) {
+        (Some(claim), _) => (claim, event.at),
+        (None, Some(was)) => (was.claim_id, was.claimed_at),
+        (None, None) => return Err(lost()),
+    };
+    let client_ref = match (&news.client_ref, before) {
+        (Some(reference), _) => reference.clone(),
+        (None, Some(was)) => was.client_ref,
+        (None, None) => return Err(lost()),
+    };
+    Ok(Attempt {
+        number: event.data.attempt,
+        state: news.state,
+        client_ref,
+        claim_id,
+        claimed_at,
+        provider_ref: news.provider_ref.clone(),
+        inquiry: news.inquiry.clone(),
+    })
+}

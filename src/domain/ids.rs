@@ -1,0 +1,191 @@
+//! Identifiers. All are cheap to clone: a batch hands them to several owners.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::outcome::RefFormat;
+
+/// The shop's order id: 1–64 characters of `A-Z a-z 0-9 . _ -` (`interface.md` section 4).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct OrderId(Arc<str>);
+
+/// Why a text is no order id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an order id has 1 to 64 characters of A-Z a-z 0-9 . _ -")]
+pub struct InvalidOrderId;
+
+impl OrderId {
+    /// The greatest length in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// Checks and takes a text.
+    pub fn parse(text: &str) -> Result<Self, InvalidOrderId> {
+        let fits = (1..=Self::MAX_LEN).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if fits { Ok(Self(Arc::from(text))) } else { Err(InvalidOrderId) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for OrderId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Debug for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for OrderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A provider as the configuration names it (`[providers.primary]`); also the name of its lane.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProviderId(Arc<str>);
+
+impl ProviderId {
+    /// Takes a name as configured; `config` has checked its characters.
+    pub fn new(name: &str) -> Self {
+        Self(Arc::from(name))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ProviderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names one claim: one permission to send one request, held by one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClaimId(pub Uuid);
+
+impl ClaimId {
+    /// A new random claim id.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+/// Our reference for an attempt, as the provider sees it. Deterministic, so that a restarted
+/// process, a callback and the audit all arrive at the same text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientRef(Arc<str>);
+
+impl ClientRef {
+    /// The reference of attempt `number` of `order`: both in clear where the provider's format
+    /// takes them (people can read it at 3 a.m.), else a hash of both.
+    pub fn for_attempt(order: &OrderId, number: u16, format: RefFormat) -> Self {
+        let clear = format!("{order}-{number}");
+        if format.takes(&clear) {
+            return Self(Arc::from(clear.as_str()));
+        }
+        Self(Arc::from(hashed(order, number, format).as_str()))
+    }
+
+    /// Takes a reference as read back from the store.
+    pub fn from_stored(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ClientRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ClientRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `R` and up to 31 base-32 characters of SHA-256: 155 bits at full length, alphanumeric.
+fn hashed(order: &OrderId, number: u16, format: RefFormat) -> String {
+    use sha2::{Digest, Sha256};
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let mut hasher = Sha256::new();
+    hasher.update(order.as_str().as_bytes());
+    hasher.update([0]);
+    hasher.update(number.to_be_bytes());
+    let digest = hasher.finalize();
+    let length = usize::from(format.max_len).clamp(8, 32);
+    let mut text = String::with_capacity(length);
+    text.push('R');
+    let (mut bits, mut held) = (0_u32, 0_u32);
+    for byte in digest {
+        bits = (bits << 8) | u32::from(byte);
+        held += 8;
+        while held >= 5 && text.len() < length {
+            held -= 5;
+            let index = usize::try_from((bits >> held) & 31).unwrap_or(0);
+            text.push(char::from(ALPHABET.get(index).copied().unwrap_or(b'0')));
+        }
+        bits &= (1 << held) - 1;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDE: RefFormat = RefFormat { max_len: 64, alphanumeric_only: false };
+    const NARROW: RefFormat = RefFormat { max_len: 32, alphanumeric_only: true };
+
+    #[test]
+    fn an_order_id_takes_exactly_the_documented_characters() {
+        for good in ["a", "A-1_2.x", &"x".repeat(64)] {
+            assert_eq!(OrderId::parse(good).map(|id| id.to_string()), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "é", "a/b", &"x".repeat(65), "a\0"] {
+            assert_eq!(OrderId::parse(bad), Err(InvalidOrderId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_readable_where_it_fits_and_a_hash_elsewhere() {
+        let id = OrderId::parse("order-7").unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(ClientRef::for_attempt(&id, 2, WIDE).as_str(), "order-7-2");
+        let hash = ClientRef::for_attempt(&id, 2, NARROW);
+        assert_eq!(hash.as_str().len(), 32);
+        assert!(NARROW.takes(hash.as_str()));
+        assert_ne!(hash, ClientRef::for_attempt(&id, 1, NARROW));
+        assert_eq!(hash, ClientRef::for_attempt(&id, 2, NARROW));
+    }
+}

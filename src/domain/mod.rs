@@ -1,0 +1,41 @@
+//! The pure middle: an order, its states, and the one function that moves it.
+//!
+//! Nothing here awaits, reads a clock, logs, or knows Kafka, SQL or HTTP. Every rule takes
+//! `now` and facts and returns a decision, so that each can be tested by writing down two values.
+
+pub mod command;
+pub mod decide;
+pub mod event;
+pub mod ids;
+pub mod inbound;
+pub mod money;
+pub mod msisdn;
+pub mod order;
+pub mod outcome;
+pub mod policy;
+pub mod retry;
+pub mod state;
+pub mod transition;
+
+/// A moment in UTC, with microsecond precision (what both stores keep).
+pub type Timestamp = chrono::DateTime<chrono::Utc>;
+
+/// Cuts a moment to whole microseconds, so that what was decided equals what is read back.
+pub fn to_micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
+}
+
+pub use command::{Command, CommandKind};
+pub use decide::{Decision, Input, decide};
+pub use event::{EventData, EventType, LoggedEvent};
+pub use ids::{ClaimId, ClientRef, OrderId, ProviderId};
+pub use money::{Currency, Money};
+pub use msisdn::{Msisdn, PhoneKey, Recipient};
+pub use order::{Attempt, Inquiry, NewOrder, Order};
+pub use outcome::{
+    Capabilities, DuplicateSemantics, Failure, FailureClass, NotSentCause, QueryOutcome, Receipt, RefFormat,
+    RetryAdvice, SubmitOutcome, UnknownCause,
+};
+pub use policy::{OnUnknown, Policy, ProviderPolicy};
+pub use state::{AttemptState, CaseKind, Reason, Sla, State};
+pub use transition::{CaseChange, FollowUp, Refund, Transition};

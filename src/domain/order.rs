@@ -1,0 +1,142 @@
+//! An order: what the shop said, and where we stand.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use super::ids::{ClaimId, ClientRef, OrderId, ProviderId};
+use super::money::Money;
+use super::msisdn::Recipient;
+use super::state::{AttemptState, Reason, Sla, State};
+
+/// What the shop said; never changes after the first event but for the payment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewOrder {
+    /// The shop's id, our key.
+    pub order_id: OrderId,
+    /// Whom it is for.
+    pub recipient: Recipient,
+    /// How much.
+    pub amount: Money,
+    /// The carrier as the shop believes; a hint for routing, never trusted.
+    pub carrier: Option<String>,
+    /// When the order was created.
+    pub created_at: Timestamp,
+    /// When it was paid, if it was.
+    pub paid_at: Option<Timestamp>,
+    /// The shop's payment id, named in a refund.
+    pub payment_id: Option<String>,
+    /// Whether to ask for a notification after creation.
+    pub notify: bool,
+    /// The shop's own JSON, at most 1 KiB, handed back in every event.
+    pub metadata: Option<String>,
+    /// The keyed hash of the phone number, for the event log and lookups.
+    pub phone_hash: Option<String>,
+}
+
+/// An order as the store holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// The shop's id.
+    pub order_id: OrderId,
+    /// Rises by one with each transition; every write names the version it expects.
+    pub version: u32,
+    /// Where it stands.
+    pub state: State,
+    /// The version of the transition that asked for the live command; a command that names
+    /// another one is dead. An event that changes no state leaves it alone.
+    pub asked_version: u32,
+    /// Whom it is for.
+    pub recipient: Recipient,
+    /// How much.
+    pub amount: Money,
+    /// The carrier as the shop believes.
+    pub carrier: Option<String>,
+    /// When the order was created.
+    pub created_at: Timestamp,
+    /// When it was paid.
+    pub paid_at: Option<Timestamp>,
+    /// The shop's payment id.
+    pub payment_id: Option<String>,
+    /// Whether to ask for a notification.
+    pub notify: bool,
+    /// The shop's own JSON.
+    pub metadata: Option<String>,
+    /// When it must be decided.
+    pub deadline_at: Timestamp,
+    /// The lane it is in.
+    pub provider: Option<ProviderId>,
+    /// The current attempt; older ones live in the event log.
+    pub attempt: Option<Attempt>,
+    /// Attempts that a provider declined.
+    pub declined: u16,
+    /// Before this moment no command acts.
+    pub wake_at: Option<Timestamp>,
+    /// Why it failed or was cancelled.
+    pub reason: Option<Reason>,
+    /// Decided in time or not; set once.
+    pub sla: Option<Sla>,
+    /// When it was closed.
+    pub closed_at: Option<Timestamp>,
+    /// Whether a refund was requested; at most one per order.
+    pub refund_requested: bool,
+    /// The kinds of cases that were ever opened ([`super::CaseKind::bit`]).
+    pub cases: u16,
+}
+
+/// The current attempt at a provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// 1 for the first; names the reference.
+    pub number: u16,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// Our reference at the provider.
+    pub client_ref: ClientRef,
+    /// The last claim under which it was, or may have been, sent.
+    pub claim_id: ClaimId,
+    /// When that claim was made.
+    pub claimed_at: Timestamp,
+    /// The provider's own reference.
+    pub provider_ref: Option<String>,
+    /// What was learned by asking.
+    pub inquiry: Inquiry,
+}
+
+/// What was learned by asking about an attempt. Mostly empty, so the store keeps it as one value.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Inquiry {
+    /// The provider once said that it owns this attempt: "not found" can no longer close it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_accepted: bool,
+    /// When the first "not found" that counts was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "chrono::serde::ts_microseconds_option")]
+    pub not_found_at: Option<Timestamp>,
+    /// A claim of this order was closed by "not found": it never gets a new reference or
+    /// another lane, and if it fails a case stays open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub closed_by_not_found: bool,
+}
+
+impl Inquiry {
+    /// Whether there is nothing to keep.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Order {
+    /// Whether an attempt may still deliver.
+    pub fn has_open_attempt(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.state.is_open())
+    }
+
+    /// The current attempt's number; 0 before the first.
+    pub fn attempt_number(&self) -> u16 {
+        self.attempt.as_ref().map_or(0, |attempt| attempt.number)
+    }
+
+    /// Whether the shop sent the same order twice: what a recharge depends on is equal.
+    pub fn same_payload(&self, other: &NewOrder) -> bool {
+        self.recipient.expose() == other.recipient.expose() && self.amount == other.amount
+    }
+}

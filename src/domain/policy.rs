@@ -1,0 +1,60 @@
+//! The rules that an operator sets, in the form in which `decide` reads them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::ProviderId;
+use super::outcome::Capabilities;
+
+/// What to do at the deadline with an open attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnknown {
+    /// Wait for the provider's word; a case is open.
+    #[default]
+    Hold,
+    /// Refund at once, with the case open: the recharge may still arrive.
+    RefundFlagged,
+}
+
+/// Everything `decide` may ask about the configuration.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// From `paid_at` to the deadline.
+    pub sla: Duration,
+    /// From `created_at` to the cancellation of an unpaid order.
+    pub unpaid_timeout: Duration,
+    /// Open attempts at the deadline.
+    pub on_unknown: OnUnknown,
+    /// How long an order may stay in doubt before a person must look.
+    pub reconcile_within: Duration,
+    /// Attempts that a provider may decline before the order fails.
+    pub max_attempts: u16,
+    /// The first retry's wait; each further one waits twice as long.
+    pub backoff_first: Duration,
+    /// The longest back-off.
+    pub backoff_max: Duration,
+    /// Per provider.
+    pub providers: HashMap<ProviderId, ProviderPolicy>,
+}
+
+/// What `decide` must know of one provider.
+#[derive(Debug, Clone)]
+pub struct ProviderPolicy {
+    /// Its contract.
+    pub capabilities: Capabilities,
+    /// How long a call is expected to take, at the 95th percentile: the least slack with which
+    /// a call is still worth a permit.
+    pub expected_service: Duration,
+    /// From a claim's commit request to the first byte.
+    pub send_window: Duration,
+}
+
+impl Policy {
+    /// The policy of a provider; `None` if it is no longer configured.
+    pub fn provider(&self, id: &ProviderId) -> Option<&ProviderPolicy> {
+        self.providers.get(id)
+    }
+}

@@ -1,0 +1,4 @@
+//! `recharged` keeps the three-minute promise of prepaid phone recharges.
+
+pub mod domain;
+pub mod ports;

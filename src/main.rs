@@ -1,0 +1,3 @@
+//! The `recharged` command.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Behaviour at the boundary: one binary, so that it links once.
