@@ -8,7 +8,7 @@ default:
 test *args:
     scripts/test {{args}}
 
-# The service at work on orders of a made-up shop
+# The service at work, from order to recharge
 demo *args:
     scripts/demo {{args}}
 
