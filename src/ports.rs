@@ -45,7 +45,10 @@ pub enum StoreErrorKind {
     Unreachable,
     /// Serialisation failure or deadlock: try again at once.
     Contention,
-    /// A defect or a wrong schema: trying again does not help.
+    /// What the batch holds cannot be stored (a value out of range, a broken constraint): trying
+    /// the same batch again does not help, a part of it may pass.
+    BadData,
+    /// A defect, a missing right or a wrong schema: trying again does not help.
     Broken,
 }
 
@@ -54,8 +57,13 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         match self.kind {
             StoreErrorKind::Unreachable | StoreErrorKind::Contention => true,
-            StoreErrorKind::Broken => false,
+            StoreErrorKind::BadData | StoreErrorKind::Broken => false,
         }
+    }
+
+    /// Whether the batch itself is at fault.
+    pub fn is_about_data(&self) -> bool {
+        self.kind == StoreErrorKind::BadData
     }
 }
 

@@ -1,0 +1,260 @@
+//! Claims: intent before effect. A batch of commands becomes a batch of rows that say
+//! `in_flight`, committed before the first byte of any request leaves.
+
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::domain::{
+    ClaimId, Command, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide, decide::Why,
+};
+use crate::faults;
+use crate::ports::{PermitClass, StoreError, Written};
+use crate::roles::patience;
+
+use super::Lane;
+use super::heap::Queued;
+
+/// A command that is ahead of its row is looked at again after this long, at most 30 times.
+const CATCH_UP: Duration = Duration::from_secs(1);
+const CATCH_UPS: u8 = 30;
+/// With no connection to be had, the next look.
+const RECONNECT: Duration = Duration::from_millis(200);
+
+/// A command with its permit and its place among the calls in flight.
+#[derive(Debug)]
+pub(super) struct Picked {
+    pub(super) queued: Queued,
+    pub(super) class: PermitClass,
+    /// When its request may leave; `None` for an order that can only be failed.
+    pub(super) permit: Option<Timestamp>,
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+}
+
+/// A claimed order, to be called now.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) order: Order,
+    pub(super) claim_id: ClaimId,
+    /// The first byte leaves before this moment (since boot), or never.
+    pub(super) send_by: Duration,
+    pub(super) class: PermitClass,
+    pub(super) permit: Timestamp,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// What a batch of claims left over.
+#[derive(Debug, Default)]
+pub(super) struct Leftover {
+    /// Orders to call.
+    pub(super) claimed: Vec<Claimed>,
+    /// Permits that were not used.
+    pub(super) permits: Vec<(PermitClass, Timestamp)>,
+    /// Commands to look at again, and when.
+    pub(super) again: Vec<(Queued, PermitClass, Timestamp)>,
+}
+
+/// How a command and its row fit together.
+enum Fit {
+    Acts,
+    Dead,
+    Ahead,
+    Early(Timestamp),
+}
+
+impl Lane {
+    /// Claims a batch. An error means that the store refuses for good, or that the role was told
+    /// to drop everything; nothing was acknowledged then.
+    pub(super) async fn claim(self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
+        let mut leftover = Leftover::default();
+        let mut picked = self.with_connections(batch, &mut leftover).await;
+        // The send window begins before the claim is written: however long the commit takes, a
+        // first byte never leaves more than the window after this moment.
+        let send_by = self.clock.since_boot() + self.rules.send_window;
+        let policy = self.policy();
+        while !picked.is_empty() {
+            let ids: Vec<OrderId> = picked.iter().map(|p| p.queued.command.order_id.clone()).collect();
+            let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+            let now = self.clock.now();
+            let (mut transitions, mut writing) = (Vec::new(), Vec::new());
+            for (one, row) in picked.into_iter().zip(rows) {
+                let Some(row) = row else {
+                    warn!(order_id = %one.queued.command.order_id, "a command for an order that is not stored");
+                    leftover.drop_command(one);
+                    continue;
+                };
+                match self.judge(&one.queued.command, &row, now) {
+                    Fit::Acts => match self.decide_claim(&row, one.permit.is_some(), now, &policy) {
+                        Ok((transition, claim_id)) => {
+                            transitions.push(transition);
+                            writing.push((one, claim_id));
+                        }
+                        Err(Why::TooEarly) => {
+                            let until = row.wake_at.unwrap_or(now);
+                            leftover.put_back(one, until);
+                        }
+                        Err(Why::Known | Why::Overtaken | Why::NotApplicable | Why::NoNews) => {
+                            leftover.drop_command(one)
+                        }
+                    },
+                    Fit::Dead => leftover.drop_command(one),
+                    Fit::Ahead => leftover.not_yet(one, now),
+                    Fit::Early(until) => leftover.put_back(one, until),
+                }
+            }
+            picked = self.write_claims(&transitions, writing, send_by, &mut leftover, abort).await?;
+        }
+        faults::point("dispatch::claimed");
+        Ok(leftover)
+    }
+
+    /// Keeps as many as could be sent at once; the others go back, with their permits. Orders
+    /// that are only to be failed need no connection.
+    async fn with_connections(&self, batch: Vec<Picked>, leftover: &mut Leftover) -> Vec<Picked> {
+        let wanted = batch.iter().filter(|picked| picked.permit.is_some()).count();
+        if wanted == 0 {
+            return batch;
+        }
+        let mut can_start = self.provider.connect(wanted).await;
+        let now = self.clock.now();
+        let mut kept = Vec::with_capacity(batch.len());
+        for picked in batch {
+            if picked.permit.is_none() {
+                kept.push(picked);
+            } else if can_start > 0 {
+                can_start -= 1;
+                kept.push(picked);
+            } else {
+                leftover.put_back(picked, now + RECONNECT);
+            }
+        }
+        kept
+    }
+
+    fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
+        if command.version > row.asked_version {
+            return Fit::Ahead;
+        }
+        let matches = command.version == row.asked_version
+            && command.attempt == row.attempt_number()
+            && row.provider.as_ref() == Some(self.provider.id());
+        if !matches {
+            return Fit::Dead;
+        }
+        match row.wake_at {
+            Some(until) if until > now => Fit::Early(until),
+            _ => Fit::Acts,
+        }
+    }
+
+    /// Without a permit only the end of an order may be written, never a send.
+    fn decide_claim(
+        &self,
+        row: &Order,
+        has_permit: bool,
+        now: Timestamp,
+        policy: &crate::domain::Policy,
+    ) -> Result<(Transition, ClaimId), Why> {
+        let claim_id = ClaimId::random();
+        match decide(Some(row), &Input::Claim { claim_id }, now, policy) {
+            Decision::Apply(transition) if has_permit || transition.after.state.is_closed() => {
+                Ok((*transition, claim_id))
+            }
+            Decision::Apply(_) => Err(Why::TooEarly),
+            Decision::Keep(why) => Err(why),
+        }
+    }
+
+    /// Writes claims; returns those that must be looked at again because the row had moved.
+    async fn write_claims(
+        &self,
+        transitions: &[Transition],
+        writing: Vec<(Picked, ClaimId)>,
+        send_by: Duration,
+        leftover: &mut Leftover,
+        abort: &CancellationToken,
+    ) -> Result<Vec<Picked>, StoreError> {
+        if transitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written = patience::stored("claim", abort, || self.store.apply(transitions)).await?;
+        let mut lost = Vec::new();
+        for ((transition, (picked, claim_id)), written) in transitions.iter().zip(writing).zip(written) {
+            match written {
+                Written::Stored => self.claimed(transition.after.clone(), picked, claim_id, send_by, leftover),
+                Written::Overtaken => lost.push((picked, claim_id)),
+            }
+        }
+        if lost.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.sort_lost(lost, send_by, leftover, abort).await
+    }
+
+    /// A claim that lost its fence may have lost it to itself: its commit went through and the
+    /// answer was lost. Then the row carries our claim, and the send window decides.
+    async fn sort_lost(
+        &self,
+        lost: Vec<(Picked, ClaimId)>,
+        send_by: Duration,
+        leftover: &mut Leftover,
+        abort: &CancellationToken,
+    ) -> Result<Vec<Picked>, StoreError> {
+        let ids: Vec<OrderId> = lost.iter().map(|(picked, _)| picked.queued.command.order_id.clone()).collect();
+        let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+        let mut again = Vec::new();
+        for ((picked, claim_id), row) in lost.into_iter().zip(rows) {
+            let ours = row.filter(|row| {
+                row.state == State::InFlight && row.attempt.as_ref().is_some_and(|attempt| attempt.claim_id == claim_id)
+            });
+            match ours {
+                Some(row) => self.claimed(row, picked, claim_id, send_by, leftover),
+                None => again.push(picked),
+            }
+        }
+        Ok(again)
+    }
+
+    fn claimed(&self, order: Order, picked: Picked, claim_id: ClaimId, send_by: Duration, leftover: &mut Leftover) {
+        match (order.state, picked.permit, picked.slot) {
+            (State::InFlight, Some(permit), Some(slot)) => {
+                picked.queued.ack.done();
+                let slack = (order.deadline_at - self.clock.now()).to_std().unwrap_or_default();
+                self.metrics.slack(order.attempt_number() <= 1, slack);
+                leftover.claimed.push(Claimed { order, claim_id, send_by, class: picked.class, permit, slot });
+            }
+            (_, permit, _) => {
+                debug!(order_id = %order.order_id, state = %order.state, "decided without a call");
+                crate::metrics::order_closed(&order);
+                picked.queued.ack.done();
+                leftover.permits.extend(permit.map(|permit| (picked.class, permit)));
+            }
+        }
+    }
+}
+
+impl Leftover {
+    /// The command has nothing to do any more: the row has moved on.
+    fn drop_command(&mut self, picked: Picked) {
+        self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
+        picked.queued.ack.done();
+    }
+
+    fn put_back(&mut self, picked: Picked, until: Timestamp) {
+        self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
+        self.again.push((picked.queued, picked.class, until));
+    }
+
+    /// The command came before its row's commit. If the row never catches up, the commit was
+    /// lost and with it the reason for the command.
+    fn not_yet(&mut self, mut picked: Picked, now: Timestamp) {
+        if picked.queued.put_back >= CATCH_UPS {
+            self.drop_command(picked);
+            return;
+        }
+        picked.queued.put_back += 1;
+        self.put_back(picked, now + CATCH_UP);
+    }
+}

@@ -1,0 +1,414 @@
+//! The loop that owns a lane's state: heaps, permits, and what is under way. Everything slow
+//! runs in tasks; the loop only decides what starts next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
+
+use crate::domain::inbound::{DeadLetterReason, Unfit};
+use crate::domain::{Command, CommandKind, Timestamp};
+use crate::ports::{Grant, InRecord, PermitClass, Reservation, StoreError, Subscription};
+use crate::roles::{RoleError, StopSignals, dead_letter, patience};
+
+use super::Lane;
+use super::call::Outcome;
+use super::claim::{Leftover, Picked};
+use super::heap::{DeadlineHeap, Queued};
+use super::permits::Stock;
+
+/// Permits wait this long for company before they are claimed, alone or beside other claims.
+const LINGER_QUIET: Duration = Duration::from_millis(2);
+const LINGER_BUSY: Duration = Duration::from_millis(8);
+/// Permits are reserved for what is in hand and what is expected in this time.
+const RESERVE_AHEAD: f64 = 0.05;
+/// The next try after the store could not be asked for permits.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Without anything to wait for, the loop still looks around this often.
+const IDLE: Duration = Duration::from_secs(1);
+
+enum Event {
+    Granted(PermitClass, Result<Grant, StoreError>),
+    Claimed(Result<Leftover, StoreError>),
+    Buried,
+}
+
+struct Scheduler {
+    lane: Lane,
+    stop: StopSignals,
+    fresh: DeadlineHeap,
+    retry: DeadlineHeap,
+    fresh_permits: Stock,
+    retry_permits: Stock,
+    slots: Arc<Semaphore>,
+    under_way: JoinSet<Event>,
+    claims: usize,
+    /// Since when claims could have been made.
+    claimable_since: Option<Timestamp>,
+    arrivals: Arrivals,
+    calls: JoinSet<()>,
+    settle: mpsc::Sender<Outcome>,
+}
+
+impl Lane {
+    /// Works until told to stop or until a subscription ends. `fresh` and `due` are the lane's
+    /// two topics.
+    pub async fn run(
+        self,
+        mut fresh: Box<dyn Subscription>,
+        mut due: Box<dyn Subscription>,
+        stop: StopSignals,
+    ) -> Result<(), RoleError> {
+        let (settle, outcomes) = mpsc::channel(self.rules.batch_max.max(1) * 2);
+        // In a set, so that it ends with this future, whatever ends it.
+        let mut settlement = JoinSet::new();
+        settlement.spawn(self.clone().settle_all(outcomes, stop.abort.clone()));
+        let mut scheduler = Scheduler::new(self, stop, settle);
+        let worked = scheduler.work(fresh.as_mut(), due.as_mut()).await;
+        scheduler.finish().await;
+        match settlement.join_next().await {
+            Some(Ok(settled)) => worked.and(settled),
+            Some(Err(error)) => Err(RoleError::Task(error.to_string())),
+            None => worked,
+        }
+    }
+}
+
+impl Scheduler {
+    fn new(lane: Lane, stop: StopSignals, settle: mpsc::Sender<Outcome>) -> Self {
+        let (heap_max, in_flight_max) = (lane.rules.heap_max, lane.rules.in_flight_max);
+        lane.metrics.quota(1.0 / lane.rules.terms.interval.as_secs_f64());
+        Self {
+            lane,
+            stop,
+            fresh: DeadlineHeap::new(heap_max),
+            retry: DeadlineHeap::new(heap_max),
+            fresh_permits: Stock::default(),
+            retry_permits: Stock::default(),
+            slots: Arc::new(Semaphore::new(in_flight_max)),
+            under_way: JoinSet::new(),
+            claims: 0,
+            claimable_since: None,
+            arrivals: Arrivals::default(),
+            calls: JoinSet::new(),
+            settle,
+        }
+    }
+
+    async fn work(&mut self, fresh: &mut dyn Subscription, due: &mut dyn Subscription) -> Result<(), RoleError> {
+        loop {
+            let wake = self.start_what_can();
+            let now = self.lane.clock.now();
+            let sleep = (wake - now).to_std().unwrap_or_default().max(Duration::from_millis(1)).min(IDLE);
+            let (fresh_room, due_room) = (self.fresh.room(), self.retry.room());
+            let (slots, settle) = (Arc::clone(&self.slots), self.settle.clone());
+            let no_slot = slots.available_permits() == 0;
+            tokio::select! {
+                // Stopping comes first; then what frees permits and slots; then retries, which
+                // have less time left than fresh orders; the clock last.
+                biased;
+                () = self.stop.drain.cancelled() => return Ok(()),
+                // The settlement has failed; its own error says why.
+                () = settle.closed() => return Ok(()),
+                Some(event) = self.under_way.join_next() => self.take_event(event)?,
+                Some(ended) = self.calls.join_next() => call_ended(ended)?,
+                records = due.next(due_room), if due_room > 0 => self.take_records(records?),
+                records = fresh.next(fresh_room), if fresh_room > 0 => self.take_records(records?),
+                slot = slots.acquire(), if no_slot => drop(slot),
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// Starts every task that can start now; returns when to look again at the latest.
+    fn start_what_can(&mut self) -> Timestamp {
+        let now = self.lane.clock.now();
+        let matured = self.retry.mature(now);
+        let fresh_matured = self.fresh.mature(now);
+        let stale = self.fresh_permits.drop_stale(now) + self.retry_permits.drop_stale(now);
+        if stale > 0 {
+            self.lane.metrics.permits("denied", stale);
+        }
+        if self.fresh.room() == 0 || self.retry.room() == 0 {
+            self.fresh.purge();
+            self.retry.purge();
+        }
+        let shed_at = self.shed(now);
+        self.reserve(PermitClass::Retry, now);
+        self.reserve(PermitClass::Fresh, now);
+        let claim_at = self.start_claims(now);
+        self.lane.metrics.backlog("fresh", self.fresh.len());
+        self.lane.metrics.backlog("retry", self.retry.len());
+        self.lane.metrics.in_flight(self.lane.rules.in_flight_max - self.slots.available_permits());
+        [
+            matured,
+            fresh_matured,
+            shed_at,
+            claim_at,
+            self.fresh_permits.next_change(now).filter(|_| self.fresh.ready() > 0),
+            self.retry_permits.next_change(now).filter(|_| self.retry.ready() > 0),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(now + IDLE)
+    }
+
+    /// Ends orders that no call could bring home any more, without spending a permit on them.
+    fn shed(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let expected = self.lane.service_time.expected();
+        let bound = now + expected;
+        let mut batch = Vec::new();
+        for (heap, class) in [(&mut self.retry, PermitClass::Retry), (&mut self.fresh, PermitClass::Fresh)] {
+            while batch.len() < self.lane.rules.batch_max {
+                let Some(queued) = heap.pop_before(bound) else { break };
+                batch.push(Picked { queued, class, permit: None, slot: None });
+            }
+        }
+        if !batch.is_empty() {
+            debug!(lane = %self.lane.provider.id(), orders = batch.len(), "orders can no longer make their deadline");
+            self.spawn_claim(batch);
+        }
+        [self.retry.earliest(), self.fresh.earliest()].into_iter().flatten().min().map(|deadline| deadline - expected)
+    }
+
+    fn reserve(&mut self, class: PermitClass, now: Timestamp) {
+        let expected = if class == PermitClass::Fresh { self.arrivals.expected(now, RESERVE_AHEAD) } else { 0 };
+        let slots = self.slots.available_permits();
+        let (heap, stock) = match class {
+            PermitClass::Fresh => (&self.fresh, &mut self.fresh_permits),
+            PermitClass::Retry | PermitClass::Query => (&self.retry, &mut self.retry_permits),
+        };
+        if heap.ready() <= stock.len() || !stock.may_ask(now) {
+            return;
+        }
+        let wanted = (heap.ready() + expected).min(slots).saturating_sub(stock.len());
+        let Ok(wanted @ 1..) = u32::try_from(wanted) else { return };
+        stock.asking = true;
+        let reservation =
+            Reservation { provider: self.lane.provider.id().clone(), class, wanted, terms: self.lane.rules.terms };
+        let quota = Arc::clone(&self.lane.quota);
+        self.under_way.spawn(async move { Event::Granted(class, quota.reserve(&reservation).await) });
+    }
+
+    /// Starts a batch of claims, if there are commands, permits and places for calls; returns
+    /// when it will, if it waits for company.
+    fn start_claims(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let retry = self.retry.ready().min(self.retry_permits.due(now));
+        let fresh = self.fresh.ready().min(self.fresh_permits.due(now));
+        let batch_max = self.lane.rules.batch_max;
+        let possible = (retry + fresh).min(self.slots.available_permits()).min(batch_max);
+        if possible == 0 || self.claims >= self.lane.rules.writers.max(1) {
+            if possible == 0 {
+                self.claimable_since = None;
+            }
+            return None;
+        }
+        let since = *self.claimable_since.get_or_insert(now);
+        let linger = if self.claims == 0 { LINGER_QUIET } else { LINGER_BUSY };
+        if possible < batch_max && now < since + linger {
+            return Some(since + linger);
+        }
+        self.claimable_since = None;
+        let mut batch = Vec::with_capacity(possible);
+        self.pick(PermitClass::Retry, possible, now, &mut batch);
+        self.pick(PermitClass::Fresh, possible, now, &mut batch);
+        if !batch.is_empty() {
+            self.spawn_claim(batch);
+        }
+        Some(now)
+    }
+
+    fn pick(&mut self, class: PermitClass, most: usize, now: Timestamp, batch: &mut Vec<Picked>) {
+        let (heap, stock) = match class {
+            PermitClass::Fresh => (&mut self.fresh, &mut self.fresh_permits),
+            PermitClass::Retry | PermitClass::Query => (&mut self.retry, &mut self.retry_permits),
+        };
+        while batch.len() < most && stock.due(now) > 0 {
+            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+            let Some(queued) = heap.pop() else { return };
+            let permit = stock.take(now);
+            if let Some(send_at) = permit {
+                self.lane.metrics.permit_wait((now - send_at).to_std().unwrap_or_default());
+            }
+            batch.push(Picked { queued, class, permit, slot: Some(slot) });
+        }
+    }
+
+    fn spawn_claim(&mut self, batch: Vec<Picked>) {
+        self.claims += 1;
+        let (lane, abort) = (self.lane.clone(), self.stop.abort.clone());
+        self.under_way.spawn(async move { Event::Claimed(lane.claim(batch, &abort).await) });
+    }
+
+    fn take_event(&mut self, event: Result<Event, tokio::task::JoinError>) -> Result<(), RoleError> {
+        match event.map_err(|error| RoleError::Task(error.to_string()))? {
+            Event::Granted(class, granted) => self.take_grant(class, granted)?,
+            Event::Claimed(claimed) => {
+                self.claims -= 1;
+                match claimed {
+                    Ok(leftover) => self.take_leftover(leftover),
+                    Err(_) if self.stop.abort.is_cancelled() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Event::Buried => {}
+        }
+        Ok(())
+    }
+
+    fn take_grant(&mut self, class: PermitClass, granted: Result<Grant, StoreError>) -> Result<(), RoleError> {
+        let now = self.lane.clock.now();
+        let stock = match class {
+            PermitClass::Fresh => &mut self.fresh_permits,
+            PermitClass::Retry | PermitClass::Query => &mut self.retry_permits,
+        };
+        stock.asking = false;
+        match granted {
+            Ok(grant) => {
+                self.lane.metrics.permits("granted", grant.send_at.len() as u64);
+                stock.add(grant);
+            }
+            Err(error) if error.is_transient() => {
+                debug!(error = ?error, "no permits while the store is away");
+                stock.ask_later(now + ASK_AGAIN);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn take_leftover(&mut self, leftover: Leftover) {
+        let now = self.lane.clock.now();
+        for (class, permit) in leftover.permits {
+            match class {
+                PermitClass::Fresh => self.fresh_permits.give_back([permit]),
+                PermitClass::Retry | PermitClass::Query => self.retry_permits.give_back([permit]),
+            }
+        }
+        for (queued, class, until) in leftover.again {
+            match class {
+                PermitClass::Fresh => self.fresh.push(queued, Some(until), now),
+                PermitClass::Retry | PermitClass::Query => self.retry.push(queued, Some(until), now),
+            }
+        }
+        for claimed in leftover.claimed {
+            self.calls.spawn(self.lane.clone().call(claimed, self.settle.clone()));
+        }
+    }
+
+    fn take_records(&mut self, records: Vec<InRecord>) {
+        let now = self.lane.clock.now();
+        let mut poison = Vec::new();
+        for record in records {
+            match read_command(&record) {
+                Ok(command) if command.kind == CommandKind::Submit => {
+                    let is_due = record.topic == self.lane.rules.topics.due;
+                    let until = command.wake_at;
+                    let queued = Queued { command, ack: record.ack, put_back: 0 };
+                    if is_due {
+                        self.retry.push(queued, until, now);
+                    } else {
+                        self.arrivals.note(now);
+                        self.fresh.push(queued, until, now);
+                    }
+                }
+                Ok(command) => {
+                    warn!(order_id = %command.order_id, "a query command: this build sends none, and leaves the order as it is");
+                    record.ack.done();
+                }
+                Err(unfit) => poison.push((record, unfit)),
+            }
+        }
+        if !poison.is_empty() {
+            self.bury(poison);
+        }
+    }
+
+    /// Writes unusable commands to the dead letters; their offsets move once that is acknowledged.
+    fn bury(&mut self, poison: Vec<(InRecord, Unfit)>) {
+        let (lane, abort) = (self.lane.clone(), self.stop.abort.clone());
+        self.under_way.spawn(async move {
+            let now = lane.clock.now();
+            let mut letters = Vec::with_capacity(poison.len());
+            for (record, unfit) in &poison {
+                warn!(topic = %record.topic, partition = record.partition, offset = record.offset,
+                    reason = %unfit.reason, "a record goes to the dead letters: {}", unfit.detail);
+                letters.push(dead_letter::record(&lane.rules.dead_letters, record, unfit, now));
+            }
+            if patience::published("dead letters", lane.publisher.as_ref(), letters, &abort).await {
+                for (record, unfit) in poison {
+                    crate::metrics::dead_letter(&record.topic, unfit.reason.as_str(), 1);
+                    record.ack.done();
+                }
+            }
+            Event::Buried
+        });
+    }
+
+    /// Lets claims and calls under way come to their end; takes nothing new. Told to drop
+    /// everything, it leaves them: the rows say what may have been sent.
+    async fn finish(mut self) {
+        let abort = self.stop.abort.clone();
+        let ending = async {
+            while let Some(event) = self.under_way.join_next().await {
+                if let Err(error) = self.take_event(event) {
+                    error!(error = ?error, "a claim could not be ended");
+                }
+            }
+            while self.calls.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            biased; // Being told to drop everything comes first.
+            () = abort.cancelled() => {}
+            () = ending => {}
+        }
+        self.calls.abort_all();
+        self.under_way.abort_all();
+    }
+}
+
+fn call_ended(ended: Result<(), tokio::task::JoinError>) -> Result<(), RoleError> {
+    ended.map_err(|error| RoleError::Task(error.to_string()))
+}
+
+fn read_command(record: &InRecord) -> Result<Command, Unfit> {
+    let value = record.value.as_deref();
+    let value = value.ok_or_else(|| Unfit::new(DeadLetterReason::NullValue, "a command without a value"))?;
+    serde_json::from_slice(value).map_err(|error| {
+        let reason = if error.is_data() { DeadLetterReason::Schema } else { DeadLetterReason::Malformed };
+        Unfit::new(reason, format!("not a command, line {} column {}", error.line(), error.column()))
+    })
+}
+
+/// How fast fresh orders come: an average over about half a second.
+#[derive(Default)]
+struct Arrivals {
+    per_second: f64,
+    count: u32,
+    since: Option<Timestamp>,
+}
+
+impl Arrivals {
+    fn note(&mut self, now: Timestamp) {
+        self.since.get_or_insert(now);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Orders expected in the next `seconds`.
+    fn expected(&mut self, now: Timestamp, seconds: f64) -> usize {
+        if let Some(since) = self.since {
+            let passed = (now - since).as_seconds_f64();
+            if passed >= 0.25 {
+                self.per_second = 0.5 * self.per_second + 0.5 * f64::from(self.count) / passed;
+                self.count = 0;
+                self.since = Some(now);
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count, never negative")]
+        let expected = (self.per_second * seconds) as usize;
+        expected
+    }
+}

@@ -1,0 +1,113 @@
+//! Dispatch: the rate-limited consumer that performs recharges. One [`Lane`] per provider, with
+//! its own topics, quota, heap and in-flight limit, so that a sick provider holds up no other.
+//!
+//! A command's way: [`heap`] (by deadline) → a permit from the store ([`permits`]) → [`claim`]
+//! (intent committed before the first byte leaves) → [`call`] → [`settle`]. The loop that owns
+//! all of a lane's state is in [`lane`].
+
+mod call;
+mod claim;
+mod heap;
+mod lane;
+mod permits;
+mod service_time;
+mod settle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::Policy;
+use crate::domain::msisdn::PhoneKey;
+use crate::metrics::LaneMetrics;
+use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Quota, QuotaTerms, RechargeProvider};
+
+use service_time::ServiceTime;
+
+/// What a lane goes by.
+#[derive(Debug)]
+pub struct LaneRules {
+    /// For `decide`.
+    pub policy: Policy,
+    /// The lane's topics.
+    pub topics: LaneTopics,
+    /// Where unusable records go.
+    pub dead_letters: Arc<str>,
+    /// The key for phone numbers' hashes.
+    pub phone_key: PhoneKey,
+    /// The provider's quota.
+    pub terms: QuotaTerms,
+    /// Calls at once in this process.
+    pub in_flight_max: usize,
+    /// Commands held of each topic.
+    pub heap_max: usize,
+    /// Rows in one statement at most.
+    pub batch_max: usize,
+    /// Statements under way at once, of each kind.
+    pub writers: usize,
+    /// From the claim to the first byte, at most.
+    pub send_window: Duration,
+}
+
+/// The role, for one provider.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    /// The orders.
+    pub store: Arc<dyn OrderStore>,
+    /// The permits.
+    pub quota: Arc<dyn Quota>,
+    /// For retries and dead letters.
+    pub publisher: Arc<dyn Publisher>,
+    /// The provider.
+    pub provider: Arc<dyn RechargeProvider>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The rules.
+    pub rules: Arc<LaneRules>,
+    /// The numbers.
+    pub metrics: Arc<LaneMetrics>,
+    /// How long calls take, as learned.
+    service_time: Arc<ServiceTime>,
+}
+
+/// What a lane needs from outside; see [`Lane`] for each.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each field is documented at Lane")]
+pub struct LaneParts {
+    pub store: Arc<dyn OrderStore>,
+    pub quota: Arc<dyn Quota>,
+    pub publisher: Arc<dyn Publisher>,
+    pub provider: Arc<dyn RechargeProvider>,
+    pub clock: Arc<dyn Clock>,
+    pub rules: LaneRules,
+    pub metrics: LaneMetrics,
+}
+
+impl Lane {
+    /// A lane that has learned nothing yet.
+    pub fn new(parts: LaneParts) -> Self {
+        let floor = parts
+            .rules
+            .policy
+            .provider(parts.provider.id())
+            .map_or(Duration::ZERO, |provider| provider.expected_service);
+        Self {
+            store: parts.store,
+            quota: parts.quota,
+            publisher: parts.publisher,
+            provider: parts.provider,
+            clock: parts.clock,
+            rules: Arc::new(parts.rules),
+            metrics: Arc::new(parts.metrics),
+            service_time: Arc::new(ServiceTime::new(floor)),
+        }
+    }
+
+    /// The policy with what was learned about this provider's service time.
+    fn policy(&self) -> Policy {
+        let mut policy = self.rules.policy.clone();
+        if let Some(provider) = policy.providers.get_mut(self.provider.id()) {
+            provider.expected_service = self.service_time.expected();
+        }
+        policy
+    }
+}

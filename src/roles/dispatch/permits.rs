@@ -1,0 +1,104 @@
+//! Permits in hand: reserved from the store a moment ahead, each with the moment at which its
+//! request may leave. One that is too late is not used, so that a process that was stopped
+//! cannot add its old permits to what others send.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+use crate::ports::Grant;
+
+/// A permit later than this is dropped; the quota's promise to the provider allows for it.
+pub(super) const STALE_AFTER: Duration = Duration::from_millis(250);
+
+/// The stock of one class.
+#[derive(Debug, Default)]
+pub(super) struct Stock {
+    permits: VecDeque<Timestamp>,
+    /// A reservation is under way.
+    pub(super) asking: bool,
+    /// Before this moment the store has none.
+    ask_again_at: Option<Timestamp>,
+}
+
+impl Stock {
+    /// Takes what the store granted.
+    pub(super) fn add(&mut self, grant: Grant) {
+        self.permits.extend(grant.send_at);
+        self.permits.make_contiguous().sort_unstable();
+        self.ask_again_at = grant.ask_again_at;
+    }
+
+    /// Takes back permits whose claims came to nothing.
+    pub(super) fn give_back(&mut self, permits: impl IntoIterator<Item = Timestamp>) {
+        self.permits.extend(permits);
+        self.permits.make_contiguous().sort_unstable();
+    }
+
+    /// Drops what is too late; returns how many were.
+    pub(super) fn drop_stale(&mut self, now: Timestamp) -> u64 {
+        let mut dropped = 0;
+        while self.permits.front().is_some_and(|send_at| *send_at + STALE_AFTER < now) {
+            self.permits.pop_front();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Permits that may be used now.
+    pub(super) fn due(&self, now: Timestamp) -> usize {
+        self.permits.partition_point(|send_at| *send_at <= now)
+    }
+
+    /// Permits in hand.
+    pub(super) fn len(&self) -> usize {
+        self.permits.len()
+    }
+
+    /// Takes one that may be used now.
+    pub(super) fn take(&mut self, now: Timestamp) -> Option<Timestamp> {
+        if self.permits.front().is_some_and(|send_at| *send_at <= now) { self.permits.pop_front() } else { None }
+    }
+
+    /// Whether asking the store makes sense.
+    pub(super) fn may_ask(&self, now: Timestamp) -> bool {
+        !self.asking && self.ask_again_at.is_none_or(|at| at <= now)
+    }
+
+    /// When something changes by itself: a permit becomes due, or the store may have more.
+    pub(super) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let due = self.permits.get(self.due(now)).copied();
+        let ask = self.ask_again_at.filter(|at| *at > now);
+        match (due, ask) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// The store could not be asked.
+    pub(super) fn ask_later(&mut self, at: Timestamp) {
+        self.ask_again_at = Some(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_timestamp_millis(1_800_000_000_000 + millis).unwrap()
+    }
+
+    #[test]
+    fn a_permit_is_used_from_its_moment_until_250_ms_after() {
+        let mut stock = Stock::default();
+        stock.add(Grant { send_at: vec![at(0), at(100)], ask_again_at: Some(at(150)) });
+        assert_eq!(stock.due(at(50)), 1);
+        assert_eq!(stock.next_change(at(50)), Some(at(100)));
+        assert!(!stock.may_ask(at(50)));
+        assert_eq!(stock.drop_stale(at(251)), 1);
+        assert_eq!(stock.take(at(251)), Some(at(100)));
+        assert_eq!(stock.take(at(251)), None);
+        assert!(stock.may_ask(at(251)));
+    }
+}

@@ -1,0 +1,251 @@
+//! One batch: store, publish, and only then acknowledge. Idempotent as a whole, so a crash
+//! anywhere in it is mended by the redelivery: a row that is still `queued` without an attempt
+//! gets its command again, naming the version that the row remembers.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, warn};
+
+use crate::domain::inbound::{DeadLetterReason, Unfit};
+use crate::domain::{
+    Command, CommandKind, Decision, FollowUp, Input, NewOrder, Order, OrderId, Recipient, State, Transition, decide,
+};
+use crate::faults;
+use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written, command_record};
+use crate::roles::{RoleError, dead_letter, patience};
+
+use super::Intake;
+use super::sort::{Pending, into_rounds};
+
+impl Intake {
+    /// Takes a batch to its end. Returns early, without an acknowledgement, only when told to
+    /// drop everything or when the store refuses for good.
+    pub(super) async fn take(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<(), RoleError> {
+        let now = self.clock.now();
+        self.metrics.received(records.len() as u64);
+        let sorted = self.sort(&records, now);
+        let mut commands = Commands::default();
+        let mut unfit = sorted.unfit;
+
+        let inserted = self.insert(&sorted.arrivals, abort).await?;
+        let mut later = Vec::new();
+        for ((transition, said), outcome) in sorted.arrivals.into_iter().zip(sorted.said).zip(inserted) {
+            match outcome {
+                Outcome::Is(Inserted::Stored) => self.note_stored(&transition, &mut commands),
+                Outcome::Is(Inserted::Exists(row)) => {
+                    self.metrics.duplicate("intake", 1);
+                    commands.again(&row);
+                    later.push(said);
+                }
+                Outcome::Refused(why) => unfit.push((said.record, why)),
+            }
+        }
+        later.extend(sorted.later);
+        for round in into_rounds(later) {
+            unfit.extend(self.act(round, &mut commands, abort).await?);
+        }
+
+        faults::point("intake::stored");
+        if !self.publish(commands, &records, &unfit, abort).await {
+            return Ok(());
+        }
+        for record in records {
+            record.ack.done();
+        }
+        Ok(())
+    }
+
+    fn note_stored(&self, transition: &Transition, commands: &mut Commands) {
+        let order = &transition.after;
+        self.metrics.accepted(1);
+        let since = order.paid_at.unwrap_or(order.created_at);
+        self.metrics.delay((transition.event.at - since).to_std().unwrap_or_default());
+        crate::metrics::order_written(transition);
+        commands.follow(transition.follow_up.as_ref(), &order.recipient);
+    }
+
+    /// Inserts, and where the store refuses a batch for what is in it, finds the culprit by
+    /// halves: one impossible value must not hold up its neighbours.
+    async fn insert(&self, arrivals: &[Transition], abort: &CancellationToken) -> Result<Vec<Outcome>, RoleError> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tried = patience::stored("insert", abort, || self.store.insert(arrivals)).await;
+        match tried {
+            Ok(inserted) => Ok(inserted.into_iter().map(Outcome::Is).collect()),
+            Err(refusal) if !refusal.is_about_data() => Err(refusal.into()),
+            Err(refusal) if arrivals.len() == 1 => Ok(vec![Outcome::Refused(refused(&refusal))]),
+            Err(_) => {
+                let (left, right) = arrivals.split_at(arrivals.len() / 2);
+                let mut outcomes = Box::pin(self.insert(left, abort)).await?;
+                outcomes.extend(Box::pin(self.insert(right, abort)).await?);
+                Ok(outcomes)
+            }
+        }
+    }
+
+    /// Acts on orders that are stored: the same order again, its payment, its cancellation. Each
+    /// order has one event in a round. Returns the events whose order does not exist.
+    async fn act(
+        &self,
+        mut round: Vec<Pending>,
+        commands: &mut Commands,
+        abort: &CancellationToken,
+    ) -> Result<Vec<(usize, Unfit)>, RoleError> {
+        let mut orphans = Vec::new();
+        while !round.is_empty() {
+            let ids: Vec<OrderId> = round.iter().map(|event| event.order_id.clone()).collect();
+            let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+            let mut transitions = Vec::new();
+            let mut events = Vec::new();
+            for (event, row) in round.into_iter().zip(rows) {
+                let Some(row) = row else {
+                    let why = Unfit::new(DeadLetterReason::Orphan, "no order of this id was ever created");
+                    orphans.push((event.record, why));
+                    continue;
+                };
+                commands.again(&row);
+                let input = self.with_lane(&event.input, &row);
+                match decide(Some(&row), &input, self.clock.now(), &self.rules.policy) {
+                    Decision::Apply(transition) => {
+                        transitions.push(*transition);
+                        events.push(event);
+                    }
+                    Decision::Keep(why) => debug!(order_id = %row.order_id, ?why, "an event changes nothing"),
+                }
+            }
+            round = self.write(&transitions, events, commands, abort).await?;
+        }
+        Ok(orphans)
+    }
+
+    /// Writes one round; returns the events that lost the fence, to be decided again.
+    async fn write(
+        &self,
+        transitions: &[Transition],
+        events: Vec<Pending>,
+        commands: &mut Commands,
+        abort: &CancellationToken,
+    ) -> Result<Vec<Pending>, RoleError> {
+        if transitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written = patience::stored("apply", abort, || self.store.apply(transitions)).await?;
+        let mut lost = Vec::new();
+        for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
+            match written {
+                Written::Stored => {
+                    crate::metrics::order_written(transition);
+                    commands.follow(transition.follow_up.as_ref(), &transition.after.recipient);
+                }
+                Written::Overtaken => lost.push(event),
+            }
+        }
+        Ok(lost)
+    }
+
+    /// A payment says nothing of the number or the amount: the lane is found from the row.
+    fn with_lane(&self, input: &Input, row: &Order) -> Input {
+        let Input::Paid { paid_at, payment_id, .. } = input else { return input.clone() };
+        let new = NewOrder {
+            order_id: row.order_id.clone(),
+            recipient: row.recipient.clone(),
+            amount: row.amount,
+            carrier: row.carrier.clone(),
+            created_at: row.created_at,
+            paid_at: Some(*paid_at),
+            payment_id: payment_id.clone(),
+            notify: row.notify,
+            metadata: None,
+            phone_hash: None,
+        };
+        Input::Paid { paid_at: *paid_at, payment_id: payment_id.clone(), verdict: (self.rules.route)(&new) }
+    }
+
+    /// Publishes commands and dead letters; `false` if told to stop before all were acknowledged.
+    async fn publish(
+        &self,
+        commands: Commands,
+        records: &[InRecord],
+        unfit: &[(usize, Unfit)],
+        abort: &CancellationToken,
+    ) -> bool {
+        let mut out = self.command_records(commands);
+        for (place, why) in unfit {
+            let Some(record) = records.get(*place) else { continue };
+            warn!(topic = %record.topic, partition = record.partition, offset = record.offset, reason = %why.reason,
+                "a record goes to the dead letters: {}", why.detail);
+            out.push(dead_letter::record(&self.rules.dead_letters, record, why, self.clock.now()));
+        }
+        if !patience::published("intake", self.publisher.as_ref(), out, abort).await {
+            return false;
+        }
+        for (place, why) in unfit {
+            self.metrics.rejected(why.reason.as_str(), 1);
+            if let Some(record) = records.get(*place) {
+                crate::metrics::dead_letter(&record.topic, why.reason.as_str(), 1);
+            }
+        }
+        true
+    }
+
+    fn command_records(&self, commands: Commands) -> Vec<OutRecord> {
+        let mut out = Vec::with_capacity(commands.asked.len());
+        for (follow_up, recipient) in commands.asked.into_values() {
+            let Some(topics) = self.rules.lanes.get(&follow_up.lane) else {
+                error!(lane = %follow_up.lane, order_id = %follow_up.command.order_id,
+                    "an order is in a lane that is not configured; it waits for the watchdog");
+                continue;
+            };
+            let key = recipient.msisdn().map_or_else(
+                || Bytes::copy_from_slice(follow_up.command.order_id.as_str().as_bytes()),
+                |msisdn| Bytes::copy_from_slice(msisdn.keyed_hash(&self.rules.phone_key).as_bytes()),
+            );
+            out.push(command_record(&topics.requests, key, &follow_up.command));
+        }
+        out
+    }
+}
+
+enum Outcome {
+    Is(Inserted),
+    Refused(Unfit),
+}
+
+fn refused(refusal: &StoreError) -> Unfit {
+    // Not the driver's text: it quotes values.
+    Unfit::new(DeadLetterReason::Undeliverable, format!("the store refuses to hold this order: {refusal}"))
+}
+
+/// The commands to publish after a batch, one per order: the latest asked.
+#[derive(Default)]
+struct Commands {
+    asked: HashMap<OrderId, (FollowUp, Recipient)>,
+}
+
+impl Commands {
+    fn follow(&mut self, follow_up: Option<&FollowUp>, recipient: &Recipient) {
+        if let Some(follow_up) = follow_up {
+            self.asked.insert(follow_up.command.order_id.clone(), (follow_up.clone(), recipient.clone()));
+        }
+    }
+
+    /// The row was there already: if nothing was ever sent for it, its command may never have
+    /// been published, so it is asked for again.
+    fn again(&mut self, row: &Order) {
+        let Some(lane) = row.provider.clone().filter(|_| row.state == State::Queued && row.attempt.is_none()) else {
+            return;
+        };
+        let command = Command {
+            kind: CommandKind::Submit,
+            order_id: row.order_id.clone(),
+            attempt: 0,
+            version: row.asked_version,
+            deadline_at: row.deadline_at,
+            wake_at: row.wake_at,
+        };
+        self.asked.insert(row.order_id.clone(), (FollowUp { lane, command }, row.recipient.clone()));
+    }
+}

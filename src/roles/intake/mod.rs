@@ -1,0 +1,126 @@
+//! Intake: from an order event to a stored order with its deadline, and to the command that asks
+//! for its recharge. It is never held up by a provider's quota, so an order is in the database
+//! milliseconds after it arrives, whatever the backlog.
+
+mod batch;
+mod sort;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinSet;
+
+use crate::domain::msisdn::PhoneKey;
+use crate::domain::{NewOrder, Policy, ProviderId, Reason};
+use crate::metrics::IntakeMetrics;
+use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscription};
+
+use super::{RoleError, StopSignals};
+
+/// Which lane serves an order, or why none does.
+pub type Route = Box<dyn Fn(&NewOrder) -> Result<ProviderId, Reason> + Send + Sync>;
+
+/// What intake goes by.
+pub struct IntakeRules {
+    /// For `decide`.
+    pub policy: Policy,
+    /// Which lane serves an order.
+    pub route: Route,
+    /// The key for phone numbers' hashes.
+    pub phone_key: PhoneKey,
+    /// Where the lanes' commands go.
+    pub lanes: HashMap<ProviderId, LaneTopics>,
+    /// Where unusable records go.
+    pub dead_letters: Arc<str>,
+    /// How long closed orders are kept: what is older may have been handled and forgotten.
+    pub retention: Duration,
+    /// Records in one statement at most.
+    pub batch_max: usize,
+    /// Statements under way at once; more than four cost more than they bring (`docs/PERFORMANCE.md`).
+    pub writers: usize,
+}
+
+impl std::fmt::Debug for IntakeRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IntakeRules").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+/// The role, for one input topic.
+#[derive(Debug, Clone)]
+pub struct Intake {
+    /// The orders.
+    pub store: Arc<dyn OrderStore>,
+    /// For commands and dead letters.
+    pub publisher: Arc<dyn Publisher>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The rules.
+    pub rules: Arc<IntakeRules>,
+    /// Whether plain JSON on this topic is an order.
+    pub plain_is_order: bool,
+    /// The numbers.
+    pub metrics: Arc<IntakeMetrics>,
+}
+
+/// A record that came alone waits this long for company, so that a statement pays off.
+const LINGER_QUIET: Duration = Duration::from_millis(2);
+/// While other statements are under way it may wait longer: it would queue behind them anyway.
+const LINGER_BUSY: Duration = Duration::from_millis(10);
+
+impl Intake {
+    /// Works until told to stop or until the subscription ends.
+    pub async fn run(self, mut input: Box<dyn Subscription>, stop: StopSignals) -> Result<(), RoleError> {
+        let mut under_way: JoinSet<Result<(), RoleError>> = JoinSet::new();
+        loop {
+            while under_way.len() >= self.rules.writers.max(1) {
+                finish_one(&mut under_way).await?;
+            }
+            let first = tokio::select! {
+                biased; // Stopping comes first; a failed batch before more work.
+                () = stop.drain.cancelled() => break,
+                Some(ended) = under_way.join_next() => { ended_well(ended)?; continue }
+                records = input.next(self.rules.batch_max) => records?,
+            };
+            let records = self.gather(first, input.as_mut(), under_way.is_empty()).await?;
+            let (role, abort) = (self.clone(), stop.abort.clone());
+            under_way.spawn(async move { role.take(records, &abort).await });
+        }
+        while !under_way.is_empty() {
+            finish_one(&mut under_way).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds what has come meanwhile: batches grow with the backlog.
+    async fn gather(
+        &self,
+        mut records: Vec<InRecord>,
+        input: &mut dyn Subscription,
+        quiet: bool,
+    ) -> Result<Vec<InRecord>, RoleError> {
+        if records.len() < self.rules.batch_max {
+            tokio::time::sleep(if quiet { LINGER_QUIET } else { LINGER_BUSY }).await;
+        }
+        while records.len() < self.rules.batch_max {
+            match input.next(self.rules.batch_max - records.len()).now_or_never() {
+                Some(more) => records.extend(more?),
+                None => break,
+            }
+        }
+        Ok(records)
+    }
+}
+
+async fn finish_one(under_way: &mut JoinSet<Result<(), RoleError>>) -> Result<(), RoleError> {
+    match under_way.join_next().await {
+        Some(ended) => ended_well(ended),
+        None => Ok(()),
+    }
+}
+
+fn ended_well(ended: Result<Result<(), RoleError>, tokio::task::JoinError>) -> Result<(), RoleError> {
+    ended.map_err(|error| RoleError::Task(error.to_string()))?
+}

@@ -1,0 +1,36 @@
+//! The roles of the service. Each is a loop over ports, knows no adapter, and can run beside
+//! others in one process or alone in many.
+
+pub mod dead_letter;
+pub mod dispatch;
+pub mod intake;
+pub mod patience;
+pub mod relay;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::Stopped;
+
+/// How a role is told to end: first it takes no new work and finishes what it has, then it
+/// drops what it has. What is dropped stays uncommitted and comes again.
+#[derive(Debug, Clone, Default)]
+pub struct StopSignals {
+    /// Take no new work.
+    pub drain: CancellationToken,
+    /// Drop everything.
+    pub abort: CancellationToken,
+}
+
+/// Why a role ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    /// No more input.
+    #[error(transparent)]
+    Subscription(#[from] Stopped),
+    /// A part of the role panicked: a defect.
+    #[error("a task of the role ended by itself: {0}")]
+    Task(String),
+    /// The store refuses for good.
+    #[error("the store cannot be used")]
+    Store(#[from] crate::ports::StoreError),
+}
