@@ -5,3 +5,4 @@ pub mod faults;
 pub mod metrics;
 pub mod ports;
 pub mod roles;
+pub mod store;

@@ -1,0 +1,65 @@
+//! The order of a batch: sorted on the way in, the caller's on the way out.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::domain::{Order, OrderId, Transition};
+use crate::ports::{Inserted, StoreError, StoreErrorKind, Written};
+
+/// The first transition of each order, sorted by id: batches that lock the same rows in the same
+/// order cannot wait for each other in a circle.
+pub(super) fn sorted(batch: &[Transition]) -> Vec<&Transition> {
+    let mut firsts: Vec<&Transition> = batch.iter().collect();
+    firsts.sort_by(|a, b| a.after.order_id.cmp(&b.after.order_id));
+    firsts.dedup_by(|later, first| later.after.order_id == first.after.order_id);
+    firsts
+}
+
+/// The orders of a batch that an insert did not store, because they were there.
+pub(super) fn not_stored(firsts: &[&Transition], was_stored: impl Fn(&OrderId) -> bool) -> Vec<OrderId> {
+    firsts.iter().map(|first| &first.after.order_id).filter(|id| !was_stored(id)).cloned().collect()
+}
+
+/// A row that was in the way of an insert and was gone a moment later.
+#[derive(Debug, thiserror::Error)]
+#[error("an order was deleted while it was inserted")]
+struct Vanished;
+
+/// An insert's answers. `existing` is what was found of the orders that were not stored; those
+/// that were stored are in `batch` alone. Of several of one id, the later ones meet the first.
+pub(super) fn insert_answers(
+    batch: &[Transition],
+    was_stored: impl Fn(&OrderId) -> bool,
+    existing: &[Option<Order>],
+) -> Result<Vec<Inserted>, StoreError> {
+    let mut known: HashMap<&OrderId, &Order> = HashMap::with_capacity(batch.len());
+    known.extend(existing.iter().flatten().map(|order| (&order.order_id, order)));
+    let mut answers = Vec::with_capacity(batch.len());
+    for transition in batch {
+        let id = &transition.after.order_id;
+        answers.push(match known.get(id) {
+            Some(order) => Inserted::Exists(Box::new((*order).clone())),
+            None if was_stored(id) => {
+                known.insert(id, &transition.after);
+                Inserted::Stored
+            }
+            None => {
+                let kind = StoreErrorKind::Contention;
+                return Err(StoreError { operation: "insert", kind, source: Box::new(Vanished) });
+            }
+        });
+    }
+    Ok(answers)
+}
+
+/// A fenced write's answers. An order stands once in a batch; were it there twice, only the
+/// first was written.
+pub(super) fn apply_answers(batch: &[Transition], was_stored: impl Fn(&OrderId) -> bool) -> Vec<Written> {
+    let mut seen = HashSet::with_capacity(batch.len());
+    batch
+        .iter()
+        .map(|transition| {
+            let id = &transition.after.order_id;
+            if seen.insert(id) && was_stored(id) { Written::Stored } else { Written::Overtaken }
+        })
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! A batch of transitions as columns, for `unnest`.
+
+use uuid::Uuid;
+
+use crate::domain::{Timestamp, Transition};
+use crate::store::row::{Extras, data_column, free_text, inquiry_column, version_column};
+
+/// One array a column; row *n* of the batch is element *n* of each.
+#[derive(Debug, Default)]
+pub(super) struct Columns {
+    pub(super) order_id: Vec<String>,
+    pub(super) from_version: Vec<i32>,
+    pub(super) version: Vec<i32>,
+    pub(super) state: Vec<&'static str>,
+    pub(super) asked_version: Vec<i32>,
+    pub(super) phone: Vec<String>,
+    pub(super) amount_minor: Vec<i64>,
+    pub(super) currency: Vec<String>,
+    pub(super) carrier: Vec<Option<String>>,
+    pub(super) created_at: Vec<Timestamp>,
+    pub(super) paid_at: Vec<Option<Timestamp>>,
+    pub(super) payment_id: Vec<Option<String>>,
+    pub(super) notify: Vec<bool>,
+    pub(super) metadata: Vec<Option<String>>,
+    pub(super) deadline_at: Vec<Timestamp>,
+    pub(super) provider: Vec<Option<String>>,
+    pub(super) attempt: Vec<Option<i32>>,
+    pub(super) attempt_state: Vec<Option<&'static str>>,
+    pub(super) client_ref: Vec<Option<String>>,
+    pub(super) claim_id: Vec<Option<Uuid>>,
+    pub(super) claimed_at: Vec<Option<Timestamp>>,
+    pub(super) provider_ref: Vec<Option<String>>,
+    pub(super) inquiry: Vec<Option<String>>,
+    pub(super) declined: Vec<i32>,
+    pub(super) wake_at: Vec<Option<Timestamp>>,
+    pub(super) reason: Vec<Option<&'static str>>,
+    pub(super) sla: Vec<Option<&'static str>>,
+    pub(super) closed_at: Vec<Option<Timestamp>>,
+    pub(super) refund_requested: Vec<bool>,
+    pub(super) cases: Vec<i32>,
+    pub(super) kind: Vec<&'static str>,
+    pub(super) at: Vec<Timestamp>,
+    pub(super) data: Vec<String>,
+    pub(super) extras: Extras,
+}
+
+impl Columns {
+    /// What every write sends. An update leaves out what never changes.
+    pub(super) fn of_updates(batch: &[&Transition]) -> Self {
+        let mut columns = Self::default();
+        for transition in batch {
+            columns.add(transition);
+        }
+        columns
+    }
+
+    /// What an insert sends.
+    pub(super) fn of_inserts(batch: &[&Transition]) -> Self {
+        let mut columns = Self::of_updates(batch);
+        for transition in batch {
+            columns.add_what_never_changes(transition);
+        }
+        columns
+    }
+
+    fn add(&mut self, transition: &Transition) {
+        let (order, event) = (&transition.after, &transition.event);
+        self.order_id.push(order.order_id.as_str().to_owned());
+        self.from_version.push(version_column(transition.from_version));
+        self.version.push(version_column(order.version));
+        self.state.push(order.state.as_str());
+        self.asked_version.push(version_column(order.asked_version));
+        self.paid_at.push(order.paid_at);
+        self.payment_id.push(order.payment_id.as_deref().map(free_text));
+        self.deadline_at.push(order.deadline_at);
+        self.provider.push(order.provider.as_ref().map(|provider| provider.as_str().to_owned()));
+        let attempt = order.attempt.as_ref();
+        self.attempt.push(attempt.map(|attempt| i32::from(attempt.number)));
+        self.attempt_state.push(attempt.map(|attempt| attempt.state.as_str()));
+        self.client_ref.push(attempt.map(|attempt| attempt.client_ref.as_str().to_owned()));
+        self.claim_id.push(attempt.map(|attempt| attempt.claim_id.0));
+        self.claimed_at.push(attempt.map(|attempt| attempt.claimed_at));
+        self.provider_ref.push(attempt.and_then(|attempt| attempt.provider_ref.as_deref().map(free_text)));
+        self.inquiry.push(attempt.and_then(inquiry_column));
+        self.declined.push(i32::from(order.declined));
+        self.wake_at.push(order.wake_at);
+        self.reason.push(order.reason.map(crate::domain::Reason::as_str));
+        self.sla.push(order.sla.map(crate::domain::Sla::as_str));
+        self.closed_at.push(order.closed_at);
+        self.refund_requested.push(order.refund_requested);
+        self.cases.push(i32::from(order.cases));
+        self.kind.push(event.kind.as_str());
+        self.at.push(event.at);
+        self.data.push(data_column(event));
+        self.extras.add(transition);
+    }
+
+    fn add_what_never_changes(&mut self, transition: &Transition) {
+        let order = &transition.after;
+        self.phone.push(free_text(&order.recipient.expose()));
+        self.amount_minor.push(order.amount.minor);
+        self.currency.push(order.amount.currency.as_str().to_owned());
+        self.carrier.push(order.carrier.as_deref().map(free_text));
+        self.created_at.push(order.created_at);
+        self.notify.push(order.notify);
+        self.metadata.push(order.metadata.as_deref().map(free_text));
+    }
+}

@@ -1,0 +1,284 @@
+//! Orders: each write is one statement, which is its own transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+
+use super::PostgresStore;
+use super::columns::Columns;
+use crate::domain::{Order, OrderId, Timestamp, Transition};
+use crate::ports::{Inserted, OrderStore, SchemaError, StoreError, Written};
+use crate::store::batch::{apply_answers, insert_answers, not_stored, sorted};
+use crate::store::row::{Extras, OrderRow};
+
+#[async_trait]
+impl OrderStore for PostgresStore {
+    async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
+        let firsts = sorted(batch);
+        if firsts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = Columns::of_inserts(&firsts);
+        let stored: HashSet<String> =
+            self.hot.run("insert", |on| Box::pin(insert(on, columns))).await?.into_iter().collect();
+        let was_stored = |id: &OrderId| stored.contains(id.as_str());
+        // A second statement, since the first does not see the rows of a concurrent winner.
+        let existing = self.load(&not_stored(&firsts, was_stored)).await?;
+        insert_answers(batch, was_stored, &existing)
+    }
+
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        let rows = self.hot.run("load", |on| Box::pin(load(on, wanted))).await?;
+        let mut orders = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let order = row.into_order().map_err(|corrupt| corrupt.error("load"))?;
+            orders.insert(order.order_id.clone(), order);
+        }
+        Ok(ids.iter().map(|id| orders.get(id).cloned()).collect())
+    }
+
+    async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        let firsts = sorted(batch);
+        if firsts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let columns = Columns::of_updates(&firsts);
+        let stored: HashSet<String> =
+            self.hot.run("apply", |on| Box::pin(apply(on, columns))).await?.into_iter().collect();
+        Ok(apply_answers(batch, |id| stored.contains(id.as_str())))
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.server_time("now").await
+    }
+
+    async fn check(&self) -> Result<(), SchemaError> {
+        self.check_schema().await
+    }
+}
+
+impl PostgresStore {
+    pub(super) async fn server_time(&self, operation: &'static str) -> Result<Timestamp, StoreError> {
+        self.hot
+            .run(operation, |on| {
+                Box::pin(
+                    async move { sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(on).await },
+                )
+            })
+            .await
+    }
+}
+
+/// Rows, log entries, refunds and cases of the orders that are not there yet; returns their ids.
+async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, sqlx::Error> {
+    let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
+    sqlx::query_scalar!(
+        r#"
+        with input as materialized (
+            select * from unnest(
+                $1::text[], $2::int[], $3::text[], $4::int[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::timestamptz[],
+                $15::text[], $16::int[], $17::text[], $18::text[], $19::uuid[], $20::timestamptz[], $21::text[],
+                $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[], $27::timestamptz[],
+                $28::boolean[], $29::int[], $30::text[], $31::timestamptz[], $32::text[]
+            ) as i (
+                order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
+                created_at, paid_at, payment_id, notify, metadata, deadline_at,
+                provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
+                inquiry, declined, wake_at, reason, sla, closed_at,
+                refund_requested, cases, kind, at, data
+            )
+        ), stored as (
+            insert into orders (
+                order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
+                created_at, paid_at, payment_id, notify, metadata, deadline_at,
+                provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
+                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+            )
+            select
+                order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
+                created_at, paid_at, payment_id, notify, metadata, deadline_at,
+                provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
+                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+            from input
+            on conflict (order_id) do nothing
+            returning order_id
+        ), logged as (
+            insert into order_events (xid, at, version, order_id, kind, data)
+            select (select pg_current_xact_id()::text::bigint), at, version, order_id, kind, data
+            from input join stored using (order_id)
+        ), refunded as (
+            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
+            select order_id, payment_id, amount_minor, currency, reason,
+                   timestamptz 'epoch' + requested_at * interval '1 microsecond'
+            from jsonb_to_recordset($33::text::jsonb) as r (
+                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
+            join stored using (order_id)
+            on conflict (order_id) do nothing
+        ), opened as (
+            insert into cases (order_id, kind, opened_at, escalate_at, next_query_at, evidence)
+            select order_id, kind, timestamptz 'epoch' + opened_at * interval '1 microsecond',
+                   timestamptz 'epoch' + escalate_at * interval '1 microsecond',
+                   timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
+            from jsonb_to_recordset($34::text::jsonb) as c (
+                order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
+            join stored using (order_id)
+            on conflict (order_id, kind) do nothing
+        )
+        select order_id as "order_id!" from stored
+        "#,
+        columns.order_id as _,
+        columns.version as _,
+        columns.state as _,
+        columns.asked_version as _,
+        columns.phone as _,
+        columns.amount_minor as _,
+        columns.currency as _,
+        columns.carrier as _,
+        columns.created_at as _,
+        columns.paid_at as _,
+        columns.payment_id as _,
+        columns.notify as _,
+        columns.metadata as _,
+        columns.deadline_at as _,
+        columns.provider as _,
+        columns.attempt as _,
+        columns.attempt_state as _,
+        columns.client_ref as _,
+        columns.claim_id as _,
+        columns.claimed_at as _,
+        columns.provider_ref as _,
+        columns.inquiry as _,
+        columns.declined as _,
+        columns.wake_at as _,
+        columns.reason as _,
+        columns.sla as _,
+        columns.closed_at as _,
+        columns.refund_requested as _,
+        columns.cases as _,
+        columns.kind as _,
+        columns.at as _,
+        columns.data as _,
+        refunds,
+        opened,
+    )
+    .fetch_all(on)
+    .await
+}
+
+/// Rows that still have the expected version, and with them their log entries, refunds and
+/// cases; returns their ids.
+async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, sqlx::Error> {
+    let refunds = Extras::json(&columns.extras.refunds);
+    let (opened, resolved) = (Extras::json(&columns.extras.opened), Extras::json(&columns.extras.resolved));
+    sqlx::query_scalar!(
+        r#"
+        with moved as (
+            update orders as o set
+                version = i.version, state = i.state, asked_version = i.asked_version, paid_at = i.paid_at,
+                payment_id = i.payment_id, deadline_at = i.deadline_at, provider = i.provider, attempt = i.attempt,
+                attempt_state = i.attempt_state, client_ref = i.client_ref, claim_id = i.claim_id,
+                claimed_at = i.claimed_at, provider_ref = i.provider_ref, inquiry = i.inquiry,
+                declined = i.declined, wake_at = i.wake_at, reason = i.reason, sla = i.sla,
+                closed_at = i.closed_at, refund_requested = i.refund_requested, cases = i.cases
+            from unnest(
+                $1::text[], $2::int[], $3::int[], $4::text[], $5::int[], $6::timestamptz[], $7::text[],
+                $8::timestamptz[], $9::text[], $10::int[], $11::text[], $12::text[], $13::uuid[],
+                $14::timestamptz[], $15::text[], $16::text[], $17::int[], $18::timestamptz[], $19::text[],
+                $20::text[], $21::timestamptz[], $22::boolean[], $23::int[], $24::text[], $25::timestamptz[],
+                $26::text[]
+            ) as i (
+                order_id, from_version, version, state, asked_version, paid_at, payment_id,
+                deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
+                claimed_at, provider_ref, inquiry, declined, wake_at, reason,
+                sla, closed_at, refund_requested, cases, kind, at, data
+            )
+            where o.order_id = i.order_id and o.version = i.from_version
+            returning o.order_id, o.version, i.kind, i.at, i.data
+        ), logged as (
+            insert into order_events (xid, at, version, order_id, kind, data)
+            select (select pg_current_xact_id()::text::bigint), at, version, order_id, kind, data
+            from moved
+        ), refunded as (
+            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
+            select order_id, payment_id, amount_minor, currency, reason,
+                   timestamptz 'epoch' + requested_at * interval '1 microsecond'
+            from jsonb_to_recordset($27::text::jsonb) as r (
+                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
+            where order_id in (select order_id from moved)
+            on conflict (order_id) do nothing
+        ), opened as (
+            insert into cases (order_id, kind, opened_at, escalate_at, next_query_at, evidence)
+            select order_id, kind, timestamptz 'epoch' + opened_at * interval '1 microsecond',
+                   timestamptz 'epoch' + escalate_at * interval '1 microsecond',
+                   timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
+            from jsonb_to_recordset($28::text::jsonb) as c (
+                order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
+            where order_id in (select order_id from moved)
+            on conflict (order_id, kind) do nothing
+        ), resolved as (
+            update cases as c set
+                state = 'resolved', next_query_at = null, resolved_by = r.resolved_by,
+                resolved_at = timestamptz 'epoch' + r.resolved_at * interval '1 microsecond',
+                resolved_evidence = r.resolved_evidence
+            from jsonb_to_recordset($29::text::jsonb) as r (
+                order_id text, kind text, resolved_at bigint, resolved_by text, resolved_evidence text)
+            where c.order_id = r.order_id and c.kind = r.kind and c.state = 'open'
+              and r.order_id in (select order_id from moved)
+        )
+        select order_id as "order_id!" from moved
+        "#,
+        columns.order_id as _,
+        columns.from_version as _,
+        columns.version as _,
+        columns.state as _,
+        columns.asked_version as _,
+        columns.paid_at as _,
+        columns.payment_id as _,
+        columns.deadline_at as _,
+        columns.provider as _,
+        columns.attempt as _,
+        columns.attempt_state as _,
+        columns.client_ref as _,
+        columns.claim_id as _,
+        columns.claimed_at as _,
+        columns.provider_ref as _,
+        columns.inquiry as _,
+        columns.declined as _,
+        columns.wake_at as _,
+        columns.reason as _,
+        columns.sla as _,
+        columns.closed_at as _,
+        columns.refund_requested as _,
+        columns.cases as _,
+        columns.kind as _,
+        columns.at as _,
+        columns.data as _,
+        refunds,
+        opened,
+        resolved,
+    )
+    .fetch_all(on)
+    .await
+}
+
+async fn load(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<OrderRow>, sqlx::Error> {
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
+               payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+        from orders
+        where order_id = any($1)
+        "#,
+        &ids,
+    )
+    .fetch_all(on)
+    .await
+}

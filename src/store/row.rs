@@ -1,0 +1,251 @@
+//! An order as a row: the same columns in both stores.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::domain::{
+    Attempt, AttemptState, CaseChange, ClaimId, ClientRef, Currency, EventType, Inquiry, LoggedEvent, Money, Order,
+    OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
+};
+use crate::ports::{StoreError, StoreErrorKind};
+
+/// A stored value that is not one of ours: another version's, or someone else's hand.
+#[derive(Debug, thiserror::Error)]
+#[error("the column {column} of an order holds what this build does not know")]
+pub(crate) struct Corrupt {
+    column: &'static str,
+}
+
+impl Corrupt {
+    pub(crate) fn error(self, operation: &'static str) -> StoreError {
+        StoreError { operation, kind: StoreErrorKind::Broken, source: Box::new(self) }
+    }
+}
+
+pub(crate) struct OrderRow {
+    pub(crate) order_id: String,
+    pub(crate) version: i32,
+    pub(crate) state: String,
+    pub(crate) asked_version: i32,
+    pub(crate) phone: String,
+    pub(crate) amount_minor: i64,
+    pub(crate) currency: String,
+    pub(crate) carrier: Option<String>,
+    pub(crate) created_at: Timestamp,
+    pub(crate) paid_at: Option<Timestamp>,
+    pub(crate) payment_id: Option<String>,
+    pub(crate) notify: bool,
+    pub(crate) metadata: Option<String>,
+    pub(crate) deadline_at: Timestamp,
+    pub(crate) provider: Option<String>,
+    pub(crate) attempt: Option<i32>,
+    pub(crate) attempt_state: Option<String>,
+    pub(crate) client_ref: Option<String>,
+    pub(crate) claim_id: Option<Uuid>,
+    pub(crate) claimed_at: Option<Timestamp>,
+    pub(crate) provider_ref: Option<String>,
+    pub(crate) inquiry: Option<String>,
+    pub(crate) declined: i32,
+    pub(crate) wake_at: Option<Timestamp>,
+    pub(crate) reason: Option<String>,
+    pub(crate) sla: Option<String>,
+    pub(crate) closed_at: Option<Timestamp>,
+    pub(crate) refund_requested: bool,
+    pub(crate) cases: i32,
+}
+
+impl OrderRow {
+    pub(crate) fn into_order(self) -> Result<Order, Corrupt> {
+        let attempt = self.attempt()?;
+        Ok(Order {
+            order_id: order_id(&self.order_id)?,
+            version: version(self.version)?,
+            state: known("state", State::parse(&self.state))?,
+            asked_version: known("asked_version", u32::try_from(self.asked_version).ok())?,
+            recipient: Recipient::from_stored(&self.phone),
+            amount: Money {
+                minor: self.amount_minor,
+                currency: known("currency", Currency::parse(&self.currency).ok())?,
+            },
+            carrier: self.carrier,
+            created_at: self.created_at,
+            paid_at: self.paid_at,
+            payment_id: self.payment_id,
+            notify: self.notify,
+            metadata: self.metadata,
+            deadline_at: self.deadline_at,
+            provider: self.provider.as_deref().map(ProviderId::new),
+            attempt,
+            declined: known("declined", u16::try_from(self.declined).ok())?,
+            wake_at: self.wake_at,
+            reason: optional("reason", self.reason.as_deref(), Reason::parse)?,
+            sla: optional("sla", self.sla.as_deref(), Sla::parse)?,
+            closed_at: self.closed_at,
+            refund_requested: self.refund_requested,
+            cases: known("cases", u16::try_from(self.cases).ok())?,
+        })
+    }
+
+    fn attempt(&self) -> Result<Option<Attempt>, Corrupt> {
+        let Some(number) = self.attempt else { return Ok(None) };
+        let state = known("attempt_state", self.attempt_state.as_deref())?;
+        Ok(Some(Attempt {
+            number: known("attempt", u16::try_from(number).ok())?,
+            state: known("attempt_state", AttemptState::parse(state))?,
+            client_ref: ClientRef::from_stored(known("client_ref", self.client_ref.as_deref())?),
+            claim_id: ClaimId(known("claim_id", self.claim_id)?),
+            claimed_at: known("claimed_at", self.claimed_at)?,
+            provider_ref: self.provider_ref.clone(),
+            inquiry: match &self.inquiry {
+                Some(text) => known("inquiry", serde_json::from_str(text).ok())?,
+                None => Inquiry::default(),
+            },
+        }))
+    }
+}
+
+fn known<T>(column: &'static str, value: Option<T>) -> Result<T, Corrupt> {
+    value.ok_or(Corrupt { column })
+}
+
+fn optional<T>(
+    column: &'static str,
+    text: Option<&str>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, Corrupt> {
+    text.map(|text| known(column, parse(text))).transpose()
+}
+
+pub(crate) fn order_id(text: &str) -> Result<OrderId, Corrupt> {
+    known("order_id", OrderId::parse(text).ok())
+}
+
+fn version(number: i32) -> Result<u32, Corrupt> {
+    known("version", u32::try_from(number).ok())
+}
+
+pub(crate) fn state(text: &str) -> Result<State, Corrupt> {
+    known("state", State::parse(text))
+}
+
+/// An entry of the log from its columns.
+pub(crate) fn logged_event(
+    id: &str,
+    number: i32,
+    kind: &str,
+    at: Timestamp,
+    data: &str,
+) -> Result<LoggedEvent, Corrupt> {
+    Ok(LoggedEvent {
+        order_id: order_id(id)?,
+        version: version(number)?,
+        kind: known("kind", EventType::parse(kind))?,
+        at,
+        data: known("data", serde_json::from_str(data).ok())?,
+    })
+}
+
+/// A version as a column; one beyond the column's range is refused by its CHECK.
+pub(crate) fn version_column(version: u32) -> i32 {
+    i32::try_from(version).unwrap_or(-1)
+}
+
+/// An entry's data as text.
+pub(crate) fn data_column(event: &LoggedEvent) -> String {
+    // Serialising these plain structures to memory cannot fail; an empty text would not read back.
+    serde_json::to_string(&event.data).unwrap_or_default()
+}
+
+/// What was learned by asking, as text; mostly nothing.
+pub(crate) fn inquiry_column(attempt: &Attempt) -> Option<String> {
+    if attempt.inquiry.is_empty() { None } else { serde_json::to_string(&attempt.inquiry).ok() }
+}
+
+/// A free text as a column. No text column of Postgres takes NUL, and one such text would fail
+/// its whole batch for ever.
+pub(crate) fn free_text(text: &str) -> String {
+    let clean: Cow<'_, str> = if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() };
+    clean.into_owned()
+}
+
+/// A refund as it is written; rare, so it travels as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct RefundRow {
+    order_id: String,
+    payment_id: Option<String>,
+    amount_minor: i64,
+    currency: String,
+    reason: &'static str,
+    requested_at: i64,
+}
+
+/// A case that is opened; times in µs.
+#[derive(Debug, Serialize)]
+pub(crate) struct OpenedRow {
+    order_id: String,
+    kind: &'static str,
+    opened_at: i64,
+    escalate_at: i64,
+    next_query_at: Option<i64>,
+    evidence: String,
+}
+
+/// A case that is resolved.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResolvedRow {
+    order_id: String,
+    kind: &'static str,
+    resolved_at: i64,
+    resolved_by: String,
+    resolved_evidence: String,
+}
+
+/// What goes with some of the rows of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) refunds: Vec<RefundRow>,
+    pub(crate) opened: Vec<OpenedRow>,
+    pub(crate) resolved: Vec<ResolvedRow>,
+}
+
+impl Extras {
+    pub(crate) fn add(&mut self, transition: &Transition) {
+        let order_id = || transition.after.order_id.as_str().to_owned();
+        let at = transition.event.at.timestamp_micros();
+        if let Some(refund) = &transition.refund {
+            self.refunds.push(RefundRow {
+                order_id: order_id(),
+                payment_id: refund.payment_id.as_deref().map(free_text),
+                amount_minor: refund.amount.minor,
+                currency: refund.amount.currency.as_str().to_owned(),
+                reason: refund.reason.as_str(),
+                requested_at: at,
+            });
+        }
+        for change in &transition.cases {
+            match change {
+                CaseChange::Open { kind, escalate_at, evidence, next_query_at } => self.opened.push(OpenedRow {
+                    order_id: order_id(),
+                    kind: kind.as_str(),
+                    opened_at: at,
+                    escalate_at: escalate_at.timestamp_micros(),
+                    next_query_at: next_query_at.map(|at| at.timestamp_micros()),
+                    evidence: free_text(evidence),
+                }),
+                CaseChange::Resolve { kind, by, evidence } => self.resolved.push(ResolvedRow {
+                    order_id: order_id(),
+                    kind: kind.as_str(),
+                    resolved_at: at,
+                    resolved_by: free_text(by),
+                    resolved_evidence: free_text(evidence),
+                }),
+            }
+        }
+    }
+
+    pub(crate) fn json<T: Serialize>(rows: &[T]) -> String {
+        serde_json::to_string(rows).unwrap_or_else(|_| "[]".to_owned())
+    }
+}
