@@ -1,0 +1,225 @@
+//! The audit: our books against the ledger of what was truly delivered. Whatever a role believes
+//! of itself, this is what counts.
+
+use std::collections::HashMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::domain::{Order, OrderId, Sla, State};
+use crate::ports::{OrderFilter, OrderView, Store, StoreError};
+
+/// Orders read from the store at once.
+const PAGE: usize = 2_000;
+
+/// What the audit found, and the figures of the run (`interface.md` section 1).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Orders in the store.
+    pub orders: u64,
+    /// Delivered.
+    pub succeeded: u64,
+    /// Failed, refund requested.
+    pub failed: u64,
+    /// Cancelled before payment.
+    pub cancelled: u64,
+    /// Openly in doubt, with a case.
+    pub in_doubt: u64,
+    /// Everything else that is not closed.
+    pub open: u64,
+    /// Refunds requested.
+    pub refunds: u64,
+    /// Decided by the deadline or not, of those that are decided or past it.
+    pub sla: SlaCount,
+    /// From the first payment to the last end.
+    pub orders_per_second: Option<f64>,
+    /// From payment to the end, ms.
+    pub resolution_ms: Percentiles,
+    /// From due to forwarded, ms; empty as long as there are no delay tiers.
+    pub delay_lateness_ms: Percentiles,
+    /// Delayed records that were forwarded early.
+    pub early: u64,
+    /// Books against ledger.
+    pub audit: Audit,
+}
+
+/// How many orders were decided in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct SlaCount {
+    /// By the deadline.
+    pub met: u64,
+    /// Not by the deadline.
+    pub missed: u64,
+}
+
+/// Percentiles in milliseconds; `None` where nothing was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Percentiles {
+    /// Half are at most this.
+    pub p50: Option<f64>,
+    /// 99 % are at most this.
+    pub p99: Option<f64>,
+    /// 99.9 % are at most this.
+    pub p999: Option<f64>,
+    /// All are at most this.
+    pub max: Option<f64>,
+}
+
+/// Books against ledger. Each number but `clean` should be 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Audit {
+    /// Whether all is well.
+    pub clean: bool,
+    /// Orders that succeeded by our books and were never delivered, or that were sold and are
+    /// not in the store.
+    pub lost: u64,
+    /// Orders that were delivered more than once.
+    pub double: u64,
+    /// Orders that failed or were cancelled although they were delivered, without a case.
+    pub wrongly_failed: u64,
+    /// Deliveries that belong to no order of ours.
+    pub unaccounted: u64,
+}
+
+/// Compares the store with what was delivered under each reference. `sold` is how many orders
+/// were sold, where that is known; `on_progress` hears how many orders were read.
+pub async fn reckon(
+    store: &dyn Store,
+    delivered: &HashMap<String, u32>,
+    sold: Option<u64>,
+    on_progress: impl Fn(u64),
+) -> Result<Report, StoreError> {
+    let mut tally = Tally::new(delivered);
+    let mut after: Option<OrderId> = None;
+    loop {
+        let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.order.order_id.clone());
+        for view in &page {
+            let references = references_of(store, &view.order).await?;
+            tally.count(view, &references);
+        }
+        on_progress(tally.report.orders);
+    }
+    Ok(tally.close(sold))
+}
+
+/// Every reference under which an order was, or may have been, sent. The row has the current
+/// attempt's; those of older attempts stand in the log.
+pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<String>, StoreError> {
+    let Some(attempt) = &order.attempt else { return Ok(Vec::new()) };
+    if attempt.number == 1 {
+        return Ok(vec![attempt.client_ref.to_string()]);
+    }
+    let timeline = store.timeline(&order.order_id).await?;
+    let news = timeline.iter().filter_map(|event| event.data.attempt_news.as_ref());
+    Ok(news.filter_map(|news| news.client_ref.as_ref()).map(ToString::to_string).collect())
+}
+
+struct Tally<'a> {
+    delivered: &'a HashMap<String, u32>,
+    deliveries_found: u64,
+    report: Report,
+    resolution: Histogram<u64>,
+    first_paid: Option<i64>,
+    last_closed: Option<i64>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(delivered: &'a HashMap<String, u32>) -> Self {
+        #[expect(clippy::expect_used, reason = "three digits without bounds is always a valid histogram")]
+        let resolution = Histogram::new(3).expect("a histogram of three digits");
+        Self {
+            delivered,
+            deliveries_found: 0,
+            report: Report {
+                orders: 0,
+                succeeded: 0,
+                failed: 0,
+                cancelled: 0,
+                in_doubt: 0,
+                open: 0,
+                refunds: 0,
+                sla: SlaCount::default(),
+                orders_per_second: None,
+                resolution_ms: Percentiles::default(),
+                delay_lateness_ms: Percentiles::default(),
+                early: 0,
+                audit: Audit::default(),
+            },
+            resolution,
+            first_paid: None,
+            last_closed: None,
+        }
+    }
+
+    fn count(&mut self, view: &OrderView, references: &[String]) {
+        let order = &view.order;
+        let times: u64 =
+            references.iter().filter_map(|reference| self.delivered.get(reference)).map(|n| u64::from(*n)).sum();
+        self.deliveries_found += times;
+        let report = &mut self.report;
+        report.orders += 1;
+        report.refunds += u64::from(order.refund_requested);
+        match order.sla {
+            Some(Sla::Met) => report.sla.met += 1,
+            Some(Sla::Missed) => report.sla.missed += 1,
+            None => {}
+        }
+        report.audit.double += u64::from(times > 1);
+        match order.state {
+            State::Succeeded => {
+                report.succeeded += 1;
+                report.audit.lost += u64::from(times == 0);
+            }
+            State::Failed | State::Cancelled => {
+                let is_failed = order.state == State::Failed;
+                report.failed += u64::from(is_failed);
+                report.cancelled += u64::from(!is_failed);
+                report.audit.wrongly_failed += u64::from(times > 0 && order.cases == 0);
+            }
+            State::InDoubt => report.in_doubt += 1,
+            State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => report.open += 1,
+        }
+        self.time(order);
+    }
+
+    fn time(&mut self, order: &Order) {
+        let Some(paid) = order.paid_at.map(|at| at.timestamp_micros()) else { return };
+        self.first_paid = Some(self.first_paid.map_or(paid, |first| first.min(paid)));
+        let Some(closed) = order.closed_at.map(|at| at.timestamp_micros()) else { return };
+        self.last_closed = Some(self.last_closed.map_or(closed, |last| last.max(closed)));
+        self.resolution.saturating_record(u64::try_from(closed - paid).unwrap_or(0));
+    }
+
+    fn close(mut self, sold: Option<u64>) -> Report {
+        let all: u64 = self.delivered.values().map(|n| u64::from(*n)).sum();
+        let audit = &mut self.report.audit;
+        audit.unaccounted = all.saturating_sub(self.deliveries_found);
+        audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
+        audit.clean = audit.lost + audit.double + audit.wrongly_failed + audit.unaccounted == 0;
+        self.report.resolution_ms = percentiles(&self.resolution);
+        if let (Some(first), Some(last)) = (self.first_paid, self.last_closed) {
+            let closed = self.report.succeeded + self.report.failed;
+            #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+            let rate = closed as f64 / ((last - first).max(1) as f64 / 1e6);
+            self.report.orders_per_second = Some(rate);
+        }
+        self.report
+    }
+}
+
+/// From a histogram in microseconds.
+pub fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    if histogram.is_empty() {
+        return Percentiles::default();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds for people")]
+    let millis = |micros: u64| Some(micros as f64 / 1e3);
+    Percentiles {
+        p50: millis(histogram.value_at_quantile(0.5)),
+        p99: millis(histogram.value_at_quantile(0.99)),
+        p999: millis(histogram.value_at_quantile(0.999)),
+        max: millis(histogram.max()),
+    }
+}
