@@ -1,13 +1,18 @@
 //! `recharged` keeps the three-minute promise of prepaid phone recharges.
+//!
+//! An order's way: [`kafka`] → [`roles::intake`] → [`store`] → [`roles::dispatch`] →
+//! [`providers`] → [`store`] → [`roles::relay`] → [`kafka`].
 
 pub mod audit;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod faults;
 pub mod lifecycle;
 pub mod metrics;
 pub mod ports;
 pub mod probes;
+pub mod providers;
 pub mod roles;
 pub mod shop;
 pub mod store;

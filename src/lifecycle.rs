@@ -1,235 +1,390 @@
-//! From start to end of a process: signals, a drain with a limit, and the rule that a component
-//! that ends by itself ends the process.
+//! How the process ends: in order, in time, and never by half.
 //!
-//! The first signal drains: roles take no new work and finish what they have. What is not done
-//! when its time is over, or at the second signal, is dropped: nothing durable is lost by it, and
-//! what was not acknowledged comes again.
+//! The first signal begins a drain: the roles stop taking new work at once, and components are
+//! then stopped in the reverse of the order in which they were added, each within its own budget.
+//! The second signal ends the process on the spot, which is safe: whatever is under way is known
+//! to the database. A component that ends before it was asked to stops the whole process, since
+//! a service with one part missing looks alive and does not work.
 
+use std::future::Future;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::roles::StopSignals;
+/// What components return. Its message is logged, so it holds no secret.
+pub type Ended = anyhow::Result<()>;
 
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// As it was told to, with everything done.
-    Clean,
-    /// As it was told to, with work dropped: it comes again.
-    Cut,
-    /// A component ended by itself.
-    Failed,
-}
-
-/// The running components of a process.
+/// The components of a process.
 #[derive(Debug)]
 pub struct Lifecycle {
-    stop: StopSignals,
-    components: JoinSet<(String, Result<(), String>)>,
-    limits: DrainLimits,
+    drain: CancellationToken,
+    deadline: watch::Sender<Duration>,
+    components: Vec<Component>,
+    tasks: JoinSet<Ended>,
 }
 
-/// How long a drain may take.
-pub struct DrainLimits {
-    /// With everything at hand: a call's time-out and a little.
-    pub whole: Duration,
-    /// With a dependency dead, for which there is nothing to wait.
-    pub troubled: Duration,
-    /// Whether a dependency is dead.
-    pub is_troubled: Box<dyn Fn() -> bool + Send + Sync>,
+#[derive(Debug)]
+struct Component {
+    name: &'static str,
+    budget: Duration,
+    stop: CancellationToken,
+    id: Id,
+    abort: tokio::task::AbortHandle,
+    running: bool,
 }
 
-impl std::fmt::Debug for DrainLimits {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DrainLimits")
-            .field("whole", &self.whole)
-            .field("troubled", &self.troubled)
-            .finish_non_exhaustive()
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// The first component that ended unasked or with an error, and what it said.
+    pub failed: Option<String>,
+    /// Components that did not end within their budgets.
+    pub unfinished: Vec<&'static str>,
+    /// A second signal came.
+    pub aborted: bool,
+}
+
+impl Outcome {
+    /// Whether everything ended as it should.
+    pub fn is_clean(&self) -> bool {
+        self.failed.is_none() && self.unfinished.is_empty() && !self.aborted
     }
 }
 
-impl DrainLimits {
-    /// The same, whatever is dead.
-    pub fn of(limit: Duration) -> Self {
-        Self { whole: limit, troubled: limit, is_troubled: Box::new(|| false) }
-    }
+/// Sets how long the drain may take in all; the shortest limit that was set counts.
+#[derive(Debug, Clone)]
+pub struct HardDeadline(watch::Sender<Duration>);
 
-    /// Waits until a drain that began now has taken too long.
-    async fn passed(&self) {
-        let began = Instant::now();
-        sleep_until(began + self.troubled.min(self.whole)).await;
-        while began.elapsed() < self.whole && !(self.is_troubled)() {
-            sleep_until((Instant::now() + Duration::from_millis(100)).min(began + self.whole)).await;
-        }
+impl HardDeadline {
+    /// Lets the drain take at most `limit` from its beginning. For a process whose broker or
+    /// database is gone: what it waits for will not come.
+    pub fn at_most(&self, limit: Duration) {
+        self.0.send_if_modified(|current| {
+            let shorter = limit < *current;
+            if shorter {
+                *current = limit;
+            }
+            shorter
+        });
     }
 }
 
 impl Lifecycle {
-    /// With a limit from the first signal to the end.
-    pub fn new(limits: DrainLimits) -> Self {
-        Self { stop: StopSignals::default(), components: JoinSet::new(), limits }
+    /// A process without components, whose drain may take `drain_limit` in all.
+    pub fn new(drain_limit: Duration) -> Self {
+        Self {
+            drain: CancellationToken::new(),
+            deadline: watch::Sender::new(drain_limit),
+            components: Vec::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
-    /// The signals that components listen to.
-    pub fn signals(&self) -> StopSignals {
-        self.stop.clone()
+    /// Cancelled when the drain begins: take no new work. Cancelling it begins the drain.
+    pub fn drain(&self) -> CancellationToken {
+        self.drain.clone()
     }
 
-    /// Starts a component. It ends when told to drain; if it ends before, the process ends.
-    pub fn spawn<E: std::fmt::Display + Send + 'static>(
-        &mut self,
-        name: impl Into<String>,
-        work: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) {
-        let name = name.into();
-        self.components.spawn(async move {
-            let ended = work.await.map_err(|error| error.to_string());
-            (name, ended)
-        });
+    /// Shortens the time that the drain may take.
+    pub fn hard_deadline(&self) -> HardDeadline {
+        HardDeadline(self.deadline.clone())
     }
 
-    /// Runs until a signal comes, until [`StopSignals::drain`] is cancelled, or until a component
-    /// ends; then drains.
-    pub async fn run(mut self) -> Ending {
-        let mut failed = self.until_told().await;
-        self.stop.drain.cancel();
-        let limit = self.limits.passed();
-        tokio::pin!(limit);
-        let cut = loop {
+    /// Starts a component. Its token is cancelled when its turn to stop has come, in the reverse
+    /// order of adding: what others need is added before them. It then has `budget` to end.
+    pub fn add<F>(&mut self, name: &'static str, budget: Duration, start: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let abort = self.tasks.spawn(start(stop.clone()));
+        self.components.push(Component { name, budget, stop, id: abort.id(), abort, running: true });
+    }
+
+    /// Waits for a signal, for the drain token, or for a component that ends unasked; then stops
+    /// all components, and tells how that went. `signals` gives one item per signal.
+    pub async fn run_until_done(mut self, mut signals: mpsc::Receiver<&'static str>) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.wait_for_an_end(&mut signals, &mut outcome).await;
+        self.drain.cancel();
+        let begun = Instant::now();
+        while let Some(index) = self.components.iter().rposition(|component| component.running) {
+            if !self.stop_one(index, begun, &mut signals, &mut outcome).await {
+                outcome.aborted = true;
+                outcome.unfinished = self.components.iter().filter(|c| c.running).map(|c| c.name).collect();
+                self.tasks.abort_all();
+                return outcome;
+            }
+        }
+        if outcome.unfinished.is_empty() {
+            info!(seconds = begun.elapsed().as_secs_f64(), "everything has stopped");
+        } else {
+            error!(unfinished = outcome.unfinished.join(", "), "stopped, but not everything ended in time");
+        }
+        outcome
+    }
+
+    async fn wait_for_an_end(&mut self, signals: &mut mpsc::Receiver<&'static str>, outcome: &mut Outcome) {
+        loop {
+            // Signals first: a component that fails all the time must not keep one from being seen.
             tokio::select! {
-                biased; // A second signal and the limit come before a component that ends just then.
-                () = told_by_signal() => {
-                    warn!("told to stop twice: work under way is dropped");
-                    break true;
-                }
-                () = &mut limit => {
-                    warn!(left = self.components.len(), "the drain took too long: work under way is dropped");
-                    break true;
-                }
-                ended = self.components.join_next() => match ended {
-                    None => break false,
-                    Some(ended) => failed |= note(ended, true),
+                biased;
+                signal = signals.recv() => match signal {
+                    Some(signal) => return info!(signal, "stopping; a second signal stops at once"),
+                    // Nobody can signal any more: wait for the rest.
+                    None => return self.wait_without_signals(outcome).await,
+                },
+                () = self.drain.cancelled() => return info!("stopping, as asked from inside"),
+                ended = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    if self.note_early_end(ended, outcome) { return }
                 }
             }
+        }
+    }
+
+    async fn wait_without_signals(&mut self, outcome: &mut Outcome) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return,
+                ended = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => {
+                    if self.note_early_end(ended, outcome) { return }
+                }
+            }
+        }
+    }
+
+    /// Whether the end ends the process. It always does, unless the drain has begun meanwhile.
+    fn note_early_end(&mut self, ended: Option<Joined>, outcome: &mut Outcome) -> bool {
+        let Some((name, result)) = ended.and_then(|ended| self.settle(ended)) else { return false };
+        if self.drain.is_cancelled() {
+            note_end(name, result, outcome);
+            return true;
+        }
+        let how = match result {
+            Ok(()) => "ended although nobody had asked it to".to_owned(),
+            Err(how) => how,
         };
-        self.stop.abort.cancel();
-        // Enough for components to notice; then they are dropped where they stand.
-        let grace = Instant::now() + Duration::from_millis(500);
-        while let Ok(Some(ended)) = tokio::time::timeout_at(grace, self.components.join_next()).await {
-            failed |= note(ended, true);
-        }
-        self.components.abort_all();
-        match (failed, cut) {
-            (true, _) => Ending::Failed,
-            (false, true) => Ending::Cut,
-            (false, false) => Ending::Clean,
-        }
+        error!(component = name, how, "a component ended early: stopping the process");
+        outcome.failed = Some(format!("{name}: {how}"));
+        true
     }
 
-    /// Returns whether a component failed.
-    async fn until_told(&mut self) -> bool {
-        tokio::select! {
-            biased; // Being told to stop is no failure of whatever ends in the same moment.
-            () = told_by_signal() => {
-                info!("told to stop: finishing what is under way");
-                false
-            }
-            () = self.stop.drain.cancelled() => false,
-            Some(ended) = self.components.join_next() => note(ended, false),
-        }
-    }
-}
-
-/// Logs how a component ended; returns whether that is a failure.
-fn note(ended: Result<(String, Result<(), String>), tokio::task::JoinError>, told: bool) -> bool {
-    match ended {
-        Ok((name, Ok(()))) if told => {
-            info!(component = %name, "done");
-            false
-        }
-        Ok((name, Ok(()))) => {
-            error!(component = %name, "ended by itself; the process stops");
-            true
-        }
-        Ok((name, Err(why))) => {
-            error!(component = %name, "failed: {why}; the process stops");
-            true
-        }
-        Err(error) if error.is_cancelled() => false,
-        Err(error) => {
-            error!(%error, "a component panicked; the process stops");
-            true
-        }
-    }
-}
-
-async fn told_by_signal() {
-    let listen = |kind| signal(kind).map_err(|error| warn!(%error, "a signal cannot be listened to"));
-    match (listen(SignalKind::terminate()), listen(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
+    /// Stops one component; `false` if a second signal came.
+    async fn stop_one(
+        &mut self,
+        index: usize,
+        begun: Instant,
+        signals: &mut mpsc::Receiver<&'static str>,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let Some(component) = self.components.get(index) else { return true };
+        let (name, budget) = (component.name, component.budget);
+        component.stop.cancel();
+        let own = Instant::now() + budget;
+        let mut limits = self.deadline.subscribe();
+        while self.components.get(index).is_some_and(|component| component.running) {
+            let until = own.min(begun + *limits.borrow_and_update());
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                biased;
+                Some(signal) = signals.recv() => {
+                    error!(signal, "second signal: stopping at once");
+                    return false;
+                }
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    if let Some((name, result)) = self.settle(ended) {
+                        note_end(name, result, outcome);
+                    }
+                }
+                Ok(()) = limits.changed() => {}
+                () = tokio::time::sleep_until(until) => {
+                    warn!(component = name, budget = ?budget, "did not end in time");
+                    outcome.unfinished.push(name);
+                    if let Some(component) = self.components.get_mut(index) {
+                        component.running = false;
+                        component.abort.abort();
+                    }
+                }
             }
         }
-        _ => std::future::pending().await,
+        true
     }
+
+    /// Whose end it was, and how it ended; `None` for one that was given up before.
+    fn settle(&mut self, ended: Joined) -> Option<(&'static str, Result<(), String>)> {
+        let (id, result) = match ended {
+            Ok((id, Ok(()))) => (id, Ok(())),
+            // The whole chain: the outermost message alone seldom tells what happened.
+            Ok((id, Err(error))) => (id, Err(format!("{error:#}"))),
+            Err(error) => (error.id(), Err(how_it_broke(&error))),
+        };
+        let component = self.components.iter_mut().find(|component| component.id == id && component.running)?;
+        component.running = false;
+        Some((component.name, result))
+    }
+}
+
+type Joined = Result<(Id, Ended), JoinError>;
+
+fn how_it_broke(error: &JoinError) -> String {
+    if error.is_panic() { "panicked; the log has the message".to_owned() } else { "was cancelled".to_owned() }
+}
+
+fn note_end(name: &'static str, result: Result<(), String>, outcome: &mut Outcome) {
+    match result {
+        Ok(()) => info!(component = name, "stopped"),
+        Err(how) => {
+            error!(component = name, how, "failed while stopping");
+            outcome.failed.get_or_insert(format!("{name}: {how}"));
+        }
+    }
+}
+
+/// SIGTERM and SIGINT of this process, one item each. Must be called inside a runtime.
+pub fn signals() -> std::io::Result<mpsc::Receiver<&'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = mpsc::channel(2);
+    // Ends with the runtime, or when nobody listens any more.
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if sender.send(name).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn obedient(stop: CancellationToken) -> impl Future<Output = Ended> {
+        async move {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_component_that_ends_by_itself_ends_the_process() {
-        let mut lifecycle = Lifecycle::new(DrainLimits::of(Duration::from_secs(5)));
-        let signals = lifecycle.signals();
-        lifecycle.spawn("patient", async move {
-            signals.drain.cancelled().await;
-            Ok::<(), String>(())
+    async fn a_signal_stops_components_in_the_reverse_order_of_adding() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for name in ["producer", "relay", "dispatch"] {
+            let order = Arc::clone(&order);
+            lifecycle.add(name, Duration::from_secs(1), |stop| async move {
+                stop.cancelled().await;
+                order.lock().unwrap().push(name);
+                Ok(())
+            });
+        }
+        let drain = lifecycle.drain();
+        let (sender, signals) = mpsc::channel(2);
+        sender.send("SIGTERM").await.unwrap();
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert!(outcome.is_clean(), "{outcome:?}");
+        assert!(drain.is_cancelled());
+        assert_eq!(*order.lock().unwrap(), ["dispatch", "relay", "producer"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_ends_unasked_stops_the_process_and_is_named() {
+        for (how, said) in [("ok", "nobody had asked"), ("error", "outer: inner"), ("panic", "panicked")] {
+            let mut lifecycle = Lifecycle::new(LIMIT);
+            lifecycle.add("steady", Duration::from_secs(1), obedient);
+            lifecycle.add("fragile", Duration::from_secs(1), |_| async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                match how {
+                    "ok" => Ok(()),
+                    "error" => Err(anyhow::anyhow!("inner").context("outer")),
+                    _ => panic!("as planned"),
+                }
+            });
+            let (_sender, signals) = mpsc::channel(2);
+            let outcome = lifecycle.run_until_done(signals).await;
+            let failed = outcome.failed.unwrap();
+            assert!(failed.starts_with("fragile: ") && failed.contains(said), "{failed}");
+            assert!(outcome.unfinished.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_component_that_overruns_its_budget_is_given_up_and_reported() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        lifecycle.add("good", Duration::from_secs(1), obedient);
+        lifecycle.add("stuck", Duration::from_secs(3), |_| std::future::pending());
+        lifecycle.drain().cancel();
+        let (_sender, signals) = mpsc::channel(2);
+        let begun = Instant::now();
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert_eq!(outcome.unfinished, ["stuck"]);
+        assert_eq!(outcome.failed, None);
+        assert_eq!(begun.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hard_deadline_ends_every_budget() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        for name in ["one", "two", "three"] {
+            lifecycle.add(name, Duration::from_secs(15), |_| std::future::pending());
+        }
+        let (hard, drain) = (lifecycle.hard_deadline(), lifecycle.drain());
+        let (_sender, signals) = mpsc::channel(2);
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            drain.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            hard.at_most(Duration::from_secs(10));
+            hard.at_most(Duration::from_secs(60));
         });
-        lifecycle.spawn("hasty", async { Err("no reason".to_owned()) });
-        assert_eq!(lifecycle.run().await, Ending::Failed);
+        lifecycle.drain().cancel();
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert_eq!(outcome.unfinished, ["three", "two", "one"]);
+        assert_eq!(begun.elapsed().as_secs(), 10);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_drain_in_time_is_dropped() {
-        let mut lifecycle = Lifecycle::new(DrainLimits::of(Duration::from_secs(5)));
-        lifecycle.spawn("deaf", std::future::pending::<Result<(), String>>());
-        lifecycle.signals().drain.cancel();
-        let began = Instant::now();
-        assert_eq!(lifecycle.run().await, Ending::Cut);
-        assert!(began.elapsed() < Duration::from_secs(6));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_drain_does_not_wait_long_for_a_dead_dependency() {
-        let limits = DrainLimits {
-            whole: Duration::from_secs(60),
-            troubled: Duration::from_secs(8),
-            is_troubled: Box::new(|| true),
-        };
-        let mut lifecycle = Lifecycle::new(limits);
-        lifecycle.spawn("waits for a broker", std::future::pending::<Result<(), String>>());
-        lifecycle.signals().drain.cancel();
-        let began = Instant::now();
-        assert_eq!(lifecycle.run().await, Ending::Cut);
-        assert!(began.elapsed() < Duration::from_secs(10));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_process_that_was_told_to_stop_ends_clean() {
-        let mut lifecycle = Lifecycle::new(DrainLimits::of(Duration::from_secs(5)));
-        let signals = lifecycle.signals();
-        lifecycle.spawn("patient", async move {
-            signals.drain.cancelled().await;
-            Ok::<(), String>(())
+    async fn a_second_signal_ends_at_once() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        lifecycle.add("slow", Duration::from_secs(15), |_| std::future::pending());
+        let (sender, signals) = mpsc::channel(2);
+        let begun = Instant::now();
+        tokio::spawn(async move {
+            sender.send("SIGTERM").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            sender.send("SIGINT").await.unwrap();
+            std::future::pending::<()>().await;
         });
-        lifecycle.signals().drain.cancel();
-        assert_eq!(lifecycle.run().await, Ending::Clean);
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert!(outcome.aborted);
+        assert_eq!(outcome.unfinished, ["slow"]);
+        assert_eq!(begun.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_while_stopping_is_a_failure() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        lifecycle.add("flusher", Duration::from_secs(1), |stop| async move {
+            stop.cancelled().await;
+            Err(anyhow::anyhow!("3 records were not acknowledged"))
+        });
+        let (sender, signals) = mpsc::channel(2);
+        sender.send("SIGTERM").await.unwrap();
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert_eq!(outcome.failed.as_deref(), Some("flusher: 3 records were not acknowledged"));
     }
 }

@@ -1,31 +1,33 @@
-//! The log: to standard error, as JSON for machines or in colour for people.
+//! The log: to stderr, as JSON lines or for people.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLook {
-    /// One JSON object a line.
-    Json,
-    /// For people.
-    Pretty,
+use crate::config::{LogConfig, LogFormat};
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level cannot be read; a checked configuration has no such level.
+    #[error("log.level is no level: give error, warn, info, debug or trace")]
+    Level(#[source] tracing_subscriber::filter::ParseError),
+    /// Something else in this process logs already.
+    #[error("the log of this process is already set up")]
+    Taken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Starts the log. `level` is a level (`info`) or a filter (`info,recharged::roles=debug`).
-/// `false` if a log was started before, which a test may have done.
-pub fn start(look: LogLook, level: &str) -> Result<bool, String> {
-    let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
-    let started = match look {
-        LogLook::Json => builder.json().flatten_event(true).try_init(),
-        LogLook::Pretty => {
-            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).try_init()
-        }
-    };
-    Ok(started.is_ok())
+/// Sets up the log of this process.
+pub fn init(log: &LogConfig) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::builder().parse(&log.level).map_err(TelemetryError::Level)?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Pretty => lines.compact().with_ansi(colour_on_stderr()).try_init(),
+    }
+    .map_err(TelemetryError::Taken)
+}
+
+fn colour_on_stderr() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
 }

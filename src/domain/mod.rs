@@ -14,6 +14,7 @@ pub mod order;
 pub mod outcome;
 pub mod policy;
 pub mod retry;
+pub mod route;
 pub mod state;
 pub mod transition;
 

@@ -1,0 +1,134 @@
+//! The configuration in the words of the domain and the ports.
+
+use std::time::Duration;
+
+use super::{CapabilitiesConfig, Config, Duplicates, ProviderConfig, QuotaConfig};
+use crate::domain::route::{Lane, Product, Route, RouteTable};
+use crate::domain::{Capabilities, Currency, DuplicateSemantics, Policy, ProviderId, ProviderPolicy, RefFormat};
+use crate::ports::QuotaTerms;
+
+impl Config {
+    /// The rules in the form in which `decide` reads them.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            sla: self.sla.deadline.get(),
+            unpaid_timeout: self.sla.unpaid_timeout.get(),
+            on_unknown: self.sla.on_unknown,
+            reconcile_within: self.sla.reconcile_within.get(),
+            max_attempts: self.retry.max_attempts,
+            backoff_first: self.retry.backoff_first.get(),
+            backoff_max: self.retry.backoff_max.get(),
+            providers: self
+                .providers
+                .iter()
+                .map(|(name, provider)| (ProviderId::new(name), provider.policy()))
+                .collect(),
+        }
+    }
+
+    /// The terms of a provider's quota; `None` if it is not configured.
+    pub fn quota_terms(&self, provider: &ProviderId) -> Option<QuotaTerms> {
+        self.providers.get(provider.as_str()).map(|provider| provider.quota.terms())
+    }
+
+    /// Which lane an order goes to.
+    pub fn route_table(&self) -> RouteTable {
+        let lane = |name: &String| {
+            let products = self.providers.get(name).map(|p| p.products.as_slice()).unwrap_or_default();
+            Lane {
+                id: ProviderId::new(name),
+                products: products
+                    .iter()
+                    .filter_map(|product| {
+                        Some(Product {
+                            country: product.country.clone(),
+                            carrier: product.carrier.clone(),
+                            amount_minor: product.amount_minor,
+                            currency: Currency::parse(&product.currency).ok()?,
+                        })
+                    })
+                    .collect(),
+                sells_anything: products.is_empty(),
+            }
+        };
+        if self.routes.is_empty() {
+            // Checked: there is exactly one provider then.
+            let lanes = self.providers.keys().take(1).map(lane).collect();
+            return RouteTable::new(vec![Route::everything(lanes)]);
+        }
+        RouteTable::new(
+            self.routes
+                .iter()
+                .map(|route| Route {
+                    country: route.country.clone(),
+                    carrier: route.carrier.clone(),
+                    amounts: route.amounts.clone(),
+                    lanes: route.lanes.iter().map(lane).collect(),
+                })
+                .collect(),
+        )
+    }
+}
+
+impl QuotaConfig {
+    /// The burst: as given, or one second's worth.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a float cast saturates, and the rate is checked to be positive"
+    )]
+    pub fn burst_or_default(&self) -> u32 {
+        self.burst.unwrap_or(self.permits_per_second as u32).max(1)
+    }
+
+    /// The quota in the port's words.
+    pub fn terms(&self) -> QuotaTerms {
+        QuotaTerms {
+            interval: Duration::from_secs_f64(1.0 / self.permits_per_second.max(f64::MIN_POSITIVE).max(1e-6)),
+            burst: self.burst_or_default(),
+            query_share: self.query_share,
+            retry_share: self.retry_share,
+        }
+    }
+}
+
+impl ProviderConfig {
+    /// The contract: that of the simulator, with what the file overrides.
+    pub fn contract(&self) -> Capabilities {
+        let terms = self.capabilities.clone().unwrap_or_default();
+        terms.capabilities(self.call_timeout.get())
+    }
+
+    fn policy(&self) -> ProviderPolicy {
+        ProviderPolicy {
+            capabilities: self.contract(),
+            expected_service: self.expected_service.get(),
+            send_window: self.send_window.get(),
+        }
+    }
+}
+
+impl CapabilitiesConfig {
+    fn capabilities(&self, call_timeout: Duration) -> Capabilities {
+        Capabilities {
+            duplicates: match self.duplicates {
+                Duplicates::RejectsAlways => DuplicateSemantics::RejectsAlways,
+                Duplicates::RejectsUnlessFailed => DuplicateSemantics::RejectsUnlessFailed,
+                Duplicates::ReplaysResult => DuplicateSemantics::ReplaysResult,
+                Duplicates::NotDeduplicated => DuplicateSemantics::NotDeduplicated,
+            },
+            query_not_before: self.query_not_before.get(),
+            query_min_interval: self.query_min_interval.get(),
+            query_retention: self.query_retention.get(),
+            not_found_grace: self.not_found_grace.get(),
+            same_number_cooldown: self.same_number_cooldown.map(super::Span::get),
+            client_ref: RefFormat {
+                max_len: self.client_ref_max_len,
+                alphanumeric_only: self.client_ref_alphanumeric_only,
+            },
+            call_timeout,
+            callback_signed: self.callback_signed,
+            can_cancel: self.can_cancel,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Providers and routes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::types::Span;
+
+/// Which adapter speaks to a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderKind {
+    /// The simulator (`recharged simulate`).
+    Simulator,
+    /// DT One DVS.
+    Dtone,
+    /// mf178.
+    Mf178,
+}
+
+impl ProviderKind {
+    /// Whether this build has its adapter.
+    pub const fn is_built_in(self) -> bool {
+        match self {
+            Self::Simulator => true,
+            Self::Dtone | Self::Mf178 => false,
+        }
+    }
+
+    /// As it stands in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Simulator => "simulator",
+            Self::Dtone => "dtone",
+            Self::Mf178 => "mf178",
+        }
+    }
+}
+
+/// A provider, its contract with us, and its lane.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProviderConfig {
+    /// Which adapter speaks to it. Required.
+    pub kind: Option<ProviderKind>,
+    /// Where it answers. Required.
+    pub base_url: String,
+    /// A file that holds its key.
+    pub key_file: Option<String>,
+    /// How long one call may take.
+    pub call_timeout: Span,
+    /// From a claim to its first byte; past it, nothing leaves.
+    pub send_window: Span,
+    /// How long a call is expected to take at least: with less time left, none is begun.
+    pub expected_service: Span,
+    /// The rate that the contract grants.
+    pub quota: QuotaConfig,
+    /// What it sells. Empty: any amount.
+    pub products: Vec<ProductConfig>,
+    /// What the simulator promises; only with `kind = "simulator"`.
+    pub capabilities: Option<CapabilitiesConfig>,
+}
+
+impl Default for ProviderConfig {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            base_url: String::new(),
+            key_file: None,
+            call_timeout: Span::seconds(15),
+            send_window: Span::seconds(1),
+            expected_service: Span::seconds(2),
+            quota: QuotaConfig::default(),
+            products: Vec::new(),
+            capabilities: None,
+        }
+    }
+}
+
+/// A provider's quota.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuotaConfig {
+    /// Calls a second, of the whole fleet; may be below one.
+    pub permits_per_second: f64,
+    /// Calls that may leave at once after a rest; left out, one second's worth, at least 1.
+    pub burst: Option<u32>,
+    /// Calls under way at once, of this process.
+    pub in_flight_max: u32,
+    /// Guaranteed to queries, of 1.
+    pub query_share: f64,
+    /// Guaranteed to retries, of 1.
+    pub retry_share: f64,
+}
+
+impl Default for QuotaConfig {
+    fn default() -> Self {
+        Self { permits_per_second: 50.0, burst: None, in_flight_max: 200, query_share: 0.2, retry_share: 0.2 }
+    }
+}
+
+fn any() -> String {
+    "*".to_owned()
+}
+
+fn yuan() -> String {
+    "CNY".to_owned()
+}
+
+/// A product that a provider sells.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProductConfig {
+    /// ISO 3166 country of the number, or `*`.
+    #[serde(default = "any")]
+    pub country: String,
+    /// The carrier, or `*`.
+    #[serde(default = "any")]
+    pub carrier: String,
+    /// What the customer gets, in minor units.
+    pub amount_minor: i64,
+    /// ISO 4217 currency of the amount.
+    #[serde(default = "yuan")]
+    pub currency: String,
+    /// The provider's name for it.
+    pub product: String,
+}
+
+/// Which lanes serve which numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// ISO 3166 country of the number, or `*`.
+    #[serde(default = "any")]
+    pub country: String,
+    /// The carrier that the order names, or `*`.
+    #[serde(default = "any")]
+    pub carrier: String,
+    /// Amounts in minor units; empty for all.
+    #[serde(default)]
+    pub amounts: Vec<i64>,
+    /// Names of providers, in order of preference.
+    pub lanes: Vec<String>,
+}
+
+/// What a provider does with a reference that it has seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Duplicates {
+    /// Refuses it whatever became of the first.
+    RejectsAlways,
+    /// Refuses it unless the first failed; then it is a new paid order.
+    RejectsUnlessFailed,
+    /// Answers with the first one's result.
+    ReplaysResult,
+    /// Executes it again.
+    NotDeduplicated,
+}
+
+/// The simulator's contract.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CapabilitiesConfig {
+    /// What it does with a known reference.
+    pub duplicates: Duplicates,
+    /// The first query may be sent this long after the submit.
+    pub query_not_before: Span,
+    /// The least time between two queries of one reference.
+    pub query_min_interval: Span,
+    /// How long it answers queries.
+    pub query_retention: Span,
+    /// "Not found" counts only this long after the last send; at least send window and call time-out together.
+    pub not_found_grace: Span,
+    /// The same number is refused for this long after a recharge.
+    pub same_number_cooldown: Option<Span>,
+    /// The longest reference that it takes.
+    pub client_ref_max_len: u8,
+    /// Whether a reference may have letters and digits only.
+    pub client_ref_alphanumeric_only: bool,
+    /// Whether its callbacks are signed.
+    pub callback_signed: bool,
+    /// Whether an accepted recharge can be cancelled.
+    pub can_cancel: bool,
+}
+
+impl Default for CapabilitiesConfig {
+    fn default() -> Self {
+        Self {
+            duplicates: Duplicates::RejectsAlways,
+            query_not_before: Span::seconds(2),
+            query_min_interval: Span::seconds(2),
+            query_retention: Span::seconds(72 * 3600),
+            not_found_grace: Span::seconds(30),
+            same_number_cooldown: None,
+            client_ref_max_len: 64,
+            client_ref_alphanumeric_only: false,
+            callback_signed: false,
+            can_cancel: false,
+        }
+    }
+}

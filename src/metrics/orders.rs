@@ -1,0 +1,162 @@
+//! Orders on their way in and out.
+
+use std::time::Duration;
+
+use metrics::{Counter, Histogram};
+
+use super::catalogue as names;
+use super::{Family, exact};
+use crate::domain::{Reason, Sla, State};
+
+/// Why an input record can be refused: dead letters, then what fails an order on arrival.
+const REJECTIONS: [&str; 16] = [
+    "malformed",
+    "schema",
+    "unknown_type",
+    "unknown_version",
+    "too_large",
+    "null_value",
+    "bad_headers",
+    "too_old",
+    "orphan",
+    "bad_due_time",
+    "unknown_target",
+    "undeliverable",
+    Reason::InvalidPhone.as_str(),
+    Reason::AmountNotSupported.as_str(),
+    Reason::NoRoute.as_str(),
+    Reason::DeadlinePassed.as_str(),
+];
+const STAGES: [&str; 3] = ["intake", "dispatch", "result"];
+
+/// One input topic.
+#[derive(Clone, Debug)]
+pub struct IntakeMetrics {
+    received: Counter,
+    accepted: Counter,
+    rejected: Family<Counter>,
+    duplicate: Family<Counter>,
+    delay: Histogram,
+    future_paid_at: Counter,
+}
+
+impl IntakeMetrics {
+    /// For `orders`, `lifecycle` or `timers`.
+    pub fn new(source: &'static str) -> Self {
+        Self {
+            received: names::ORDERS_RECEIVED.counter(&[source]),
+            accepted: names::ORDERS_ACCEPTED.counter(&[source]),
+            rejected: Family::new(&REJECTIONS, |reason| names::ORDERS_REJECTED.counter(&[source, reason])),
+            duplicate: Family::new(&STAGES, |stage| names::ORDERS_DUPLICATE.counter(&[source, stage])),
+            delay: names::INTAKE_DELAY.histogram(&[source]),
+            future_paid_at: names::FUTURE_PAID_AT.counter(&[source]),
+        }
+    }
+
+    /// Records read.
+    pub fn received(&self, count: u64) {
+        self.received.increment(count);
+    }
+
+    /// Valid, new, stored.
+    pub fn accepted(&self, count: u64) {
+        self.accepted.increment(count);
+    }
+
+    /// Dead letters, by their reason (`interface.md` section 6), or paid orders that failed on
+    /// arrival, by theirs.
+    pub fn rejected(&self, reason: &'static str, count: u64) {
+        if let Some(counter) = self.rejected.get(reason) {
+            counter.increment(count);
+        }
+    }
+
+    /// Repetitions; noticed at `intake`, `dispatch` or `result`.
+    pub fn duplicate(&self, stage: &'static str, count: u64) {
+        if let Some(counter) = self.duplicate.get(stage) {
+            counter.increment(count);
+        }
+    }
+
+    /// From the event's own time until it was stored.
+    pub fn delay(&self, delay: Duration) {
+        self.delay.record(delay.as_secs_f64());
+    }
+
+    /// Orders paid in the future.
+    pub fn future_paid_at(&self, count: u64) {
+        self.future_paid_at.increment(count);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Closed {
+    orders: Counter,
+    resolution: Histogram,
+    attempts: Histogram,
+}
+
+/// What became of orders.
+#[derive(Clone, Debug)]
+pub struct OutcomeMetrics {
+    closed: Family<Closed>,
+    met: Counter,
+    missed: Counter,
+}
+
+impl OutcomeMetrics {
+    /// For the whole process.
+    pub fn new() -> Self {
+        let outcomes = [State::Succeeded, State::Failed, State::Cancelled].map(State::as_str);
+        Self {
+            closed: Family::new(&outcomes, |outcome| Closed {
+                orders: names::ORDERS_RESOLVED.counter(&[outcome]),
+                resolution: names::ORDER_RESOLUTION.histogram(&[outcome]),
+                attempts: names::ORDER_ATTEMPTS.histogram(&[outcome]),
+            }),
+            met: names::SLA_ORDERS.counter(&[Sla::Met.as_str()]),
+            missed: names::SLA_ORDERS.counter(&[Sla::Missed.as_str()]),
+        }
+    }
+
+    /// An order was closed, so long after its payment (or creation, where it never was paid).
+    /// Only for the one write that closed it.
+    pub fn closed(&self, state: State, resolution: Duration, attempts: u16) {
+        if !state.is_closed() {
+            return;
+        }
+        if let Some(closed) = self.closed.get(state.as_str()) {
+            closed.orders.increment(1);
+            closed.resolution.record(resolution.as_secs_f64());
+            closed.attempts.record(f64::from(attempts));
+        }
+    }
+
+    /// An order was counted; only for the one write that set its `sla`.
+    pub fn sla(&self, sla: Sla) {
+        match sla {
+            Sla::Met => self.met.increment(1),
+            Sla::Missed => self.missed.increment(1),
+        }
+    }
+}
+
+impl Default for OutcomeMetrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How many orders are in an open state, from the one pass that counts them.
+pub fn open_orders(state: State, count: u64) {
+    if !state.is_closed() {
+        names::PENDING_ORDERS.gauge(&[state.as_str()]).set(exact(count));
+    }
+}
+
+/// How many open orders are past their deadline without being in doubt, and how long ago the
+/// oldest paid one of all was paid (zero without any).
+pub fn open_orders_age(overdue: u64, oldest: Duration) {
+    names::OVERDUE_ORDERS.gauge(&[]).set(exact(overdue));
+    names::OLDEST_PENDING.gauge(&[]).set(oldest.as_secs_f64());
+}
