@@ -1,0 +1,315 @@
+//! The adapter for our provider simulator (`kind = "simulator"`).
+//!
+//! Body before status: providers send final refusals as 500 and errors as 200, so a body that
+//! the protocol documents decides, and the status only where there is none. A success is the
+//! exception: it counts only with a 2xx.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, WAIT_MAX, escaped, retry_after};
+use super::{BuildError, ProviderSettings};
+use crate::domain::{
+    Capabilities, Currency, DuplicateSemantics, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome,
+    Receipt, RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause,
+};
+use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+
+/// A retryable refusal that does not say when: not before this long.
+const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(1);
+
+/// What the simulator promises: it can play many providers, so this is configuration here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Contract {
+    /// What it does with a known reference.
+    pub duplicates: DuplicateSemantics,
+    /// The first query may be sent this long after the submit.
+    pub query_not_before: Duration,
+    /// The least time between two queries of one reference.
+    pub query_min_interval: Duration,
+    /// How long it answers queries.
+    pub query_retention: Duration,
+    /// "Not found" counts only this long after the last send.
+    pub not_found_grace: Duration,
+    /// The same number is refused for this long after a recharge.
+    pub same_number_cooldown: Option<Duration>,
+    /// Which references it takes.
+    pub client_ref: RefFormat,
+}
+
+impl Default for Contract {
+    fn default() -> Self {
+        Self {
+            duplicates: DuplicateSemantics::RejectsAlways,
+            query_not_before: Duration::from_secs(2),
+            query_min_interval: Duration::from_secs(5),
+            query_retention: Duration::from_hours(30 * 24),
+            not_found_grace: Duration::from_mins(1),
+            same_number_cooldown: None,
+            client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
+        }
+    }
+}
+
+impl Contract {
+    fn capabilities(&self, call_timeout: Duration) -> Capabilities {
+        Capabilities {
+            duplicates: self.duplicates,
+            query_not_before: self.query_not_before,
+            query_min_interval: self.query_min_interval,
+            query_retention: self.query_retention,
+            not_found_grace: self.not_found_grace,
+            same_number_cooldown: self.same_number_cooldown,
+            client_ref: self.client_ref,
+            call_timeout,
+            callback_signed: false,
+            can_cancel: false,
+        }
+    }
+}
+
+/// Speaks the simulator's JSON protocol.
+#[derive(Debug)]
+pub struct SimulatedProvider {
+    id: ProviderId,
+    capabilities: Capabilities,
+    transport: HttpTransport,
+    clock: Arc<dyn Clock>,
+    submit_headers: HeaderMap,
+    query_headers: HeaderMap,
+}
+
+impl SimulatedProvider {
+    /// Opens nothing yet.
+    pub fn new(id: ProviderId, settings: &ProviderSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
+        let transport = super::transport(&id, settings, &clock)?;
+        let mut query_headers = HeaderMap::new();
+        if let Some(key) = &settings.key {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+                .map_err(|_| BuildError::Key { provider: id.clone() })?;
+            bearer.set_sensitive(true);
+            query_headers.insert(AUTHORIZATION, bearer);
+        }
+        let mut submit_headers = query_headers.clone();
+        submit_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let capabilities = settings.contract.capabilities(settings.call_timeout);
+        Ok(Self { id, capabilities, transport, clock, submit_headers, query_headers })
+    }
+}
+
+#[async_trait]
+impl RechargeProvider for SimulatedProvider {
+    fn id(&self) -> &ProviderId {
+        &self.id
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn connect(&self, wanted: usize) -> usize {
+        self.transport.connect(wanted).await
+    }
+
+    async fn submit(&self, request: &SubmitRequest) -> SubmitOutcome {
+        let body = SubmitBody {
+            client_ref: request.client_ref.as_str(),
+            phone: &request.msisdn.expose(),
+            amount_minor: request.amount.minor,
+            currency: request.amount.currency.as_str(),
+        };
+        let Ok(body) = serde_json::to_vec(&body) else {
+            return SubmitOutcome::NotSent(NotSentCause::Unbuildable);
+        };
+        let call = HttpRequest {
+            method: Method::POST,
+            path: "/recharges".to_owned(),
+            headers: self.submit_headers.clone(),
+            body: Bytes::from(body),
+        };
+        match self.transport.call(&call, request.send_by).await {
+            HttpResult::Response(response) => submit_outcome(&response, self.clock.now()),
+            HttpResult::NotSent(cause) => SubmitOutcome::NotSent(cause),
+            HttpResult::Unknown(cause) => SubmitOutcome::Unknown(cause),
+        }
+    }
+
+    async fn query(&self, key: &QueryKey) -> QueryOutcome {
+        let call = HttpRequest {
+            method: Method::GET,
+            path: format!("/recharges/{}", escaped(key.client_ref.as_str())),
+            headers: self.query_headers.clone(),
+            body: Bytes::new(),
+        };
+        match self.transport.call(&call, key.send_by).await {
+            HttpResult::Response(response) => query_outcome(&response, self.clock.now()),
+            HttpResult::NotSent(_) | HttpResult::Unknown(_) => QueryOutcome::Unavailable { retry_after: None },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct SubmitBody<'a> {
+    client_ref: &'a str,
+    phone: &'a str,
+    amount_minor: i64,
+    currency: &'a str,
+}
+
+/// Every field of every documented answer. Fields that we do not know are no error: providers
+/// add them without notice.
+#[derive(Deserialize, Default)]
+struct Answer {
+    status: Option<String>,
+    code: Option<String>,
+    provider_ref: Option<String>,
+    retryable: Option<bool>,
+    retry_after_ms: Option<u64>,
+    amount_minor: Option<i64>,
+    currency: Option<Currency>,
+    delivered_at: Option<Timestamp>,
+}
+
+impl Answer {
+    fn receipt(self) -> Receipt {
+        let delivered = match (self.amount_minor, self.currency) {
+            (Some(minor), Some(currency)) => Some(Money { minor, currency }),
+            (Some(_), None) | (None, _) => None,
+        };
+        Receipt { provider_ref: self.provider_ref, delivered, delivered_at: self.delivered_at }
+    }
+
+    /// The refusal, if its code is documented.
+    fn failure(&self) -> Option<Failure> {
+        let code = self.code.as_deref()?;
+        let class = match code {
+            "invalid_recipient" => FailureClass::InvalidRecipient,
+            "recipient_barred" => FailureClass::RecipientBarred,
+            "amount_not_allowed" => FailureClass::AmountNotAllowed,
+            "limit_reached" => FailureClass::LimitReached,
+            "cooldown_active" => FailureClass::CooldownActive,
+            "operator_unavailable" => FailureClass::OperatorUnavailable,
+            "insufficient_float" => FailureClass::InsufficientFloat,
+            "unauthorized" => FailureClass::AuthOrConfig,
+            "declined" => FailureClass::ProviderDeclared,
+            "cancelled" => FailureClass::Cancelled,
+            _ => return None,
+        };
+        let advice = match (class, self.retryable) {
+            (FailureClass::InsufficientFloat | FailureClass::AuthOrConfig, _) => RetryAdvice::AfterOperatorAction,
+            (_, Some(true)) => RetryAdvice::NewAttempt { after: self.wait().unwrap_or(RETRY_AFTER_REFUSAL) },
+            (_, Some(false) | None) => RetryAdvice::Never,
+        };
+        Some(Failure { class, code: code.to_owned(), advice })
+    }
+
+    fn wait(&self) -> Option<Duration> {
+        self.retry_after_ms.map(|ms| Duration::from_millis(ms).min(WAIT_MAX))
+    }
+}
+
+/// What an answer says, by the closed set of the protocol. The same words serve both calls.
+enum Said {
+    Succeeded(Receipt),
+    Accepted(Option<String>),
+    Rejected(Failure),
+    Reversed(Receipt),
+    ProviderUnknown,
+    Duplicate,
+    Throttled,
+    NotFound,
+    Unmapped,
+    /// No JSON of the protocol.
+    Broken,
+}
+
+fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
+    let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else {
+        return (Said::Broken, None);
+    };
+    let wait = answer.wait();
+    let said = match (answer.status.as_deref(), answer.code.as_deref()) {
+        (Some("succeeded"), _) => Said::Succeeded(answer.receipt()),
+        (Some("accepted"), _) => Said::Accepted(answer.provider_ref),
+        (Some("reversed"), _) => Said::Reversed(answer.receipt()),
+        (Some("unknown"), _) => Said::ProviderUnknown,
+        (Some("rejected"), _) => answer.failure().map_or(Said::Unmapped, Said::Rejected),
+        (None, Some("duplicate")) => Said::Duplicate,
+        (None, Some("throttled")) => Said::Throttled,
+        (None, Some("not_found")) => Said::NotFound,
+        (Some(_) | None, _) => Said::Unmapped,
+    };
+    (said, wait)
+}
+
+fn submit_outcome(response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
+    let status = response.status;
+    let (said, wait) = said(response);
+    match said {
+        Said::Succeeded(receipt) if status.is_success() => SubmitOutcome::Succeeded(receipt),
+        Said::Accepted(provider_ref) if status.is_success() => SubmitOutcome::Accepted { provider_ref },
+        Said::Rejected(failure) => SubmitOutcome::Rejected(failure),
+        Said::Duplicate => SubmitOutcome::Duplicate,
+        Said::Throttled => {
+            SubmitOutcome::Throttled { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }
+        }
+        Said::Broken => by_status(response, now, UnknownCause::BrokenBody),
+        Said::Unmapped => by_status(response, now, UnknownCause::UnmappedCode),
+        // Body and status contradict each other, or the answer is to another question.
+        Said::Succeeded(_) | Said::Accepted(_) | Said::Reversed(_) | Said::ProviderUnknown | Said::NotFound => {
+            SubmitOutcome::Unknown(if status.is_server_error() {
+                UnknownCause::ServerError
+            } else {
+                UnknownCause::UnmappedCode
+            })
+        }
+    }
+}
+
+/// Where the body decides nothing.
+fn by_status(response: &HttpResponse, now: Timestamp, otherwise: UnknownCause) -> SubmitOutcome {
+    match response.status {
+        StatusCode::TOO_MANY_REQUESTS => SubmitOutcome::Throttled { retry_after: retry_after(&response.headers, now) },
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => SubmitOutcome::Rejected(Failure {
+            class: FailureClass::AuthOrConfig,
+            code: status.as_str().to_owned(),
+            advice: RetryAdvice::AfterOperatorAction,
+        }),
+        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            SubmitOutcome::Unknown(UnknownCause::ServerError)
+        }
+        _ => SubmitOutcome::Unknown(otherwise),
+    }
+}
+
+/// "Not found" needs the protocol's own word: a 404 of a proxy or a wrong URL proves nothing.
+fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
+    let status = response.status;
+    let (said, wait) = said(response);
+    match said {
+        Said::Succeeded(receipt) if status.is_success() => QueryOutcome::Succeeded(receipt),
+        Said::Accepted(_) if status.is_success() => QueryOutcome::InProgress,
+        Said::Reversed(receipt) if status.is_success() => QueryOutcome::Reversed(receipt),
+        Said::ProviderUnknown if status.is_success() => QueryOutcome::ProviderUnknown,
+        Said::Rejected(failure) if status.is_success() => QueryOutcome::Failed(failure),
+        Said::NotFound if status == StatusCode::NOT_FOUND => QueryOutcome::NotFound,
+        Said::Succeeded(_)
+        | Said::Accepted(_)
+        | Said::Rejected(_)
+        | Said::Reversed(_)
+        | Said::ProviderUnknown
+        | Said::Duplicate
+        | Said::Throttled
+        | Said::NotFound
+        | Said::Unmapped
+        | Said::Broken => {
+            QueryOutcome::Unavailable { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }
+        }
+    }
+}

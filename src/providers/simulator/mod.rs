@@ -1,0 +1,195 @@
+//! A provider of recharges that does not exist, over HTTP: for the demo, the tests and trials.
+//!
+//! It behaves as its [`Profile`] says, repeatably from a seed, and keeps a [ledger](read_ledger)
+//! of what it really delivered, which is on the disk before the reply goes out.
+//!
+//! | request | answers |
+//! |---|---|
+//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 401 |
+//! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, 404 `{code: "not_found"}`, 429, 401 |
+
+mod arrivals;
+mod engine;
+mod fate;
+mod ledger;
+mod profile;
+mod reply;
+mod server;
+mod stats;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle as ThreadHandle;
+
+use rand::Rng as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::DropGuard;
+
+use self::arrivals::Arrivals;
+pub use self::arrivals::{Arrival, QuotaExceeded, RequestKind, check_quota, max_over_window, read_arrivals};
+use self::engine::{Engine, Remembered};
+use self::ledger::Ledger;
+pub use self::ledger::{Delivery, LedgerError, LedgerReader, read_ledger};
+pub use self::profile::{Declines, Faults, Latency, Profile, ProfileError, Rates, Throttle};
+pub use self::stats::Stats;
+use super::Secret;
+use crate::ports::Clock;
+
+/// How to run a simulator.
+#[derive(Debug, Clone)]
+pub struct SimulatorOptions {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// How it behaves.
+    pub profile: Profile,
+    /// The ledger file; without one nothing is kept beyond this run.
+    pub ledger: Option<PathBuf>,
+    /// A log of every request's arrival.
+    pub requests: Option<PathBuf>,
+    /// What decides everything that looks random; without one it is drawn, and logged.
+    pub seed: Option<u64>,
+    /// The key that callers must show.
+    pub key: Option<Secret>,
+}
+
+impl Default for SimulatorOptions {
+    /// On a free port of this machine alone.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            profile: Profile::default(),
+            ledger: None,
+            requests: None,
+            seed: None,
+            key: None,
+        }
+    }
+}
+
+/// Why a simulator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// Its profile makes no sense.
+    #[error("the profile cannot be used: {0}")]
+    Profile(#[from] ProfileError),
+    /// Its ledger cannot be used.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// Its request log cannot be written.
+    #[error("request log {path}: it cannot be opened")]
+    Requests {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot listen there.
+    #[error("{listen}: cannot listen there")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The provider simulator.
+#[derive(Debug)]
+pub struct Simulator;
+
+impl Simulator {
+    /// Reads the ledger back, listens, and serves in the background.
+    pub async fn start(options: SimulatorOptions, clock: Arc<dyn Clock>) -> Result<SimulatorHandle, SimulatorError> {
+        options.profile.check()?;
+        let seed = options.seed.unwrap_or_else(|| rand::rng().random());
+        let mut known = Remembered::new();
+        let (ledger, writer) = Ledger::open(options.ledger.as_deref(), |delivery| known.add(&delivery))?;
+        let arrivals = Arrivals::open(options.requests.as_deref(), Arc::clone(&clock)).map_err(|source| {
+            SimulatorError::Requests { path: options.requests.clone().unwrap_or_default(), source }
+        })?;
+        let cannot_listen = |source| SimulatorError::Listen { listen: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(cannot_listen)?;
+        let addr = listener.local_addr().map_err(cannot_listen)?;
+        let engine = Engine::new((seed, options.profile, options.key), (ledger, known, arrivals), clock);
+        tracing::info!(%addr, seed, "the provider simulator listens");
+        let stop = engine.stop.clone().drop_guard();
+        let server = tokio::spawn(server::serve(listener, Arc::clone(&engine)));
+        Ok(SimulatorHandle { addr, seed, engine, server, writer, stop })
+    }
+}
+
+/// A running simulator. Dropped, it stops by itself; [`SimulatorHandle::shutdown`] waits for that.
+#[derive(Debug)]
+pub struct SimulatorHandle {
+    addr: SocketAddr,
+    seed: u64,
+    engine: Arc<Engine>,
+    server: JoinHandle<()>,
+    writer: ThreadHandle<()>,
+    stop: DropGuard,
+}
+
+impl SimulatorHandle {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What an adapter takes as its base URL.
+    pub fn base_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// What repeats this run.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> Stats {
+        self.engine.counts.stats()
+    }
+
+    /// How it behaves now.
+    pub fn profile(&self) -> Profile {
+        self.engine.profile()
+    }
+
+    /// Changes how it behaves, for requests from now on. A rate limit begins with a full bucket.
+    pub fn set_profile(&self, profile: Profile) -> Result<(), ProfileError> {
+        profile.check()?;
+        self.engine.set_profile(profile);
+        Ok(())
+    }
+
+    /// When the last million requests arrived, as [`check_quota`] takes it.
+    pub fn arrivals_us(&self) -> Vec<u64> {
+        self.engine.arrival_times().into_iter().map(|(at_us, _)| at_us).collect()
+    }
+
+    /// The same for one kind of request.
+    pub fn arrivals_us_of(&self, kind: RequestKind) -> Vec<u64> {
+        self.engine.arrival_times().into_iter().filter(|(_, of)| *of == kind).map(|(at_us, _)| at_us).collect()
+    }
+
+    /// Stops: nothing new, open requests may end within a second, what is not yet completed
+    /// never is. Returns once the ledger is closed.
+    pub async fn shutdown(self) {
+        let Self { engine, server, writer, stop, .. } = self;
+        drop(stop);
+        if server.await.is_err() {
+            tracing::error!("the simulator's server panicked");
+        }
+        // The writer ends when nobody can append any more.
+        drop(engine);
+        let joined = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+        if !matches!(joined, Ok(true)) {
+            tracing::error!("the ledger's writer panicked");
+        }
+    }
+}
