@@ -6,7 +6,7 @@ use metrics::{Counter, Histogram};
 
 use super::catalogue as names;
 use super::{Family, exact};
-use crate::domain::{Reason, Sla, State};
+use crate::domain::{Reason, Sla, State, Transition};
 
 /// Why an input record can be refused: dead letters, then what fails an order on arrival.
 const REJECTIONS: [&str; 16] = [
@@ -116,6 +116,20 @@ impl OutcomeMetrics {
             }),
             met: names::SLA_ORDERS.counter(&[Sla::Met.as_str()]),
             missed: names::SLA_ORDERS.counter(&[Sla::Missed.as_str()]),
+        }
+    }
+
+    /// A transition was written: counts what it closed and decided. Only for the write that won.
+    pub fn written(&self, transition: &Transition) {
+        let order = &transition.after;
+        if !order.state.is_closed() || order.closed_at != Some(transition.event.at) {
+            return;
+        }
+        let since = order.paid_at.unwrap_or(order.created_at);
+        let resolution = (transition.event.at - since).to_std().unwrap_or_default();
+        self.closed(order.state, resolution, order.attempt_number());
+        if let Some(sla) = order.sla {
+            self.sla(sla);
         }
     }
 

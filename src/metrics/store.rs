@@ -30,7 +30,7 @@ const OPERATIONS: [&str; 14] = [
 fn known(operation: &'static str) -> &'static str {
     if OPERATIONS.contains(&operation) { operation } else { OTHER }
 }
-const KINDS: [&str; 3] = ["unreachable", "contention", "broken"];
+const KINDS: [&str; 4] = ["unreachable", "contention", "bad_data", "broken"];
 
 #[derive(Clone, Debug)]
 struct Operation {
@@ -74,6 +74,7 @@ impl StoreMetrics {
         let kind = match kind {
             StoreErrorKind::Unreachable => "unreachable",
             StoreErrorKind::Contention => "contention",
+            StoreErrorKind::BadData => "bad_data",
             StoreErrorKind::Broken => "broken",
         };
         if let Some(counter) = self.operations.get(known(operation)).and_then(|operation| operation.errors.get(kind)) {

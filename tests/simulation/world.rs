@@ -224,6 +224,7 @@ impl World {
             }),
             plain_is_order: true,
             metrics: Arc::new(IntakeMetrics::new("orders")),
+            outcomes: Arc::default(),
         };
         let dispatch = Lane::new(LaneParts {
             store: self.store.clone(),
@@ -232,6 +233,7 @@ impl World {
             provider: self.provider.clone(),
             clock: self.clock.clone(),
             metrics: LaneMetrics::new(self.provider.id()),
+            outcomes: Arc::default(),
             rules: LaneRules {
                 policy: self.policy.clone(),
                 topics,
@@ -250,7 +252,7 @@ impl World {
             log: self.store.clone(),
             publisher: self.broker.clone(),
             clock: self.clock.clone(),
-            metrics: RelayMetrics::new(&[&relay_topics.order_events, &relay_topics.refunds]),
+            metrics: RelayMetrics::new(&[relay_topics.order_events.clone(), relay_topics.refunds.clone()]),
             topics: relay_topics,
             page_max: 100,
         };

@@ -183,7 +183,10 @@ impl Lane {
         let mut lost = Vec::new();
         for ((transition, (picked, claim_id)), written) in transitions.iter().zip(writing).zip(written) {
             match written {
-                Written::Stored => self.claimed(transition.after.clone(), picked, claim_id, send_by, leftover),
+                Written::Stored => {
+                    self.outcomes.written(transition);
+                    self.claimed(transition.after.clone(), picked, claim_id, send_by, leftover);
+                }
                 Written::Overtaken => lost.push((picked, claim_id)),
             }
         }
@@ -227,7 +230,6 @@ impl Lane {
             }
             (_, permit, _) => {
                 debug!(order_id = %order.order_id, state = %order.state, "decided without a call");
-                crate::metrics::order_closed(&order);
                 picked.queued.ack.done();
                 leftover.permits.extend(permit.map(|permit| (picked.class, permit)));
             }

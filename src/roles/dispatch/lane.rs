@@ -139,8 +139,8 @@ impl Scheduler {
         self.reserve(PermitClass::Retry, now);
         self.reserve(PermitClass::Fresh, now);
         let claim_at = self.start_claims(now);
-        self.lane.metrics.backlog("fresh", self.fresh.len());
-        self.lane.metrics.backlog("retry", self.retry.len());
+        self.lane.metrics.backlog(PermitClass::Fresh, self.fresh.len());
+        self.lane.metrics.backlog(PermitClass::Retry, self.retry.len());
         self.lane.metrics.in_flight(self.lane.rules.in_flight_max - self.slots.available_permits());
         [
             matured,

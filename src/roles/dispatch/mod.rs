@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::domain::Policy;
 use crate::domain::msisdn::PhoneKey;
-use crate::metrics::LaneMetrics;
+use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Quota, QuotaTerms, RechargeProvider};
 
 use service_time::ServiceTime;
@@ -65,6 +65,8 @@ pub struct Lane {
     pub rules: Arc<LaneRules>,
     /// The numbers.
     pub metrics: Arc<LaneMetrics>,
+    /// What became of orders.
+    pub outcomes: Arc<OutcomeMetrics>,
     /// How long calls take, as learned.
     service_time: Arc<ServiceTime>,
 }
@@ -80,6 +82,7 @@ pub struct LaneParts {
     pub clock: Arc<dyn Clock>,
     pub rules: LaneRules,
     pub metrics: LaneMetrics,
+    pub outcomes: Arc<OutcomeMetrics>,
 }
 
 impl Lane {
@@ -98,6 +101,7 @@ impl Lane {
             clock: parts.clock,
             rules: Arc::new(parts.rules),
             metrics: Arc::new(parts.metrics),
+            outcomes: parts.outcomes,
             service_time: Arc::new(ServiceTime::new(floor)),
         }
     }

@@ -99,7 +99,7 @@ impl Lane {
         let (mut lost_ids, mut lost_inputs): (Vec<OrderId>, Vec<Input>) = (Vec::new(), Vec::new());
         for ((transition, input), written) in transitions.iter().zip(inputs).zip(written) {
             match written {
-                Written::Stored => crate::metrics::order_written(transition),
+                Written::Stored => self.outcomes.written(transition),
                 Written::Overtaken => {
                     lost_ids.push(transition.after.order_id.clone());
                     lost_inputs.push(input);

@@ -62,7 +62,7 @@ impl Intake {
         self.metrics.accepted(1);
         let since = order.paid_at.unwrap_or(order.created_at);
         self.metrics.delay((transition.event.at - since).to_std().unwrap_or_default());
-        crate::metrics::order_written(transition);
+        self.outcomes.written(transition);
         commands.follow(transition.follow_up.as_ref(), &order.recipient);
     }
 
@@ -137,7 +137,7 @@ impl Intake {
         for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
             match written {
                 Written::Stored => {
-                    crate::metrics::order_written(transition);
+                    self.outcomes.written(transition);
                     commands.follow(transition.follow_up.as_ref(), &transition.after.recipient);
                 }
                 Written::Overtaken => lost.push(event),

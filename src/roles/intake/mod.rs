@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::domain::msisdn::PhoneKey;
 use crate::domain::{NewOrder, Policy, ProviderId, Reason};
-use crate::metrics::IntakeMetrics;
+use crate::metrics::{IntakeMetrics, OutcomeMetrics};
 use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscription};
 
 use super::{RoleError, StopSignals};
@@ -63,6 +63,8 @@ pub struct Intake {
     pub plain_is_order: bool,
     /// The numbers.
     pub metrics: Arc<IntakeMetrics>,
+    /// What became of orders.
+    pub outcomes: Arc<OutcomeMetrics>,
 }
 
 /// A record that came alone waits this long for company, so that a statement pays off.
