@@ -3,11 +3,13 @@
 //! An order's way: [`kafka`] → [`roles::intake`] → [`store`] → [`roles::dispatch`] →
 //! [`providers`] → [`store`] → [`roles::relay`] → [`kafka`].
 
+pub mod app;
 pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod faults;
+pub mod kafka;
 pub mod lifecycle;
 pub mod metrics;
 pub mod ports;

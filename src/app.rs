@@ -1,0 +1,379 @@
+//! The composition root: the only place that names concrete adapters. It opens what a process
+//! needs, in an order in which a mistake is found before any order is touched, and hands the
+//! roles their ports.
+
+mod open;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::SystemClock;
+use crate::config::{Config, Secrets};
+use crate::domain::msisdn::PhoneKey;
+use crate::domain::{ProviderId, Reason};
+use crate::kafka::{Consumer, ConsumerHandle, ConsumerOptions, KafkaOptions, Producer, ProducerOptions, TopicInbox};
+use crate::lifecycle::Lifecycle;
+use crate::metrics::{self, Exporter, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
+use crate::ports::{LaneTopics, Publisher, RechargeProvider, Store, Subscription};
+use crate::probes::{self, Health};
+use crate::roles::StopSignals;
+use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
+use crate::roles::intake::{Intake, IntakeRules};
+use crate::roles::relay::{Relay, RelayTopics};
+
+pub use open::{StartError, kafka_options, open_store, store_options, topic_plans};
+
+/// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
+/// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
+const BATCH_MAX: usize = 500;
+const WRITERS: usize = 2;
+/// Records of a topic that wait in memory at most.
+const INBOX_HIGH_MARK: usize = 4_000;
+/// Commands of a topic that wait in a lane's heap at most.
+const HEAP_MAX: usize = 5_000;
+/// Entries of the event log in one page.
+const RELAY_PAGE: usize = 5_000;
+/// For everything but a lane's drain.
+const BUDGET: Duration = Duration::from_secs(3);
+
+/// A role of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// From order events to stored orders and commands.
+    Intake,
+    /// From commands to recharges.
+    Dispatch,
+    /// From the event log to public events.
+    Relay,
+}
+
+impl Role {
+    /// Every role that this build has.
+    pub const ALL: [Self; 3] = [Self::Intake, Self::Dispatch, Self::Relay];
+
+    /// The role as `--roles` names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Dispatch => "dispatch",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// Reads a role as `--roles` names it.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// The providers that lanes call, by lane.
+pub type Providers = HashMap<ProviderId, Arc<dyn RechargeProvider>>;
+
+/// What a process is to be.
+#[derive(Debug)]
+pub struct Plan {
+    /// The configuration, checked.
+    pub config: Config,
+    /// What it refers to.
+    pub secrets: Secrets,
+    /// What to do.
+    pub roles: Vec<Role>,
+    /// The broker lives in this process: it has no administration to verify topics with, and a
+    /// gap in offsets is a loss.
+    pub embedded_broker: bool,
+    /// In place of the configured providers, for measurements.
+    pub providers: Option<Providers>,
+}
+
+/// A process whose parts are running.
+#[derive(Debug)]
+pub struct App {
+    /// Its components; run it to the end.
+    pub lifecycle: Lifecycle,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The time, corrected to the store's.
+    pub clock: Arc<SystemClock>,
+    /// How it is.
+    pub health: Health,
+    /// Its numbers.
+    pub exporter: Exporter,
+    /// Its consumers.
+    pub consumers: Arc<Vec<ConsumerHandle>>,
+    /// Where probes and metrics are served.
+    pub address: std::net::SocketAddr,
+}
+
+/// Opens everything and starts the roles.
+pub async fn start(plan: Plan) -> Result<App, StartError> {
+    let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
+    let address = listener.local_addr().map_err(StartError::config)?;
+    let process = metrics::ProcessInfo {
+        config_hash: open::fingerprint(&plan.config),
+        sla_deadline: plan.config.sla.deadline.get(),
+    };
+    let exporter = metrics::install(&process).map_err(StartError::failed)?;
+    let clock = Arc::new(SystemClock::new());
+    let store = open_store(&plan.config, &plan.secrets).await?;
+    open::check_store(store.as_ref()).await?;
+    watch::learn_skew(store.as_ref(), &clock).await?;
+    let kafka = kafka_options(&plan.config, &plan.secrets);
+    if !plan.embedded_broker {
+        open::verify_topics(&plan.config, &kafka).await?;
+    }
+    let providers = match plan.providers.clone() {
+        Some(providers) => providers,
+        None => open::providers(&plan.config, &plan.secrets, &clock)?,
+    };
+    let builder = Builder {
+        lifecycle: Lifecycle::new(plan.config.process.grace_period.get()),
+        health: Health::new(),
+        outcomes: Arc::new(OutcomeMetrics::new()),
+        consumers: Vec::new(),
+        plan,
+        store,
+        clock,
+        kafka,
+        providers,
+    };
+    builder.assemble(listener, address, exporter)
+}
+
+struct Builder {
+    plan: Plan,
+    lifecycle: Lifecycle,
+    health: Health,
+    store: Arc<dyn Store>,
+    clock: Arc<SystemClock>,
+    kafka: KafkaOptions,
+    providers: Providers,
+    outcomes: Arc<OutcomeMetrics>,
+    consumers: Vec<ConsumerHandle>,
+}
+
+impl Builder {
+    /// Components stop in the reverse order of adding, so what others need comes first.
+    fn assemble(
+        mut self,
+        listener: TcpListener,
+        address: std::net::SocketAddr,
+        exporter: Exporter,
+    ) -> Result<App, StartError> {
+        let (health, served) = (self.health.clone(), exporter.clone());
+        self.lifecycle.add("probes", BUDGET, |stop| async move {
+            probes::serve(listener, health, served, stop).await.map_err(Into::into)
+        });
+        let upkeep = exporter.clone();
+        self.lifecycle.add("metrics upkeep", BUDGET, |stop| async move {
+            upkeep.upkeep(stop).await;
+            Ok(())
+        });
+        self.preset_metrics();
+        let commands =
+            self.producer("producer", ProducerOptions { linger: Duration::from_millis(2), ..Default::default() })?;
+        let stop = StopSignals { drain: self.lifecycle.drain(), abort: CancellationToken::new() };
+        let roles = self.plan.roles.clone();
+        let mut running = Vec::new();
+        if roles.contains(&Role::Relay) {
+            running.push(self.relay(&stop)?);
+        }
+        if roles.contains(&Role::Dispatch) {
+            for lane in self.plan.config.lanes() {
+                running.push(self.lane(&lane, &commands, &stop)?);
+            }
+        }
+        if roles.contains(&Role::Intake) {
+            running.extend(self.intake(&commands, &stop)?);
+        }
+        let consumers = Arc::new(std::mem::take(&mut self.consumers));
+        watch::add(
+            &mut self.lifecycle,
+            watch::Watched {
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&self.clock),
+                health: self.health.clone(),
+                consumers: Arc::clone(&consumers),
+                embedded_broker: self.plan.embedded_broker,
+            },
+        );
+        for role in running {
+            self.lifecycle.add(role.name, role.budget, |_| role.work);
+        }
+        Ok(App {
+            lifecycle: self.lifecycle,
+            store: self.store,
+            clock: self.clock,
+            health: self.health,
+            exporter,
+            consumers,
+            address,
+        })
+    }
+
+    fn preset_metrics(&self) {
+        let topics = self.plan.config.topics();
+        let mut sources = vec![Arc::clone(&topics.orders), Arc::clone(&topics.lifecycle)];
+        for lane in self.plan.config.lanes() {
+            sources.extend([topics.requests(&lane), topics.due(&lane)]);
+        }
+        metrics::preset_dead_letters(&sources);
+    }
+
+    fn producer(&mut self, name: &'static str, options: ProducerOptions) -> Result<Arc<dyn Publisher>, StartError> {
+        let producer = Arc::new(Producer::new(&self.kafka, options).map_err(StartError::config)?);
+        let closing = Arc::clone(&producer);
+        self.lifecycle.add(name, BUDGET, |stop| async move {
+            stop.cancelled().await;
+            match closing.close(Duration::from_secs(2)).await {
+                0 => Ok(()),
+                left => anyhow::bail!("{left} records were not acknowledged; what they tell is still in the store"),
+            }
+        });
+        Ok(producer)
+    }
+
+    fn consumer(
+        &mut self,
+        group: &str,
+        role: &str,
+        topics: &[Arc<str>],
+    ) -> Result<Vec<Box<dyn Subscription>>, StartError> {
+        let inboxes = topics.iter().map(|topic| TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK });
+        let mut options = ConsumerOptions::new(group, inboxes.collect());
+        options.static_id = self.kafka.static_id(role, 0);
+        options.begins_at_zero = self.plan.embedded_broker;
+        let (handle, subscriptions) = Consumer::start(&self.kafka, options).map_err(StartError::config)?;
+        self.consumers.push(handle);
+        Ok(subscriptions.into_iter().map(|subscription| Box::new(subscription) as Box<dyn Subscription>).collect())
+    }
+
+    fn intake(&mut self, commands: &Arc<dyn Publisher>, stop: &StopSignals) -> Result<Vec<Running>, StartError> {
+        let config = &self.plan.config;
+        let (topics, group) = (config.topics(), config.groups().intake);
+        let lanes: HashMap<ProviderId, LaneTopics> =
+            config.lanes().into_iter().map(|lane| (lane.clone(), topics.lane(&lane))).collect();
+        let table = config.route_table();
+        let rules = Arc::new(IntakeRules {
+            policy: config.policy(),
+            route: Box::new(move |new| {
+                let number = new.recipient.msisdn().ok_or(Reason::InvalidPhone)?;
+                table.choose(&number, new.carrier.as_deref(), new.amount).cloned()
+            }),
+            phone_key: self.phone_key()?,
+            lanes,
+            dead_letters: Arc::clone(&topics.dead_letters),
+            retention: config.retention.closed_orders.get(),
+            batch_max: BATCH_MAX,
+            writers: WRITERS,
+        });
+        let inputs =
+            [(Arc::clone(&topics.orders), "orders", true), (Arc::clone(&topics.lifecycle), "lifecycle", false)];
+        let names: Vec<Arc<str>> = inputs.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
+        let subscriptions = self.consumer(&group, "intake", &names)?;
+        let mut running = Vec::new();
+        for ((_, source, plain_is_order), subscription) in inputs.into_iter().zip(subscriptions) {
+            let intake = Intake {
+                store: self.store.clone(),
+                publisher: Arc::clone(commands),
+                clock: Arc::<SystemClock>::clone(&self.clock),
+                rules: Arc::clone(&rules),
+                plain_is_order,
+                metrics: Arc::new(IntakeMetrics::new(source)),
+                outcomes: Arc::clone(&self.outcomes),
+            };
+            let work = intake.run(subscription, stop.clone());
+            running.push(Running::new(format!("intake of {source}"), BUDGET, work));
+        }
+        Ok(running)
+    }
+
+    fn lane(
+        &mut self,
+        lane: &ProviderId,
+        commands: &Arc<dyn Publisher>,
+        stop: &StopSignals,
+    ) -> Result<Running, StartError> {
+        let config = &self.plan.config;
+        let missing = || StartError::Config(format!("providers.{lane}: there is no such provider"));
+        let settings = config.providers.get(lane.as_str()).ok_or_else(missing)?;
+        let provider = Arc::clone(self.providers.get(lane).ok_or_else(missing)?);
+        let topics = config.topics().lane(lane);
+        let rules = LaneRules {
+            policy: config.policy(),
+            dead_letters: config.topics().dead_letters,
+            phone_key: self.phone_key()?,
+            terms: settings.quota.terms(),
+            in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
+            heap_max: HEAP_MAX,
+            batch_max: BATCH_MAX,
+            writers: WRITERS,
+            send_window: settings.send_window.get(),
+            topics: topics.clone(),
+        };
+        let budget = settings.call_timeout.get() + Duration::from_secs(5);
+        let group = config.groups().dispatch(lane);
+        let role = format!("dispatch-{lane}");
+        let mut subscriptions = self.consumer(&group, &role, &[topics.requests, topics.due])?.into_iter();
+        let (Some(fresh), Some(due)) = (subscriptions.next(), subscriptions.next()) else { return Err(missing()) };
+        let dispatch = Lane::new(LaneParts {
+            store: self.store.clone(),
+            quota: self.store.clone(),
+            publisher: Arc::clone(commands),
+            provider,
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            rules,
+            metrics: LaneMetrics::new(lane),
+            outcomes: Arc::clone(&self.outcomes),
+        });
+        Ok(Running::new(format!("dispatch to {lane}"), budget, dispatch.run(fresh, due, stop.clone())))
+    }
+
+    fn relay(&mut self, stop: &StopSignals) -> Result<Running, StartError> {
+        // Without a time-out: giving up on one version would let the next one overtake it.
+        let options = ProducerOptions {
+            message_timeout: None,
+            max_in_flight_records: 4 * RELAY_PAGE,
+            linger: Duration::from_millis(2),
+        };
+        let publisher = self.producer("relay producer", options)?;
+        let names = self.plan.config.topics();
+        let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };
+        let relay = Relay {
+            log: self.store.clone(),
+            publisher,
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            metrics: RelayMetrics::new(&[Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]),
+            topics,
+            page_max: RELAY_PAGE,
+        };
+        Ok(Running::new("relay".to_owned(), BUDGET, relay.run(stop.clone())))
+    }
+
+    fn phone_key(&self) -> Result<PhoneKey, StartError> {
+        let missing = || StartError::Config("security.phone_key_file: is missing".to_owned());
+        self.plan.secrets.phone_key.clone().ok_or_else(missing)
+    }
+}
+
+/// A role, ready to run.
+struct Running {
+    name: &'static str,
+    budget: Duration,
+    work: std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
+}
+
+impl Running {
+    fn new<E: Into<anyhow::Error>>(
+        name: String,
+        budget: Duration,
+        work: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) -> Self {
+        // A handful per process, for its whole life.
+        Self { name: name.leak(), budget, work: Box::pin(async move { work.await.map_err(Into::into) }) }
+    }
+}

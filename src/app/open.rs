@@ -1,0 +1,225 @@
+//! Opening what a process needs, and what is said when that fails: one line with the key, the
+//! trouble and the remedy, and the exit code that tells a script what kind of trouble it is.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::clock::SystemClock;
+use crate::config::{self, Config, Secrets, TopicUse};
+use crate::domain::ProviderId;
+use crate::kafka::topics::{TopicPlan, Want};
+use crate::kafka::{KafkaOptions, topics};
+use crate::ports::{Clock, SchemaError, Store};
+use crate::providers::{self, ProviderKind, ProviderSettings, Secret};
+use crate::store::{self, OpenError, StoreOptions};
+
+use super::Providers;
+
+/// Why a process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// What is configured cannot work (exit code 78).
+    #[error("{0}")]
+    Config(String),
+    /// A needed service cannot be reached (exit code 69).
+    #[error("{0}")]
+    Unreachable(String),
+    /// Anything else (exit code 1).
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl StartError {
+    pub(super) fn config(error: impl std::error::Error) -> Self {
+        Self::Config(chain(&error))
+    }
+
+    pub(super) fn failed(error: impl std::error::Error) -> Self {
+        Self::Failed(chain(&error))
+    }
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// The store's settings.
+pub fn store_options(config: &Config, secrets: &Secrets) -> StoreOptions {
+    StoreOptions {
+        max_connections: config.store.max_connections,
+        password: secrets.store_password.as_ref().map(|secret| secret.expose().to_owned()),
+        ..StoreOptions::default()
+    }
+}
+
+/// Opens the store.
+pub async fn open_store(config: &Config, secrets: &Secrets) -> Result<Arc<dyn Store>, StartError> {
+    let opened = store::open(config.store.url.expose(), &store_options(config, secrets)).await;
+    opened.map_err(|error| store_trouble(&error))
+}
+
+/// What an unopened store means for the process.
+pub fn store_trouble(error: &OpenError) -> StartError {
+    let said = format!("store.url: {}", chain(error));
+    match error {
+        OpenError::Connect(cause) if cause.is_transient() => {
+            StartError::Unreachable(format!("{said}: start the database, or correct the address"))
+        }
+        OpenError::Scheme(_) | OpenError::Address(_) | OpenError::Connect(_) => StartError::Config(said),
+    }
+}
+
+/// Refuses another schema than this build's.
+pub(super) async fn check_store(store: &dyn Store) -> Result<(), StartError> {
+    store.check().await.map_err(|error| match &error {
+        SchemaError::Store(cause) if cause.is_transient() => {
+            StartError::Unreachable(format!("store.url: {}", chain(cause)))
+        }
+        SchemaError::Store(_) | SchemaError::Version { .. } => {
+            StartError::Config(format!("store.url: {}", chain(&error)))
+        }
+    })
+}
+
+/// The clients' settings.
+pub fn kafka_options(config: &Config, secrets: &Secrets) -> KafkaOptions {
+    let kafka = &config.kafka;
+    let mut properties = kafka.properties.clone();
+    let mut set = |key: &str, value: String| properties.insert(key.to_owned(), value);
+    set("session.timeout.ms", kafka.session_timeout.get().as_millis().to_string());
+    set("heartbeat.interval.ms", kafka.heartbeat_interval.get().as_millis().to_string());
+    set("max.poll.interval.ms", kafka.max_poll_interval.get().as_millis().to_string());
+    set("security.protocol", kafka.security_protocol.as_str().to_owned());
+    if kafka.security_protocol.has_tls() {
+        set("ssl.ca.location", kafka.ssl_ca_location.clone());
+        if let Some(path) = &kafka.ssl_certificate_location {
+            set("ssl.certificate.location", path.clone());
+        }
+        if let Some(path) = &kafka.ssl_key_location {
+            set("ssl.key.location", path.clone());
+        }
+    }
+    if let Some(mechanism) = kafka.sasl_mechanism.filter(|_| kafka.security_protocol.has_login()) {
+        set("sasl.mechanism", mechanism.as_str().to_owned());
+        if let Some(name) = &kafka.sasl_username {
+            set("sasl.username", name.clone());
+        }
+        if let Some(password) = &secrets.sasl_password {
+            set("sasl.password", password.expose().to_owned());
+        }
+    }
+    let name = Some(config.process.name.clone()).filter(|name| !name.is_empty());
+    KafkaOptions {
+        brokers: kafka.brokers.clone(),
+        properties,
+        client_id: name.clone().unwrap_or_else(|| "recharged".to_owned()),
+        process_name: name,
+    }
+}
+
+/// Every topic as it must be, in the broker's words.
+pub fn topic_plans(config: &Config) -> Vec<TopicPlan> {
+    config.topic_plan().iter().map(topic_plan).collect()
+}
+
+fn topic_plan(plan: &config::TopicPlan) -> TopicPlan {
+    let want = |key: &str, value: String| match key {
+        // An orders topic that keeps records longer than we keep closed orders would bring back
+        // orders whose end we have forgotten; elsewhere more is better.
+        "retention.ms" if plan.usage == TopicUse::In => Want::AtMost(value.parse().unwrap_or(i64::MAX)),
+        "retention.ms" | "max.message.bytes" | "min.insync.replicas" => Want::AtLeast(value.parse().unwrap_or(0)),
+        _ => Want::Exactly(value),
+    };
+    TopicPlan {
+        name: plan.name.to_string(),
+        partitions: u32::from(plan.partitions),
+        replication: plan.replication,
+        config: plan.settings().into_iter().map(|(key, value)| (key.to_owned(), want(key, value))).collect(),
+    }
+}
+
+/// Refuses to work on topics that are missing or of another shape.
+pub(super) async fn verify_topics(config: &Config, kafka: &KafkaOptions) -> Result<(), StartError> {
+    let problems = topics::verify(kafka, &topic_plans(config)).await.map_err(|error| broker_trouble(config, &error))?;
+    let Some(first) = problems.first() else { return Ok(()) };
+    let more = match problems.len() {
+        1 => String::new(),
+        all => format!(" (and {} more: `recharged topics verify` lists them)", all - 1),
+    };
+    Err(StartError::Config(format!("kafka: {first}{more}: `recharged topics create` makes what is missing")))
+}
+
+/// What a silent broker means for the process.
+pub fn broker_trouble(config: &Config, error: &crate::kafka::KafkaError) -> StartError {
+    use crate::kafka::KafkaError as E;
+    match error {
+        E::Admin { .. } => StartError::Unreachable(format!(
+            "kafka.brokers: {} cannot be used ({}): start the broker, or correct the address or the login",
+            config.kafka.brokers,
+            chain(error)
+        )),
+        E::Reserved { .. } | E::Property { .. } | E::Client { .. } | E::Options { .. } => {
+            StartError::Config(format!("kafka.properties: {}", chain(error)))
+        }
+        E::Subscribe { .. } | E::Thread { .. } | E::CloseTimedOut { .. } | E::Embedded { .. } => {
+            StartError::Failed(chain(error))
+        }
+    }
+}
+
+/// Builds the adapters of the configured providers.
+pub(super) fn providers(config: &Config, secrets: &Secrets, clock: &Arc<SystemClock>) -> Result<Providers, StartError> {
+    let mut built = Providers::new();
+    for (name, provider) in &config.providers {
+        let wrong = |key: &str, why: String| StartError::Config(format!("providers.{name}.{key}: {why}"));
+        let base_url = url::Url::parse(&provider.base_url)
+            .map_err(|error| wrong("base_url", format!("{error}: give an http(s) address")))?;
+        let kind = provider.kind.and_then(|kind| ProviderKind::parse(kind.as_str()));
+        let kind = kind.ok_or_else(|| wrong("kind", "this build has no adapter of this kind".to_owned()))?;
+        let mut settings = ProviderSettings::new(kind, base_url);
+        settings.key = secrets.provider_keys.get(name).map(|key| Secret::new(key.expose()));
+        settings.call_timeout = provider.call_timeout.get();
+        settings.in_flight_max = usize::try_from(provider.quota.in_flight_max).unwrap_or(usize::MAX);
+        settings.contract = contract(provider);
+        let id = ProviderId::new(name);
+        let adapter = providers::build(&id, &settings, Arc::<SystemClock>::clone(clock) as Arc<dyn Clock>);
+        built.insert(id, adapter.map_err(StartError::config)?);
+    }
+    Ok(built)
+}
+
+fn contract(provider: &config::ProviderConfig) -> providers::simulated::Contract {
+    let promised = provider.contract();
+    providers::simulated::Contract {
+        duplicates: promised.duplicates,
+        query_not_before: promised.query_not_before,
+        query_min_interval: promised.query_min_interval,
+        query_retention: promised.query_retention,
+        not_found_grace: promised.not_found_grace,
+        same_number_cooldown: promised.same_number_cooldown,
+        client_ref: promised.client_ref,
+    }
+}
+
+/// Tells two configurations apart in a metric, without telling what they are.
+pub(super) fn fingerprint(config: &Config) -> String {
+    use std::fmt::Write as _;
+    let text = serde_json::to_vec(config).unwrap_or_default();
+    let mut shown = String::new();
+    for byte in Sha256::digest(&text).iter().take(4) {
+        let _infallible = write!(shown, "{byte:02x}");
+    }
+    shown
+}
