@@ -1,4 +1,5 @@
 //! `recharged` keeps the three-minute promise of prepaid phone recharges.
 
 pub mod domain;
+pub mod kafka;
 pub mod ports;
