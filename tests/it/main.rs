@@ -1,1 +1,3 @@
 //! Behaviour at the boundary: one binary, so that it links once.
+
+mod kafka;

@@ -1,0 +1,223 @@
+//! The records of one topic between the consumer's thread and the role that reads them.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::domain::Timestamp;
+use crate::kafka::sync::lock;
+use crate::ports::{InRecord, Stopped, Subscription};
+
+use super::assignment::Held;
+
+#[derive(Debug, Default)]
+struct Contents {
+    records: VecDeque<InRecord>,
+    stopped: Option<Stopped>,
+}
+
+/// Bounded by the consumer, which pauses the topic's partitions at the high mark; what was
+/// fetched by then still enters, so the bound is the high mark and one burst.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    high_mark: usize,
+    contents: Mutex<Contents>,
+    /// Wakes the reader.
+    filled: Notify,
+    /// Wakes the consumer's thread, when half is reached.
+    drained: Condvar,
+}
+
+impl Inbox {
+    pub(super) fn new(high_mark: usize) -> Self {
+        Self { high_mark, contents: Mutex::default(), filled: Notify::new(), drained: Condvar::new() }
+    }
+
+    /// Adds a record without waking the reader; returns how many there are.
+    pub(super) fn push(&self, record: InRecord) -> usize {
+        let mut contents = lock(&self.contents);
+        if contents.stopped.is_none() {
+            contents.records.push_back(record);
+        }
+        contents.records.len()
+    }
+
+    pub(super) fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.contents).records.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.high_mark
+    }
+
+    pub(super) fn is_half_empty(&self) -> bool {
+        self.len() <= self.high_mark / 2
+    }
+
+    /// Waits, at most `limit`, until the reader has taken half. It spares the pause (and the
+    /// fetching again of what the client had read ahead) where the reader is merely a step behind.
+    pub(super) fn wait_half_empty(&self, limit: Duration) -> bool {
+        let contents = lock(&self.contents);
+        let waited =
+            self.drained.wait_timeout_while(contents, limit, |contents| contents.records.len() > self.high_mark / 2);
+        waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
+    }
+
+    /// Drops the records of a partition that is given back; nobody has claimed them.
+    pub(super) fn purge(&self, held: &Held) {
+        lock(&self.contents).records.retain(|record| record.partition != held.partition || record.ack.is_live());
+    }
+
+    /// No more records will come; the first reason stands.
+    pub(super) fn stop(&self, reason: &Stopped) {
+        let mut contents = lock(&self.contents);
+        contents.records.clear();
+        contents.stopped.get_or_insert_with(|| reason.clone());
+        drop(contents);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        lock(&self.contents).records.front().and_then(|record| record.timestamp)
+    }
+
+    fn take(&self, max: usize) -> Option<Result<Vec<InRecord>, Stopped>> {
+        let mut contents = lock(&self.contents);
+        if let Some(stopped) = &contents.stopped {
+            return Some(Err(stopped.clone()));
+        }
+        if contents.records.is_empty() {
+            return None;
+        }
+        let count = max.max(1).min(contents.records.len());
+        let batch = contents.records.drain(..count).collect();
+        if contents.records.len() <= self.high_mark / 2 {
+            self.drained.notify_one();
+        }
+        Some(Ok(batch))
+    }
+}
+
+/// The reading end of one topic.
+#[derive(Debug)]
+pub struct TopicSubscription {
+    topic: Arc<str>,
+    inbox: Arc<Inbox>,
+}
+
+impl TopicSubscription {
+    pub(super) fn new(topic: Arc<str>, inbox: Arc<Inbox>) -> Self {
+        Self { topic, inbox }
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+}
+
+#[async_trait]
+impl Subscription for TopicSubscription {
+    /// Dropping the future loses nothing: records are taken and returned in one step.
+    async fn next(&mut self, max: usize) -> Result<Vec<InRecord>, Stopped> {
+        loop {
+            if let Some(taken) = self.inbox.take(max) {
+                return taken;
+            }
+            self.inbox.filled.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ports::{Ack, Assignment};
+
+    use super::*;
+
+    fn record(held: &Arc<Held>, offset: i64) -> InRecord {
+        held.deliver(offset);
+        let assignment: Arc<dyn Assignment> = Arc::<Held>::clone(held);
+        InRecord {
+            topic: Arc::clone(&held.topic),
+            partition: held.partition,
+            offset,
+            timestamp: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            ack: Ack::new(assignment, offset),
+        }
+    }
+
+    fn held(partition: i32) -> Arc<Held> {
+        Arc::new(Held::new(Arc::from("t"), partition, None))
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_at_most_what_it_asks_for_and_at_least_one() {
+        let (inbox, held) = (Arc::new(Inbox::new(10)), held(0));
+        let mut reader = TopicSubscription::new(Arc::from("t"), Arc::clone(&inbox));
+        for offset in 0..5 {
+            inbox.push(record(&held, offset));
+        }
+        inbox.wake();
+        assert_eq!(reader.next(3).await.unwrap().len(), 3);
+        assert_eq!(reader.next(0).await.unwrap().len(), 1);
+        assert_eq!(reader.next(100).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken_by_records_and_by_the_end() {
+        let (inbox, held) = (Arc::new(Inbox::new(10)), held(0));
+        let mut reader = TopicSubscription::new(Arc::from("t"), Arc::clone(&inbox));
+        let reading = tokio::spawn(async move {
+            let first = reader.next(10).await;
+            (first.map(|records| records.len()), reader.next(10).await.map(|records| records.len()))
+        });
+        tokio::task::yield_now().await;
+        inbox.push(record(&held, 0));
+        inbox.wake();
+        while inbox.len() > 0 {
+            tokio::task::yield_now().await;
+        }
+        inbox.stop(&Stopped::Failed("fenced".to_owned()));
+        inbox.stop(&Stopped::Closed);
+        assert_eq!(reading.await.unwrap(), (Ok(1), Err(Stopped::Failed("fenced".to_owned()))));
+    }
+
+    #[test]
+    fn only_the_records_of_the_partition_that_is_given_back_are_dropped() {
+        let (inbox, gone, kept) = (Inbox::new(10), held(0), held(1));
+        for offset in 0..4 {
+            inbox.push(record(&gone, offset));
+            inbox.push(record(&kept, offset));
+        }
+        gone.begin_draining();
+        inbox.purge(&gone);
+        assert_eq!(inbox.len(), 4);
+        assert_eq!(Arc::strong_count(&gone), 1);
+    }
+
+    #[test]
+    fn the_consumer_s_thread_waits_only_until_half_is_taken() {
+        let (inbox, held) = (Arc::new(Inbox::new(4)), held(0));
+        for offset in 0..4 {
+            inbox.push(record(&held, offset));
+        }
+        assert!(inbox.is_full());
+        assert!(!inbox.wait_half_empty(Duration::from_millis(1)));
+        let reader = Arc::clone(&inbox);
+        let reading = std::thread::spawn(move || reader.take(2));
+        assert!(inbox.wait_half_empty(Duration::from_secs(10)));
+        assert!(inbox.is_half_empty());
+        assert_eq!(reading.join().unwrap().unwrap().unwrap().len(), 2);
+    }
+}

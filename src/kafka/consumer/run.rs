@@ -1,0 +1,271 @@
+//! The consumer's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+
+use crate::kafka::KafkaError;
+use crate::kafka::context::Listener;
+use crate::kafka::options::{Scrubber, create};
+use crate::kafka::sync::lock;
+use crate::ports::Stopped;
+
+use super::assignment::Held;
+use super::flow::Flow;
+use super::ledger::Delivery;
+use super::rebalance::{GroupConsumer, GroupContext, give_back};
+use super::sentinel;
+use super::shared::{Shared, Slot, Topic};
+use super::{commit, record};
+
+/// Records between two looks at inboxes, commits and the clock.
+const BURST: usize = 512;
+const COMMIT_INTERVAL: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a wrong password, a missing right or a missing topic may last before the consumer
+/// gives up. A topic that is being created, or a broker that has not loaded its users, is quicker.
+const TROUBLE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a question about a topic may hold up the thread.
+const METADATA_LIMIT: Duration = Duration::from_secs(1);
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Asked,
+    Failed,
+    /// A partition stands still for no reason: a new client is the cure.
+    Stuck,
+}
+
+/// Everything that a client of the group is made from.
+pub(super) struct Runner {
+    config: ClientConfig,
+    scrubber: Scrubber,
+    static_id: Option<String>,
+    shared: Arc<Shared>,
+}
+
+impl Runner {
+    pub(super) fn new(
+        config: ClientConfig,
+        scrubber: Scrubber,
+        static_id: Option<String>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { config, scrubber, static_id, shared }
+    }
+
+    /// A client that subscribes to the group's topics.
+    pub(super) fn connect(&self) -> Result<GroupConsumer, KafkaError> {
+        let context = GroupContext { shared: Arc::clone(&self.shared), listener: Listener::new(self.scrubber.clone()) };
+        let consumer: GroupConsumer = create(&self.config, context, &self.scrubber)?;
+        let topics: Vec<&str> = self.shared.topics.iter().map(|topic| &*topic.name).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(|source| KafkaError::Subscribe { group: self.shared.group.clone(), source })?;
+        Ok(consumer)
+    }
+
+    /// Polls until asked to stop. The client is closed on this thread, where waiting is allowed.
+    pub(super) fn run(self, consumer: GroupConsumer) {
+        let shared = Arc::clone(&self.shared);
+        // If this thread panics, its readers must not wait for ever.
+        let _guard = StopOnDrop(Arc::clone(&shared));
+        let mut consumer = consumer;
+        loop {
+            let exit = self.poll(&consumer);
+            close(&shared, consumer, exit);
+            if exit != Exit::Stuck || shared.should_stop() {
+                break;
+            }
+            shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
+            match self.connect() {
+                Ok(anew) => consumer = anew,
+                Err(error) => {
+                    shared.fail(&error.to_string());
+                    break;
+                }
+            }
+        }
+        shared.stop_inboxes(&Stopped::Closed);
+    }
+
+    fn poll(&self, consumer: &GroupConsumer) -> Exit {
+        let mut flow = Flow::default();
+        let (mut committed_at, mut checked_at) = (Instant::now(), Instant::now());
+        while !self.shared.should_stop() {
+            self.burst(consumer, flow.poll_timeout());
+            self.shared.polled();
+            flow.adjust(&self.shared, consumer);
+            if committed_at.elapsed() >= COMMIT_INTERVAL {
+                commit::soon(&self.shared, consumer);
+                committed_at = Instant::now();
+            }
+            if let Some(text) = self.fatal(consumer) {
+                self.shared.fail(&text);
+                return Exit::Failed;
+            }
+            if checked_at.elapsed() >= CHECK_INTERVAL {
+                checked_at = Instant::now();
+                if let Some(text) = self.lasting_trouble(consumer) {
+                    self.shared.fail(&text);
+                    return Exit::Failed;
+                }
+                if sentinel::is_stuck(&self.shared, consumer) {
+                    return Exit::Stuck;
+                }
+            }
+        }
+        Exit::Asked
+    }
+
+    /// Waits for a record, then takes those that are there already.
+    fn burst(&self, consumer: &GroupConsumer, timeout: Duration) {
+        let mut timeout = timeout;
+        let mut filled = false;
+        for _ in 0..BURST {
+            match consumer.poll(timeout) {
+                Some(Ok(message)) => {
+                    let full = self.accept(&message);
+                    filled = true;
+                    if full {
+                        break;
+                    }
+                }
+                Some(Err(error)) => self.note(&error),
+                None => break,
+            }
+            timeout = Duration::ZERO;
+        }
+        if filled {
+            for topic in &self.shared.topics {
+                topic.inbox.wake();
+            }
+        }
+    }
+
+    /// Hands a record to its topic's inbox; `true` if that is full.
+    fn accept(&self, message: &BorrowedMessage<'_>) -> bool {
+        let Some(topic) = self.shared.topic(message.topic()) else { return false };
+        let mut slots = lock(&topic.slots);
+        // A record of a partition that was just given back comes again at its next holder.
+        let Some(slot) = slots.get_mut(&message.partition()) else { return false };
+        topic.deliver(slot, message.offset());
+        slot.flowing = true;
+        let record = record::copy(message, &slot.held);
+        drop(slots);
+        topic.inbox.push(record);
+        topic.inbox.is_full()
+    }
+
+    fn note(&self, error: &ClientError) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) {
+            self.shared.counters.polls_exceeded.fetch_add(1, Ordering::Relaxed);
+        }
+        // Its text went through the context; what it means is judged by `fatal` and `lasting_trouble`.
+        tracing::debug!(group = %self.shared.group, "poll: {error}");
+    }
+
+    fn fatal(&self, consumer: &GroupConsumer) -> Option<String> {
+        let (code, text) = consumer.client().fatal_error()?;
+        let text = self.scrubber.clean(&text);
+        let fenced = matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fenced);
+        Some(match &self.static_id {
+            Some(id) if fenced => format!(
+                "another process took the name {id} in group {}: names of processes must be unique",
+                self.shared.group
+            ),
+            Some(_) | None => format!("{code}: {text}"),
+        })
+    }
+
+    /// What has stood in the way for too long.
+    fn lasting_trouble(&self, consumer: &GroupConsumer) -> Option<String> {
+        let trouble = lock(&self.shared.trouble).clone()?;
+        if trouble.since.elapsed() < TROUBLE_LIMIT {
+            return None;
+        }
+        let over =
+            if trouble.topic { self.are_topics_there(consumer) } else { self.shared.joined.load(Ordering::Acquire) };
+        if !over {
+            return Some(trouble.text);
+        }
+        *lock(&self.shared.trouble) = None;
+        None
+    }
+
+    /// Asks the brokers; when they do not answer, the trouble is theirs and passes.
+    fn are_topics_there(&self, consumer: &GroupConsumer) -> bool {
+        self.shared.topics.iter().all(|topic| {
+            let metadata = consumer.fetch_metadata(Some(&topic.name), METADATA_LIMIT);
+            metadata.map_or(true, |metadata| {
+                metadata.topics().iter().all(|found| found.error().is_none() && !found.partitions().is_empty())
+            })
+        })
+    }
+}
+
+impl Topic {
+    fn deliver(&self, slot: &mut Slot, offset: i64) {
+        slot.moved_at = Instant::now();
+        match slot.held.deliver(offset) {
+            Delivery::InOrder => {}
+            Delivery::AfterGap(skipped) => {
+                self.gaps.fetch_add(1, Ordering::Relaxed);
+                self.skipped.fetch_add(u64::try_from(skipped).unwrap_or(0), Ordering::Relaxed);
+                tracing::debug!("{}/{}: {skipped} offsets are missing before {offset}", self.name, slot.held.partition);
+            }
+            Delivery::Again => {
+                self.replayed.fetch_add(1, Ordering::Relaxed);
+            }
+            Delivery::Rewound => {
+                tracing::warn!("{}/{}: went back to offset {offset}", self.name, slot.held.partition);
+                self.replayed.fetch_add(1, Ordering::Relaxed);
+                slot.held.end();
+                self.inbox.purge(&slot.held);
+                let anew = Held::new(Arc::clone(&self.name), slot.held.partition, None);
+                anew.deliver(offset);
+                slot.held = Arc::new(anew);
+                slot.sent = None;
+            }
+        }
+    }
+}
+
+/// Gives everything back, unless the client is not a member any more, and destroys the client.
+fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
+    if exit == Exit::Asked {
+        shared.stop_inboxes(&Stopped::Closed);
+    }
+    let slots: Vec<Slot> =
+        shared.topics.iter().flat_map(|topic| std::mem::take(&mut *lock(&topic.slots)).into_values()).collect();
+    if exit == Exit::Failed || consumer.assignment_lost() {
+        slots.iter().for_each(|slot| slot.held.begin_draining());
+    } else {
+        give_back(shared, &consumer, &slots);
+    }
+    for slot in &slots {
+        slot.held.end();
+        if let Some(topic) = shared.topic(&slot.held.topic) {
+            topic.inbox.purge(&slot.held);
+        }
+    }
+    shared.joined.store(false, Ordering::Release);
+    drop(consumer);
+}
+
+/// Ends the subscriptions even if the thread panics.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the consumer's thread panicked");
+        }
+    }
+}

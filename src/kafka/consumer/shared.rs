@@ -1,0 +1,201 @@
+//! What a consumer's thread, its rebalance callbacks and its status have in common.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::kafka::sync::lock;
+use crate::ports::Stopped;
+
+use super::assignment::Held;
+use super::inbox::Inbox;
+use super::statistics::PartitionFacts;
+use super::status::{ConsumerStatus, TopicStatus};
+
+/// A held partition, and what the thread knows of it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) held: Arc<Held>,
+    /// We paused it; only then may it be resumed.
+    pub(super) paused: bool,
+    /// Something came from it in this assignment. Before that, a pause can make librdkafka forget
+    /// where to begin.
+    pub(super) flowing: bool,
+    /// The last offset that was asked to be committed, and when.
+    pub(super) sent: Option<(i64, Instant)>,
+    pub(super) facts: PartitionFacts,
+    /// When the position last moved or had no reason to.
+    pub(super) moved_at: Instant,
+}
+
+/// One topic of the group.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) slots: Mutex<BTreeMap<i32, Slot>>,
+    pub(super) gaps: AtomicU64,
+    pub(super) skipped: AtomicU64,
+    pub(super) replayed: AtomicU64,
+}
+
+/// Counters of a consumer.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) rebalances: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) polls_exceeded: AtomicU64,
+    pub(super) commits_refused: AtomicU64,
+    pub(super) commits_failed: AtomicU64,
+    pub(super) rebuilds: AtomicU64,
+}
+
+/// What does not pass by itself, if it lasts.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    pub(super) since: Instant,
+    /// It concerns a topic, so membership of the group does not disprove it.
+    pub(super) topic: bool,
+    pub(super) text: String,
+}
+
+/// One consumer.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) group: String,
+    pub(super) topics: Vec<Topic>,
+    pub(super) joined: AtomicBool,
+    pub(super) stop: AtomicBool,
+    pub(super) counters: Counters,
+    pub(super) trouble: Mutex<Option<Trouble>>,
+    pub(super) failed: Mutex<Option<String>>,
+    /// Whether a partition without a committed offset must begin at 0.
+    pub(super) begins_at_zero: bool,
+    started: Instant,
+    polled_after_ms: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(group: String, topics: Vec<(Arc<str>, Arc<Inbox>)>, begins_at_zero: bool) -> Self {
+        let topics = topics
+            .into_iter()
+            .map(|(name, inbox)| Topic {
+                name,
+                inbox,
+                slots: Mutex::default(),
+                gaps: AtomicU64::new(0),
+                skipped: AtomicU64::new(0),
+                replayed: AtomicU64::new(0),
+            })
+            .collect();
+        Self {
+            group,
+            topics,
+            joined: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            counters: Counters::default(),
+            trouble: Mutex::new(None),
+            failed: Mutex::new(None),
+            begins_at_zero,
+            started: Instant::now(),
+            polled_after_ms: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn topic(&self, name: &str) -> Option<&Topic> {
+        self.topics.iter().find(|topic| &*topic.name == name)
+    }
+
+    pub(super) fn polled(&self) {
+        let after = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.polled_after_ms.store(after, Ordering::Relaxed);
+    }
+
+    pub(super) fn should_stop(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Remembers what stands in the way; the first moment of it stays.
+    pub(super) fn troubled(&self, topic: bool, text: String) {
+        let mut trouble = lock(&self.trouble);
+        let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
+        *trouble = Some(Trouble { since, topic, text });
+    }
+
+    pub(super) fn fail(&self, text: &str) {
+        tracing::error!(group = %self.group, "the consumer of group {} cannot go on: {text}", self.group);
+        lock(&self.failed).get_or_insert_with(|| text.to_owned());
+        self.stop_inboxes(&Stopped::Failed(text.to_owned()));
+    }
+
+    pub(super) fn stop_inboxes(&self, reason: &Stopped) {
+        for topic in &self.topics {
+            topic.inbox.stop(reason);
+        }
+    }
+
+    pub(super) fn status(&self) -> ConsumerStatus {
+        let topics: Vec<TopicStatus> = self.topics.iter().map(Topic::status).collect();
+        let polled = Duration::from_millis(self.polled_after_ms.load(Ordering::Relaxed));
+        ConsumerStatus {
+            joined: self.joined.load(Ordering::Acquire),
+            poll_age: self.started.elapsed().saturating_sub(polled),
+            offset_gaps: topics.iter().map(|topic| topic.offset_gaps).sum(),
+            offsets_skipped: topics.iter().map(|topic| topic.offsets_skipped).sum(),
+            topics,
+            failed: lock(&self.failed).clone(),
+            trouble: lock(&self.trouble).as_ref().map(|trouble| trouble.text.clone()),
+            rebalances: self.counters.rebalances.load(Ordering::Relaxed),
+            assignments_lost: self.counters.lost.load(Ordering::Relaxed),
+            polls_exceeded: self.counters.polls_exceeded.load(Ordering::Relaxed),
+            commits_refused: self.counters.commits_refused.load(Ordering::Relaxed),
+            commits_failed: self.counters.commits_failed.load(Ordering::Relaxed),
+            rebuilds: self.counters.rebuilds.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Topic {
+    fn status(&self) -> TopicStatus {
+        let slots = lock(&self.slots);
+        let buffered = self.inbox.len();
+        let open: usize = slots.values().map(|slot| slot.held.open()).sum();
+        let lags: Vec<Option<u64>> = slots.values().map(Slot::lag).collect();
+        TopicStatus {
+            topic: Arc::clone(&self.name),
+            assigned: slots.keys().copied().collect(),
+            paused: slots.values().filter(|slot| slot.paused).count(),
+            buffered,
+            in_hand: open.saturating_sub(buffered),
+            lag: lags.into_iter().sum(),
+            oldest_unread: self.inbox.oldest(),
+            offset_gaps: self.gaps.load(Ordering::Relaxed),
+            offsets_skipped: self.skipped.load(Ordering::Relaxed),
+            replayed: self.replayed.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(held: Arc<Held>) -> Self {
+        Self {
+            held,
+            paused: false,
+            flowing: false,
+            sent: None,
+            facts: PartitionFacts::default(),
+            moved_at: Instant::now(),
+        }
+    }
+
+    /// Where reading stands: past the last delivered record, else where it will begin.
+    pub(super) fn position(&self) -> Option<i64> {
+        self.held.next().or(self.facts.committed).or(self.facts.low)
+    }
+
+    fn lag(&self) -> Option<u64> {
+        let (high, position) = (self.facts.high?, self.position()?);
+        Some(u64::try_from(high - position).unwrap_or(0))
+    }
+}

@@ -1,0 +1,129 @@
+//! From one batch to its answers: delivery reports count down, the last one wakes the caller.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::kafka::context::Listener;
+use crate::kafka::sync::lock;
+use crate::ports::PublishError;
+
+/// The answers of one batch; only failures are written down.
+#[derive(Debug)]
+pub(super) struct Batch {
+    waiting: AtomicUsize,
+    failures: Mutex<Vec<(usize, PublishError)>>,
+    all_answered: Notify,
+}
+
+impl Batch {
+    pub(super) fn new(count: usize) -> Self {
+        Self { waiting: AtomicUsize::new(count), failures: Mutex::default(), all_answered: Notify::new() }
+    }
+
+    pub(super) fn answer(&self, index: usize, result: Result<(), PublishError>) {
+        if let Err(error) = result {
+            lock(&self.failures).push((index, error));
+        }
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all_answered.notify_one();
+        }
+    }
+
+    pub(super) async fn answers(&self, count: usize) -> Vec<Result<(), PublishError>> {
+        while self.waiting.load(Ordering::Acquire) > 0 {
+            self.all_answered.notified().await;
+        }
+        let mut answers = vec![Ok(()); count];
+        for (index, error) in lock(&self.failures).drain(..) {
+            if let Some(answer) = answers.get_mut(index) {
+                *answer = Err(error);
+            }
+        }
+        answers
+    }
+}
+
+/// What travels with a record: whose answer it is.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) batch: Arc<Batch>,
+    pub(super) index: usize,
+}
+
+/// The context of a producer's client.
+#[derive(Debug)]
+pub(super) struct DeliveryContext {
+    pub(super) listener: Listener,
+    /// A permit for each record that may be in flight; a report gives one back.
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) broken: AtomicBool,
+}
+
+impl ClientContext for DeliveryContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.listener.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.listener.error(&error, reason);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<Ticket>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
+        let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
+        self.permits.add_permits(1);
+        ticket.batch.answer(ticket.index, result);
+    }
+}
+
+impl DeliveryContext {
+    /// What an error of one record means to its writer.
+    pub(super) fn refusal(&self, error: &KafkaError) -> PublishError {
+        let code = error.rdkafka_error_code();
+        if code == Some(RDKafkaErrorCode::Fatal) {
+            self.broken.store(true, Ordering::Release);
+        }
+        if code.is_some_and(is_refusal) {
+            return PublishError::Refused(error.to_string());
+        }
+        // A time-out does not say what stood in the way; the client's last error does.
+        match self.listener.last() {
+            Some(told) if told.code != code => {
+                PublishError::Unacknowledged(format!("{error} (last error of the client: {})", told.text))
+            }
+            Some(_) | None => PublishError::Unacknowledged(error.to_string()),
+        }
+    }
+}
+
+/// Whether trying again without a change elsewhere is in vain.
+fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::InvalidArgument
+    )
+}
