@@ -67,6 +67,6 @@ fn connect_options(
         ("tcp_user_timeout", "15000".to_owned()),
         // A plan made while the tables were empty scans them for ever (docs/adr/0103).
         ("plan_cache_mode", "force_custom_plan".to_owned()),
-        ("default_transaction_isolation", "read\\ committed".to_owned()),
+        ("default_transaction_isolation", "read committed".to_owned()),
     ]))
 }

@@ -1,0 +1,124 @@
+//! Inserting: once each, and answers in the order of the batch.
+
+use std::sync::Arc;
+
+use recharged::domain::{Currency, Money, Recipient};
+use recharged::ports::Inserted;
+
+use crate::store::fixture::{arrive, arrive_hopeless, id, insert_one, load_one, new_order};
+use crate::store::on_both_adapters;
+use crate::store::place::Place;
+
+on_both_adapters!(
+    a_new_order_reads_back_as_it_was_decided,
+    an_empty_batch_is_answered_with_nothing,
+    an_order_that_is_there_is_answered_with_its_row,
+    of_several_of_one_id_in_a_batch_the_first_stands,
+    eight_writers_at_once_store_each_order_once,
+    a_text_with_nul_does_not_fail_its_batch,
+);
+
+async fn a_new_order_reads_back_as_it_was_decided(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let paid = new_order("paid", now);
+    let unpaid = recharged::domain::NewOrder { paid_at: None, payment_id: None, ..new_order("unpaid", now) };
+    let told = recharged::domain::NewOrder {
+        notify: true,
+        metadata: Some(r#"{"note":"it's \"quoted\" \u0000 ✓"}"#.to_owned()),
+        carrier: None,
+        ..new_order("told", now)
+    };
+    let hopeless = recharged::domain::NewOrder {
+        recipient: Recipient::from_stored("?not a number"),
+        amount: Money { minor: 0, currency: Currency::parse("CNY").unwrap() },
+        ..new_order("hopeless", now)
+    };
+    let batch = [arrive(paid, now), arrive(unpaid, now), arrive(told, now), arrive_hopeless(hopeless, now)];
+    assert_eq!(place.store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 4]);
+    let ids = [id("told"), id("nobody"), id("hopeless"), id("paid"), id("unpaid")];
+    let loaded = place.store.load(&ids).await.unwrap();
+    let expected = [Some(&batch[2].after), None, Some(&batch[3].after), Some(&batch[0].after), Some(&batch[1].after)];
+    assert_eq!(loaded.iter().map(Option::as_ref).collect::<Vec<_>>(), expected);
+    for transition in &batch {
+        assert_eq!(place.store.timeline(&transition.after.order_id).await.unwrap(), [transition.event.clone()]);
+    }
+    let refunds =
+        place.number("select count(*) from refunds where order_id = 'hopeless' and state = 'requested'").await;
+    assert_eq!(refunds, 1);
+}
+
+async fn an_empty_batch_is_answered_with_nothing(place: &Place) {
+    assert!(place.store.insert(&[]).await.unwrap().is_empty());
+    assert!(place.store.apply(&[]).await.unwrap().is_empty());
+    assert!(place.store.load(&[]).await.unwrap().is_empty());
+}
+
+async fn an_order_that_is_there_is_answered_with_its_row(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let first = arrive(new_order("twice", now), now);
+    assert_eq!(insert_one(place.store.as_ref(), &first).await, Inserted::Stored);
+    let mut other = new_order("twice", now);
+    other.amount.minor = 9900;
+    let batch = [arrive(new_order("a", now), now), arrive(other, now), arrive(new_order("z", now), now)];
+    let answers = place.store.insert(&batch).await.unwrap();
+    assert_eq!(answers, [Inserted::Stored, Inserted::Exists(Box::new(first.after.clone())), Inserted::Stored]);
+    assert_eq!(place.store.timeline(&id("twice")).await.unwrap().len(), 1);
+}
+
+async fn of_several_of_one_id_in_a_batch_the_first_stands(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let first = arrive(new_order("twice", now), now);
+    let mut other = new_order("twice", now);
+    other.amount.minor = 9900;
+    let batch = [arrive(new_order("z", now), now), first.clone(), arrive(other, now)];
+    let answers = place.store.insert(&batch).await.unwrap();
+    assert_eq!(answers, [Inserted::Stored, Inserted::Stored, Inserted::Exists(Box::new(first.after.clone()))]);
+    assert_eq!(load_one(place.store.as_ref(), &id("twice")).await, Some(first.after));
+}
+
+async fn eight_writers_at_once_store_each_order_once(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let ids: Vec<String> = (0..120).map(|n| format!("shared-{n}")).collect();
+    let mut writers = Vec::new();
+    for writer in 0..8_usize {
+        let (store, ids) = (Arc::clone(&place.store), ids.clone());
+        writers.push(tokio::spawn(async move {
+            let mut stored = 0;
+            let mut mine = ids;
+            mine.rotate_left(writer * 15);
+            for chunk in mine.chunks(20) {
+                let batch: Vec<_> = chunk
+                    .iter()
+                    .map(|order_id| {
+                        let mut new = new_order(order_id, now);
+                        new.payment_id = Some(format!("of writer {writer}"));
+                        arrive(new, now)
+                    })
+                    .collect();
+                let answers = store.insert(&batch).await.unwrap();
+                for (answer, transition) in answers.iter().zip(&batch) {
+                    match answer {
+                        Inserted::Stored => stored += 1,
+                        Inserted::Exists(order) => assert_eq!(order.order_id, transition.after.order_id),
+                    }
+                }
+            }
+            stored
+        }));
+    }
+    let mut stored = 0;
+    for writer in writers {
+        stored += writer.await.unwrap();
+    }
+    assert_eq!(stored, 120);
+    assert_eq!(place.number("select count(*) from orders").await, 120);
+    assert_eq!(place.number("select count(*) from order_events").await, 120);
+}
+
+async fn a_text_with_nul_does_not_fail_its_batch(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let mut new = new_order("nul", now);
+    new.payment_id = Some("a\0b".to_owned());
+    let batch = [arrive(new, now), arrive(new_order("fine", now), now)];
+    assert_eq!(place.store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 2]);
+}

@@ -1,0 +1,157 @@
+//! Fenced writes: the expected version or nothing, and everything that belongs to it or nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use recharged::domain::{Input, QueryOutcome, Receipt, State};
+use recharged::ports::{OrderFilter, StoreErrorKind, Written};
+
+use crate::store::fixture::{
+    apply_one, arrive, claim, id, in_flight, insert_one, into_doubt, load_one, new_order, resolve_as_failed, step,
+    succeed,
+};
+use crate::store::on_both_adapters;
+use crate::store::place::Place;
+
+on_both_adapters!(
+    of_two_writers_one_wins,
+    an_overtaken_write_leaves_no_trace,
+    a_case_opens_with_doubt_and_closes_with_its_resolution,
+    a_refund_is_requested_once,
+    closed_states_cannot_be_left,
+    a_caller_that_goes_away_leaves_no_half_write,
+);
+
+async fn of_two_writers_one_wins(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    let arrived: Vec<_> = (0..50).map(|n| arrive(new_order(&format!("race-{n}"), now), now)).collect();
+    place.store.insert(&arrived).await.unwrap();
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        let store = Arc::clone(&place.store);
+        let mut claims: Vec<_> = arrived.iter().map(|arrived| claim(&arrived.after, now)).collect();
+        if writer % 2 == 1 {
+            claims.reverse();
+        }
+        writers.push(tokio::spawn(async move {
+            let written = store.apply(&claims).await.unwrap();
+            (claims, written)
+        }));
+    }
+    let mut won = 0;
+    for writer in writers {
+        let (claims, written) = writer.await.unwrap();
+        for (claim, written) in claims.iter().zip(written) {
+            if written == Written::Stored {
+                won += 1;
+                assert_eq!(load_one(place.store.as_ref(), &claim.after.order_id).await.as_ref(), Some(&claim.after));
+            }
+        }
+    }
+    assert_eq!(won, 50);
+    assert_eq!(place.number("select count(*) from order_events").await, 100);
+}
+
+async fn an_overtaken_write_leaves_no_trace(place: &Place) {
+    let store = place.store.as_ref();
+    let order = in_flight(store, "late").await;
+    let doubt = into_doubt(&order);
+    assert_eq!(apply_one(store, &doubt).await, Written::Stored);
+    // Both begin at versions that are gone: one would request a refund, one would close the order.
+    let mut failed = resolve_as_failed(&doubt.after, order.deadline_at);
+    failed.from_version = 1;
+    assert_eq!(apply_one(store, &failed).await, Written::Overtaken);
+    assert_eq!(apply_one(store, &succeed(&order, order.claimed_at())).await, Written::Overtaken);
+    assert_eq!(load_one(store, &order.order_id).await, Some(doubt.after));
+    assert_eq!(store.timeline(&order.order_id).await.unwrap().len(), 3);
+    assert_eq!(place.number("select count(*) from refunds").await, 0);
+    assert_eq!(place.number("select count(*) from cases where state = 'open'").await, 1);
+}
+
+trait ClaimedAt {
+    fn claimed_at(&self) -> recharged::domain::Timestamp;
+}
+
+impl ClaimedAt for recharged::domain::Order {
+    fn claimed_at(&self) -> recharged::domain::Timestamp {
+        self.attempt.as_ref().expect("an attempt").claimed_at
+    }
+}
+
+async fn a_case_opens_with_doubt_and_closes_with_its_resolution(place: &Place) {
+    let store = place.store.as_ref();
+    let quiet = in_flight(store, "a-quiet").await;
+    let order = in_flight(store, "b-doubtful").await;
+    let doubt = into_doubt(&order);
+    assert_eq!(apply_one(store, &doubt).await, Written::Stored);
+    let page = store.page(&OrderFilter::default(), None, 10).await.unwrap();
+    let open: Vec<_> = page.iter().map(|view| (&view.order.order_id, view.case_open)).collect();
+    assert_eq!(open, [(&quiet.order_id, false), (&order.order_id, true)]);
+    let queried = "select count(*) from cases where next_query_at is not null and escalate_at > opened_at";
+    assert_eq!(place.number(queried).await, 1);
+
+    let resolved = resolve_as_failed(&doubt.after, order.deadline_at + Duration::from_mins(1));
+    assert_eq!(apply_one(store, &resolved).await, Written::Stored);
+    let page = store.page(&OrderFilter::default(), Some(&quiet.order_id), 10).await.unwrap();
+    assert_eq!(page.iter().map(|view| view.case_open).collect::<Vec<_>>(), [false]);
+    let explained = "select count(*) from cases where state = 'resolved' and resolved_by = 'a person'
+                     and resolved_evidence = 'the provider''s statement' and next_query_at is null";
+    assert_eq!(place.number(explained).await, 1);
+}
+
+async fn a_refund_is_requested_once(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let arrived = arrive(new_order("refunded", now), now);
+    insert_one(store, &arrived).await;
+    let failed = step(&arrived.after, &Input::Deadline, arrived.after.deadline_at);
+    assert_eq!(apply_one(store, &failed).await, Written::Stored);
+    assert_eq!(apply_one(store, &failed).await, Written::Overtaken, "the same write again");
+    let right = "select count(*) from refunds where order_id = 'refunded' and amount_minor = 5000
+                 and currency = 'CNY' and payment_id = 'pay-refunded' and reason = 'deadline_passed'";
+    assert_eq!(place.number(right).await, 1);
+    assert_eq!(place.number("select count(*) from refunds").await, 1);
+}
+
+async fn closed_states_cannot_be_left(place: &Place) {
+    let store = place.store.as_ref();
+    let order = in_flight(store, "closed").await;
+    let done = succeed(&order, order.claimed_at());
+    assert_eq!(apply_one(store, &done).await, Written::Stored);
+
+    let mut forged = done.clone();
+    forged.from_version = done.after.version;
+    forged.after.version += 1;
+    forged.event.version += 1;
+    forged.after.state = State::Queued;
+    forged.after.closed_at = None;
+    let error = store.apply(&[forged]).await.expect_err("a closed order stays closed");
+    assert_eq!(error.kind, StoreErrorKind::Broken);
+    assert_eq!(load_one(store, &id("closed")).await.as_ref(), Some(&done.after));
+
+    // What is learned later opens a case, and the state stays.
+    let reversed = Input::Reported {
+        attempt: 1,
+        asked_at: order.claimed_at(),
+        outcome: QueryOutcome::Reversed(Receipt::default()),
+    };
+    let told = step(&done.after, &reversed, order.claimed_at());
+    assert_eq!(apply_one(store, &told).await, Written::Stored);
+}
+
+async fn a_caller_that_goes_away_leaves_no_half_write(place: &Place) {
+    let now = place.store.now().await.unwrap();
+    for round in 0..40_u64 {
+        let batch: Vec<_> = (0..20).map(|n| arrive(new_order(&format!("gone-{round}-{n}"), now), now)).collect();
+        let insert = place.store.insert(&batch);
+        // Dropped somewhere on its way; a time-out is the point here.
+        drop(tokio::time::timeout(Duration::from_micros(round * 100), insert).await);
+    }
+    // What was begun is finished in the background; the next write of the same rows waits for it.
+    for round in 0..40 {
+        let batch: Vec<_> = (0..20).map(|n| arrive(new_order(&format!("gone-{round}-{n}"), now), now)).collect();
+        place.store.insert(&batch).await.unwrap();
+    }
+    assert_eq!(place.number("select count(*) from orders").await, 800);
+    assert_eq!(place.number("select count(*) from order_events").await, 800);
+}

@@ -1,0 +1,88 @@
+//! The cursor, and the orders as people read them.
+
+use std::time::Duration;
+
+use recharged::domain::State;
+use recharged::ports::{LogPosition, OrderFilter, Written};
+
+use crate::store::fixture::{apply_one, arrive, claim, id, in_flight, into_doubt, new_order, succeed};
+use crate::store::on_both_adapters;
+use crate::store::place::Place;
+
+on_both_adapters!(
+    the_cursor_moves_only_from_where_it_stands,
+    pages_hold_each_order_once_while_others_arrive,
+    a_filter_keeps_what_it_names,
+    orders_are_counted_by_state,
+);
+
+async fn the_cursor_moves_only_from_where_it_stands(place: &Place) {
+    let store = place.store.as_ref();
+    in_flight(store, "a").await;
+    in_flight(store, "b").await;
+    let start = store.cursor().await.unwrap();
+    assert_eq!(start, LogPosition::default());
+    let log = super::follow(store, 4).await;
+    let (second, last) = (log[1].0, log[3].0);
+    assert!(store.advance_cursor(start, second).await.unwrap());
+    assert!(!store.advance_cursor(start, last).await.unwrap(), "another relay has moved it");
+    assert_eq!(store.cursor().await.unwrap(), second);
+    let rest = store.read_log(second, 10).await.unwrap();
+    assert_eq!(rest, log[2..], "and reading goes on behind it");
+    assert!(store.advance_cursor(second, last).await.unwrap());
+    assert!(store.read_log(last, 10).await.unwrap().is_empty());
+}
+
+async fn pages_hold_each_order_once_while_others_arrive(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let before: Vec<_> = (0..100).map(|n| arrive(new_order(&format!("m-{n:03}"), now), now)).collect();
+    store.insert(&before).await.unwrap();
+    let mut seen = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.page(&OrderFilter::default(), after.as_ref(), 7).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.order.order_id.clone());
+        seen.extend(page.into_iter().map(|view| view.order.order_id));
+        let round = seen.len();
+        let more = [format!("a-{round:03}"), format!("m-{:03}x", round + 20)];
+        store.insert(&more.map(|order_id| arrive(new_order(&order_id, now), now))).await.unwrap();
+        let changed = claim(&before[99 - round.min(99)].after, now);
+        store.apply(&[changed]).await.unwrap();
+    }
+    assert!(seen.is_sorted());
+    for transition in &before {
+        let times = seen.iter().filter(|order_id| **order_id == transition.after.order_id).count();
+        assert_eq!(times, 1, "{}", transition.after.order_id);
+    }
+}
+
+async fn a_filter_keeps_what_it_names(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let old = now - Duration::from_mins(1);
+    store.insert(&[arrive(new_order("old", old), now), arrive(new_order("young", now), now)]).await.unwrap();
+    let flying = in_flight(store, "flying").await;
+    let ids = |filter: OrderFilter| async move {
+        let page = store.page(&filter, None, 10).await.unwrap();
+        page.into_iter().map(|view| view.order.order_id).collect::<Vec<_>>()
+    };
+    let states = vec![State::InFlight, State::InDoubt];
+    assert_eq!(ids(OrderFilter { states, created_before: None }).await, [flying.order_id]);
+    assert_eq!(ids(OrderFilter { states: vec![], created_before: Some(now) }).await, [id("old")]);
+    assert_eq!(ids(OrderFilter::default()).await.len(), 3);
+}
+
+async fn orders_are_counted_by_state(place: &Place) {
+    let store = place.store.as_ref();
+    assert!(store.count_by_state().await.unwrap().is_empty());
+    let now = store.now().await.unwrap();
+    store.insert(&[arrive(new_order("q-1", now), now), arrive(new_order("q-2", now), now)]).await.unwrap();
+    let (a, b) = (in_flight(store, "f-1").await, in_flight(store, "f-2").await);
+    assert_eq!(apply_one(store, &succeed(&a, now)).await, Written::Stored);
+    assert_eq!(apply_one(store, &into_doubt(&b)).await, Written::Stored);
+    let mut counts = store.count_by_state().await.unwrap();
+    counts.sort();
+    assert_eq!(counts, [(State::Queued, 2), (State::InDoubt, 1), (State::Succeeded, 1)]);
+}

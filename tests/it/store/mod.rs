@@ -1,0 +1,29 @@
+//! The store's adapters: one suite for both, and what only Postgres can do wrong.
+
+mod fixture;
+mod laws;
+mod migrations;
+mod place;
+mod postgres;
+mod quota;
+
+/// Runs each of the named functions on both adapters.
+macro_rules! on_both_adapters {
+    ($($law:ident),+ $(,)?) => {
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $law() {
+                let place = crate::store::place::Place::postgres().await;
+                super::$law(&place).await;
+            })+
+        }
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $law() {
+                let place = crate::store::place::Place::sqlite().await;
+                super::$law(&place).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both_adapters;
