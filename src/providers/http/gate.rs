@@ -6,12 +6,12 @@
 //! open. Under TLS the gate stands below the encryption, so what it counts is what left.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -135,12 +135,10 @@ impl GatedStream {
 /// above all just after the process was stopped. On a quiet HTTP/1.1 connection nothing may lie
 /// unread; under TLS it may (session tickets), and only the end of the stream counts.
 fn is_stale(tcp: &TcpStream, encrypted: bool) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    match SockRef::from(tcp).peek(&mut byte) {
-        Ok(0) => true,
-        Ok(_) => !encrypted,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-    }
+    let suspicious = if encrypted { PollFlags::RDHUP } else { PollFlags::RDHUP | PollFlags::IN };
+    let mut sockets = [PollFd::new(tcp, suspicious)];
+    // Errors and hang-ups are always told. If the look itself fails, the write will tell.
+    poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|events| events > 0)
 }
 
 impl AsyncRead for GatedStream {

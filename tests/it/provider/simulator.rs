@@ -1,0 +1,351 @@
+//! The simulator: exactly once, on the disk before the reply, and repeatable.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use recharged::domain::{DuplicateSemantics, QueryOutcome, SubmitOutcome, UnknownCause};
+use recharged::ports::RechargeProvider;
+use recharged::providers::Secret;
+use recharged::providers::simulator::{
+    Declines, Faults, Latency, LedgerError, Profile, Rates, RequestKind, Simulator, SimulatorError, SimulatorHandle,
+    SimulatorOptions, Throttle, check_quota, max_over_window, read_arrivals, read_ledger,
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::{RealClock, provider, provider_with, query_of, quick, settings, simulator, submit_of, until};
+
+struct Run {
+    dir: TempDir,
+    simulator: SimulatorHandle,
+}
+
+impl Run {
+    async fn start(profile: Profile) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Some(dir.path().join("ledger.jsonl"));
+        let simulator = simulator(SimulatorOptions { profile, ledger, ..Default::default() }).await;
+        Self { dir, simulator }
+    }
+
+    fn delivered(&self) -> Vec<String> {
+        let ledger = read_ledger(&self.dir.path().join("ledger.jsonl")).unwrap();
+        ledger.into_iter().map(|delivery| delivery.client_ref.to_string()).collect()
+    }
+
+    async fn submit(&self, reference: &str) -> SubmitOutcome {
+        provider(&self.simulator.base_url()).submit(&submit_of(reference)).await
+    }
+
+    async fn query(&self, reference: &str) -> QueryOutcome {
+        provider(&self.simulator.base_url()).query(&query_of(reference)).await
+    }
+}
+
+async fn race(profile: Profile, calls: usize) -> (Run, BTreeMap<&'static str, usize>) {
+    let run = Run::start(profile).await;
+    let mut settings = settings(&run.simulator.base_url());
+    settings.in_flight_max = 100;
+    settings.call_timeout = Duration::from_secs(60);
+    let provider = provider_with(&settings);
+    let calls: Vec<_> = (0..calls)
+        .map(|_| {
+            let provider = Arc::clone(&provider);
+            tokio::spawn(async move { provider.submit(&submit_of("order-7-1")).await })
+        })
+        .collect();
+    let mut outcomes = BTreeMap::new();
+    for call in calls {
+        let outcome = match call.await.unwrap() {
+            SubmitOutcome::Succeeded(_) => "succeeded",
+            SubmitOutcome::Accepted { .. } => "accepted",
+            SubmitOutcome::Duplicate => "duplicate",
+            other => panic!("{other:?}"),
+        };
+        *outcomes.entry(outcome).or_insert(0) += 1;
+    }
+    (run, outcomes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_5000_concurrent_submits_of_one_reference_exactly_one_is_delivered() {
+    let (run, outcomes) = race(quick(), 5_000).await;
+    assert_eq!(outcomes, BTreeMap::from([("succeeded", 1), ("duplicate", 4_999)]));
+    assert_eq!(run.delivered(), ["order-7-1"]);
+    let stats = run.simulator.stats();
+    assert_eq!((stats.submits, stats.executed, stats.duplicates), (5_000, 1, 4_999));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_replays_answers_every_submit_and_delivers_once() {
+    let (run, outcomes) = race(Profile { duplicates: DuplicateSemantics::ReplaysResult, ..quick() }, 500).await;
+    assert!(outcomes.keys().all(|outcome| *outcome != "duplicate") && outcomes["succeeded"] >= 1, "{outcomes:?}");
+    assert_eq!(run.delivered(), ["order-7-1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_does_not_deduplicate_delivers_every_submit() {
+    let (run, outcomes) = race(Profile { duplicates: DuplicateSemantics::NotDeduplicated, ..quick() }, 50).await;
+    assert_eq!(outcomes, BTreeMap::from([("succeeded", 50)]));
+    assert_eq!(run.delivered().len(), 50);
+}
+
+#[tokio::test]
+async fn a_provider_that_rejects_unless_failed_takes_a_failed_reference_as_a_new_order() {
+    let refusing = |fatal| Profile {
+        duplicates: DuplicateSemantics::RejectsUnlessFailed,
+        declines: Declines { fatal, ..Declines::default() },
+        ..quick()
+    };
+    let run = Run::start(refusing(1.0)).await;
+    assert!(matches!(run.submit("order-1-1").await, SubmitOutcome::Rejected(_)));
+    run.simulator.set_profile(refusing(0.0)).unwrap();
+    assert!(matches!(run.submit("order-1-1").await, SubmitOutcome::Succeeded(_)));
+    assert_eq!(run.submit("order-1-1").await, SubmitOutcome::Duplicate);
+    assert_eq!(run.delivered(), ["order-1-1"]);
+
+    run.simulator.set_profile(Profile { duplicates: DuplicateSemantics::RejectsAlways, ..refusing(1.0) }).unwrap();
+    assert!(matches!(run.submit("order-2-1").await, SubmitOutcome::Rejected(_)));
+    assert_eq!(run.submit("order-2-1").await, SubmitOutcome::Duplicate, "rejects_always holds after a failure too");
+}
+
+#[tokio::test]
+async fn a_delivery_is_in_the_ledger_when_its_reply_arrives() {
+    let run = Run::start(quick()).await;
+    for n in 1..=100 {
+        let reference = format!("order-{n}-1");
+        assert!(matches!(run.submit(&reference).await, SubmitOutcome::Succeeded(_)));
+        assert_eq!(run.delivered().last(), Some(&reference));
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_recharge_is_in_progress_and_then_delivered() {
+    let completion = Latency::Fixed(Duration::from_millis(300));
+    let run = Run::start(Profile { accepted_first: 1.0, completion, ..quick() }).await;
+    assert!(matches!(run.submit("order-1-1").await, SubmitOutcome::Accepted { provider_ref: Some(_) }));
+    assert_eq!(run.query("order-1-1").await, QueryOutcome::InProgress);
+    assert_eq!(run.submit("order-1-1").await, SubmitOutcome::Duplicate);
+    assert_eq!(run.delivered(), Vec::<String>::new());
+    until("it is delivered", || run.delivered() == ["order-1-1"]).await;
+    let told = settled(&provider(&run.simulator.base_url()), "order-1-1").await;
+    assert!(matches!(told, QueryOutcome::Succeeded(_)), "{told:?}");
+    assert_eq!(run.query("order-2-1").await, QueryOutcome::NotFound);
+}
+
+#[tokio::test]
+async fn every_fault_leaves_the_caller_in_doubt_and_the_ledger_with_the_truth() {
+    let fault = |faults: Faults| Profile { faults, ..quick() };
+    let (before, after) = (Rates { before: 1.0, after: 0.0 }, Rates { before: 0.0, after: 1.0 });
+    let none = Faults::default();
+    for (executed, rates) in [(false, before), (true, after)] {
+        for (name, faults, cause) in [
+            ("reset", Faults { reset: rates, ..none }, UnknownCause::Reset),
+            ("hang", Faults { hang: rates, ..none }, UnknownCause::Timeout),
+            ("error_500", Faults { error_500: rates, ..none }, UnknownCause::ServerError),
+            ("truncated", Faults { truncated: rates, ..none }, UnknownCause::BrokenBody),
+            ("unknown_code", Faults { unknown_code: rates, ..none }, UnknownCause::UnmappedCode),
+        ] {
+            let run = Run::start(fault(faults)).await;
+            let mut settings = settings(&run.simulator.base_url());
+            settings.call_timeout = Duration::from_millis(300);
+            let outcome = provider_with(&settings).submit(&submit_of("order-1-1")).await;
+            assert_eq!(outcome, SubmitOutcome::Unknown(cause), "{name}, executed: {executed}");
+            assert_eq!(run.delivered().len(), usize::from(executed), "{name}, executed: {executed}");
+            let asked = run.query("order-1-1").await;
+            let told =
+                if executed { matches!(asked, QueryOutcome::Succeeded(_)) } else { asked == QueryOutcome::NotFound };
+            assert!(told, "{name}, executed: {executed}: {asked:?}");
+        }
+    }
+}
+
+/// Asks until the provider is no longer at it.
+async fn settled(provider: &Arc<dyn RechargeProvider>, reference: &str) -> QueryOutcome {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match provider.query(&query_of(reference)).await {
+            QueryOutcome::InProgress => assert!(Instant::now() < deadline, "{reference} is not settled within 5 s"),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What a caller is told about 200 orders in a storm, and what became of them in truth.
+async fn storm(concurrency: usize) -> BTreeMap<String, (String, String)> {
+    let (reply, completion) = (Latency::Fixed(Duration::ZERO), Latency::Fixed(Duration::from_millis(1)));
+    let run = Run::start(Profile { reply, completion, failing_queries: 0.0, ..Profile::storm() }).await;
+    let mut settings = settings(&run.simulator.base_url());
+    settings.call_timeout = Duration::from_secs(1);
+    let provider = provider_with(&settings);
+    let orders = stream::iter(0..200).map(|n| {
+        let provider = Arc::clone(&provider);
+        async move {
+            let reference = format!("order-{n}-1");
+            let told = match provider.submit(&submit_of(&reference)).await {
+                // The moment of delivery is all that differs between runs.
+                SubmitOutcome::Succeeded(receipt) => format!("succeeded {:?}", receipt.provider_ref),
+                other => format!("{other:?}"),
+            };
+            let truth = match settled(&provider, &reference).await {
+                QueryOutcome::Succeeded(_) => "succeeded".to_owned(),
+                other => format!("{other:?}"),
+            };
+            (reference, (told, truth))
+        }
+    });
+    let orders: BTreeMap<_, _> = orders.buffer_unordered(concurrency).collect().await;
+    let delivered = orders.values().filter(|(_, truth)| truth == "succeeded").count();
+    assert_eq!(run.delivered().len(), delivered);
+    orders
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_repeats_from_its_seed_at_any_concurrency() {
+    let (few, many) = (storm(10).await, storm(150).await);
+    let differing: Vec<_> = few.iter().filter(|(order, fate)| many.get(*order) != Some(fate)).collect();
+    assert!(differing.is_empty(), "{differing:?} but {:?}", many.get(differing[0].0));
+    let doubtful: Vec<_> = few.values().filter(|(told, _)| told.starts_with("Unknown")).collect();
+    assert!(doubtful.len() > 20, "the storm is a storm");
+    assert!(doubtful.iter().any(|(_, truth)| truth == "succeeded"));
+    assert!(doubtful.iter().any(|(_, truth)| truth == "NotFound"));
+}
+
+#[tokio::test]
+async fn a_ledger_survives_a_kill_and_its_references_are_known_after_the_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ledger.jsonl");
+    let options = || SimulatorOptions { profile: quick(), ledger: Some(path.clone()), ..Default::default() };
+    let first = simulator(options()).await;
+    for n in 1..=3 {
+        provider(&first.base_url()).submit(&submit_of(&format!("order-{n}-1"))).await;
+    }
+    first.shutdown().await;
+    let whole = std::fs::read(&path).unwrap();
+
+    // Killed in the middle of a write: every possible tear of a fourth line.
+    let fourth = whole.split(|byte| *byte == b'\n').next().unwrap();
+    for torn in [1, 20, fourth.len()] {
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&fourth[..torn]).unwrap();
+        let error = read_ledger(&path).unwrap_err();
+        assert!(matches!(error, LedgerError::Torn { line: 4, .. }), "{error:?}");
+        assert!(error.to_string().contains("line 4"), "{error}");
+        let again = simulator(options()).await;
+        again.shutdown().await;
+        assert_eq!(std::fs::read(&path).unwrap(), whole, "what was never confirmed is cut off");
+    }
+
+    let second = simulator(options()).await;
+    let provider = provider(&second.base_url());
+    assert_eq!(provider.submit(&submit_of("order-2-1")).await, SubmitOutcome::Duplicate);
+    assert!(matches!(provider.query(&query_of("order-3-1")).await, QueryOutcome::Succeeded(_)));
+    assert!(matches!(provider.submit(&submit_of("order-4-1")).await, SubmitOutcome::Succeeded(_)));
+    second.set_profile(Profile { duplicates: DuplicateSemantics::ReplaysResult, ..quick() }).unwrap();
+    assert!(matches!(provider.submit(&submit_of("order-1-1")).await, SubmitOutcome::Succeeded(_)));
+    second.shutdown().await;
+    let ledger = read_ledger(&path).unwrap();
+    assert_eq!(ledger.iter().map(|d| d.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert!(!format!("{ledger:?}").contains("13800000042"), "numbers are masked in debug output");
+}
+
+#[tokio::test]
+async fn a_ledger_with_foreign_or_missing_lines_is_refused_by_line() {
+    let run = Run::start(quick()).await;
+    for n in 1..=3 {
+        run.submit(&format!("order-{n}-1")).await;
+    }
+    let Run { dir, simulator } = run;
+    simulator.shutdown().await;
+    let path = dir.path().join("ledger.jsonl");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<_> = whole.lines().collect();
+
+    std::fs::write(&path, format!("{}\nhello\n{}\n", lines[0], lines[2])).unwrap();
+    assert!(matches!(read_ledger(&path).unwrap_err(), LedgerError::Foreign { line: 2, .. }));
+    let options = SimulatorOptions { ledger: Some(path.clone()), ..Default::default() };
+    let error = Simulator::start(options, Arc::new(RealClock)).await.unwrap_err();
+    assert!(matches!(error, SimulatorError::Ledger(LedgerError::Foreign { line: 2, .. })), "{error:?}");
+
+    std::fs::write(&path, format!("{}\n{}\n", lines[0], lines[2])).unwrap();
+    assert!(matches!(read_ledger(&path).unwrap_err(), LedgerError::Sequence { line: 2, found: 3, .. }));
+}
+
+#[tokio::test]
+async fn two_simulators_cannot_write_one_ledger() {
+    let run = Run::start(quick()).await;
+    let options = SimulatorOptions { ledger: Some(run.dir.path().join("ledger.jsonl")), ..Default::default() };
+    let error = Simulator::start(options, Arc::new(RealClock)).await.unwrap_err();
+    assert!(matches!(error, SimulatorError::Ledger(LedgerError::Locked { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_caller_beyond_the_rate_limit_is_throttled_and_nothing_is_delivered() {
+    for tells_when in [true, false] {
+        let throttle = Some(Throttle { permits_per_second: 1.0, burst: 3, tells_when });
+        let run = Run::start(Profile { throttle, ..quick() }).await;
+        let mut succeeded = 0;
+        for n in 0..10 {
+            match run.submit(&format!("order-{n}-1")).await {
+                SubmitOutcome::Succeeded(_) => succeeded += 1,
+                SubmitOutcome::Throttled { retry_after } => {
+                    assert_eq!(retry_after.is_some(), tells_when);
+                    assert!(retry_after <= Some(Duration::from_secs(1)), "{retry_after:?}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((3..10).contains(&succeeded), "{succeeded}");
+        assert_eq!(run.delivered().len(), succeeded);
+        assert_eq!(run.simulator.stats().throttled as usize, 10 - succeeded);
+    }
+}
+
+#[tokio::test]
+async fn only_callers_with_the_key_are_served() {
+    let key = Some(Secret::new("right"));
+    let simulator = simulator(SimulatorOptions { profile: quick(), key: key.clone(), ..Default::default() }).await;
+    let mut settings = settings(&simulator.base_url());
+    for wrong in [None, Some(Secret::new("wrong"))] {
+        settings.key = wrong;
+        let outcome = provider_with(&settings).submit(&submit_of("order-1-1")).await;
+        assert!(matches!(outcome, SubmitOutcome::Rejected(_)), "{outcome:?}");
+    }
+    assert_eq!(simulator.stats().executed, 0);
+    settings.key = key;
+    let outcome = provider_with(&settings).submit(&submit_of("order-1-1")).await;
+    assert!(matches!(outcome, SubmitOutcome::Succeeded(_)), "{outcome:?}");
+    assert!(!format!("{settings:?}{simulator:?}").contains("right"));
+}
+
+#[tokio::test]
+async fn the_request_log_holds_every_arrival_and_convicts_a_caller_that_was_too_fast() {
+    let dir = tempfile::tempdir().unwrap();
+    let requests = dir.path().join("requests.jsonl");
+    let options = SimulatorOptions { profile: quick(), requests: Some(requests.clone()), ..Default::default() };
+    let simulator = simulator(options).await;
+    let provider = provider(&simulator.base_url());
+    for n in 0..100 {
+        provider.submit(&submit_of(&format!("order-{n}-1"))).await;
+    }
+    provider.query(&query_of("order-1-1")).await;
+    let log = read_arrivals(&requests).unwrap();
+    let submits: Vec<_> = log.iter().filter(|a| a.kind == RequestKind::Submit).map(|a| a.at_us).collect();
+    assert_eq!((log.len(), submits.len()), (101, 100));
+    assert_eq!(submits, simulator.arrivals_us_of(RequestKind::Submit));
+    assert_eq!(simulator.arrivals_us().len(), 101);
+    assert_eq!(max_over_window(&submits, Duration::from_mins(1)), 100);
+    check_quota(&submits, 5.0, 3).unwrap_err();
+    check_quota(&submits, 5.0, 100).unwrap();
+}
+
+#[tokio::test]
+async fn replies_take_as_long_as_the_profile_says() {
+    let run = Run::start(Profile { reply: Latency::Fixed(Duration::from_millis(120)), ..quick() }).await;
+    let start = Instant::now();
+    run.submit("order-1-1").await;
+    let took = start.elapsed();
+    assert!((Duration::from_millis(120)..Duration::from_millis(600)).contains(&took), "{took:?}");
+}
