@@ -1,5 +1,6 @@
 //! `recharged` keeps the three-minute promise of prepaid phone recharges.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
