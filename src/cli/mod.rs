@@ -1,0 +1,146 @@
+//! The command line: arguments in, one exit code out (`interface.md` section 1).
+
+pub mod audit;
+pub mod config;
+pub mod demo;
+pub mod load;
+pub mod migrate;
+pub mod orders;
+pub mod output;
+pub mod run;
+pub mod simulate;
+pub mod topics;
+mod values;
+
+use std::ffi::OsString;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use output::{CliError, Exit, Output, complain};
+
+/// Keeps the three-minute promise of prepaid phone recharges: orders from Kafka in, one recharge or one refund out.
+#[derive(Debug, Parser)]
+#[command(
+    name = "recharged",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  recharged demo --orders 1000 --faults some\n\n\
+                  Exit codes: 0 done, 1 failed while running, 2 wrong usage, 69 a needed service could not be reached, 78 bad configuration."
+)]
+struct Cli {
+    /// Write for programs: one JSON object, or JSON Lines for lists
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows everything in one process: broker, store, provider, load, and a report with an audit
+    #[command(after_help = "Example:\n  recharged demo --orders 5000 --rate 500 --faults storm --seed 7")]
+    Demo(demo::DemoArgs),
+    /// Runs the service
+    #[command(
+        after_help = "Example:\n  recharged run --config recharged.toml --roles intake,relay --set log.format=pretty"
+    )]
+    Run(run::RunArgs),
+    /// Brings the store's schema to what this build needs
+    #[command(after_help = "Example:\n  recharged migrate --config recharged.toml --check")]
+    Migrate(migrate::MigrateArgs),
+    /// Makes the topics, or compares them with the configuration
+    #[command(after_help = "Example:\n  recharged topics verify --config recharged.toml")]
+    Topics(topics::TopicsArgs),
+    /// Shows, lists and exports orders
+    #[command(after_help = "Example:\n  recharged orders list --state in_doubt --json")]
+    Orders(orders::OrdersArgs),
+    /// Sends orders as a shop would
+    #[command(after_help = "Example:\n  recharged load --config recharged.toml --rate 200 --duration 60s")]
+    Load(load::LoadArgs),
+    /// Serves a simulated provider
+    #[command(after_help = "Example:\n  recharged simulate --listen 127.0.0.1:9500 --ledger ledger.jsonl")]
+    Simulate(simulate::SimulateArgs),
+    /// Compares the store with a simulator's ledger; exit 1 on anything lost, double or wrong
+    #[command(after_help = "Example:\n  recharged audit --config recharged.toml --ledger ledger.jsonl --json")]
+    Audit(audit::AuditArgs),
+    /// Checks and shows the configuration, and prints its schema
+    #[command(after_help = "Example:\n  recharged config check --config recharged.toml")]
+    Config(config::ConfigCommand),
+}
+
+/// Does what the arguments say; returns the exit code. Whatever has to be said was said.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return answer_usage(&error) as u8,
+    };
+    match dispatch(cli) {
+        Ok(()) => Exit::Done as u8,
+        Err(error) => {
+            for line in error.message.lines() {
+                complain(format_args!("recharged: {line}"));
+            }
+            error.exit as u8
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let output = Output::detect(cli.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed(format!("cannot start: the system gives no threads ({error})")))?;
+    let result = runtime.block_on(execute(cli.command, output));
+    // Threads that are inside a driver's blocking call end with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn execute(command: Command, output: Output) -> Result<(), CliError> {
+    match command {
+        Command::Demo(args) => Box::pin(demo::run(args, output)).await,
+        Command::Run(args) => Box::pin(run::run(args, output)).await,
+        Command::Migrate(args) => Box::pin(migrate::run(args, output)).await,
+        Command::Topics(args) => Box::pin(topics::run(args, output)).await,
+        Command::Orders(args) => Box::pin(orders::run(args, output)).await,
+        Command::Load(args) => Box::pin(load::run(args, output)).await,
+        Command::Simulate(args) => Box::pin(simulate::run(args, output)).await,
+        Command::Audit(args) => Box::pin(audit::run(args, output)).await,
+        Command::Config(command) => config::run(&command, output),
+    }
+}
+
+/// Help and version are results; anything else is one line on stderr.
+fn answer_usage(error: &clap::Error) -> Exit {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let printed = error.print();
+            match printed.map_err(CliError::from) {
+                Ok(()) => Exit::Done,
+                Err(error) => error.exit,
+            }
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            complain(error.render());
+            Exit::Usage
+        }
+        _ => {
+            complain(format_args!("recharged: {}; try --help", in_one_line(&error.render().to_string())));
+            Exit::Usage
+        }
+    }
+}
+
+/// What clap spreads over a paragraph, without its usage and its pointer to the help.
+fn in_one_line(rendered: &str) -> String {
+    let lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    let kept = lines.take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.starts_with("For more info"));
+    kept.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
+}
+
+/// For commands that this build does not have yet.
+fn not_wired(command: &str) -> CliError {
+    CliError::failed(format!("{command}: this build cannot do it yet; `recharged config` is what works"))
+}
