@@ -26,7 +26,9 @@ use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
 
-pub use open::{StartError, kafka_options, open_store, store_options, topic_plans};
+pub use open::{
+    StartError, broker_trouble, chain, kafka_options, open_store, store_options, store_trouble, topic_plans,
+};
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
 /// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
@@ -113,10 +115,8 @@ pub struct App {
 pub async fn start(plan: Plan) -> Result<App, StartError> {
     let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
     let address = listener.local_addr().map_err(StartError::config)?;
-    let process = metrics::ProcessInfo {
-        config_hash: open::fingerprint(&plan.config),
-        sla_deadline: plan.config.sla.deadline.get(),
-    };
+    let process =
+        metrics::ProcessInfo { config_hash: plan.config.fingerprint(), sla_deadline: plan.config.sla.deadline.get() };
     let exporter = metrics::install(&process).map_err(StartError::failed)?;
     let clock = Arc::new(SystemClock::new());
     let store = open_store(&plan.config, &plan.secrets).await?;

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Secrets, TopicUse};
 use crate::domain::ProviderId;
@@ -211,15 +209,4 @@ fn contract(provider: &config::ProviderConfig) -> providers::simulated::Contract
         same_number_cooldown: promised.same_number_cooldown,
         client_ref: promised.client_ref,
     }
-}
-
-/// Tells two configurations apart in a metric, without telling what they are.
-pub(super) fn fingerprint(config: &Config) -> String {
-    use std::fmt::Write as _;
-    let text = serde_json::to_vec(config).unwrap_or_default();
-    let mut shown = String::new();
-    for byte in Sha256::digest(&text).iter().take(4) {
-        let _infallible = write!(shown, "{byte:02x}");
-    }
-    shown
 }
