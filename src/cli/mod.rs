@@ -139,8 +139,3 @@ fn in_one_line(rendered: &str) -> String {
     let kept = lines.take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.starts_with("For more info"));
     kept.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
 }
-
-/// For commands that this build does not have yet.
-fn not_wired(command: &str) -> CliError {
-    CliError::failed(format!("{command}: this build cannot do it yet; `recharged config` is what works"))
-}
