@@ -15,7 +15,9 @@ mod ledger;
 mod profile;
 mod reply;
 mod server;
+mod setup;
 mod stats;
+mod text;
 
 use std::io;
 use std::net::SocketAddr;

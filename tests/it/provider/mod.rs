@@ -2,6 +2,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the outcome that it expects")]
 
 mod adapter;
+mod ledger;
 mod peer;
 mod simulator;
 mod throughput;
