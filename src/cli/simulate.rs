@@ -33,6 +33,9 @@ pub struct SimulateArgs {
     /// Where it writes what it really delivered, for `audit`
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
+    /// Seed of what it does; a random one, if left out
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 #[expect(clippy::unused_async, reason = "what it will do is asynchronous")]

@@ -148,6 +148,7 @@ impl Layers {
         let settled = Shape::root().settle(toml::Value::Table(self.values), "", &mut findings);
         self.problems.extend(self.sources.place(findings));
         if !self.problems.is_empty() {
+            self.problems.sort_by(|one, other| one.order().cmp(&other.order()));
             return Err(self.problems);
         }
         match Config::deserialize(settled) {
