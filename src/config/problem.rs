@@ -128,13 +128,9 @@ impl Sources {
         let mut problems: Vec<ConfigProblem> = findings
             .into_iter()
             .map(|Finding { key, message }| {
-                let source = match self.of(&key) {
-                    Source::Default => self.of_section(&key).unwrap_or(match &self.file {
-                        Some(path) => Source::File { path: path.clone(), line: None },
-                        None => Source::Default,
-                    }),
-                    known => known,
-                };
+                let whole = || self.file.clone().map(|path| Source::File { path, line: None });
+                let own = Some(self.of(&key)).filter(|source| *source != Source::Default);
+                let source = own.or_else(|| self.of_section(&key)).or_else(whole).unwrap_or(Source::Default);
                 ConfigProblem::new(&source, key, message)
             })
             .collect();

@@ -91,10 +91,10 @@ fn parse(scrape: &str) -> BTreeMap<String, Seen> {
     for line in scrape.lines().filter(|line| !line.is_empty()) {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             let (name, help) = rest.split_once(' ').unwrap();
-            seen.entry(name.to_owned()).or_default().help = help.to_owned();
+            help.clone_into(&mut seen.entry(name.to_owned()).or_default().help);
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').unwrap();
-            seen.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut seen.entry(name.to_owned()).or_default().kind);
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             value.parse::<f64>().unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -113,7 +113,7 @@ fn parse(scrape: &str) -> BTreeMap<String, Seen> {
 }
 
 async fn scrape() -> String {
-    let info = ProcessInfo { config_hash: "0123456789ab".to_owned(), sla_deadline: Duration::from_secs(180) };
+    let info = ProcessInfo { config_hash: "0123456789ab".to_owned(), sla_deadline: Duration::from_mins(3) };
     let exporter = metrics::install(&info).unwrap();
     use_everything();
     let listener = probes::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -170,8 +170,9 @@ async fn promtool_finds_nothing_wrong_with_a_scrape() {
         .stderr(Stdio::piped())
         .spawn()
     else {
-        println!("SKIPPED: promtool is not installed (Debian package prometheus); the scrape was not linted");
-        return;
+        // Past the test harness, which would keep the line to itself.
+        let said = b"\nSKIPPED: promtool is not installed (Debian package prometheus); the scrape was not linted\n";
+        return std::io::stderr().write_all(said).unwrap();
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
@@ -200,7 +201,7 @@ fn every_histogram_has_buckets_and_every_counter_says_total() {
 
 #[tokio::test]
 async fn probes_answer_by_what_the_process_knows_and_everything_else_is_404() {
-    let info = ProcessInfo { config_hash: "0123456789ab".to_owned(), sla_deadline: Duration::from_secs(180) };
+    let info = ProcessInfo { config_hash: "0123456789ab".to_owned(), sla_deadline: Duration::from_mins(3) };
     let exporter = metrics::install(&info).unwrap();
     let health = Health::new();
     health.expect(&["kafka", "store"]);
