@@ -385,4 +385,12 @@ mod tests {
         let outcome = lifecycle.run_until_done(signals).await;
         assert_eq!(outcome.failed.as_deref(), Some("flusher: 3 records were not acknowledged"));
     }
+
+    #[tokio::test]
+    async fn a_sigterm_of_the_system_is_seen() {
+        let mut signals = signals().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        let seen = tokio::time::timeout(Duration::from_secs(10), signals.recv()).await.unwrap();
+        assert_eq!(seen, Some("SIGTERM"));
+    }
 }
