@@ -122,13 +122,12 @@ where
     T: FromClientConfigAndContext<C>,
     C: rdkafka::ClientContext,
 {
-    T::from_config_and_context(config, context).map_err(|error| match error {
-        rdkafka::error::KafkaError::ClientConfig(_, description, key, _) => {
-            let reason =
-                if is_secret(&key) { "the value is not valid".to_owned() } else { scrubber.clean(&description) };
-            KafkaError::Property { key, reason }
-        }
-        other => KafkaError::Client { reason: scrubber.clean(&other.to_string()) },
+    T::from_config_and_context(config, context).map_err(|error| {
+        let rdkafka::error::KafkaError::ClientConfig(_, description, key, _) = error else {
+            return KafkaError::Client { reason: scrubber.clean(&error.to_string()) };
+        };
+        let reason = if is_secret(&key) { "the value is not valid".to_owned() } else { scrubber.clean(&description) };
+        KafkaError::Property { key, reason }
     })
 }
 

@@ -1,3 +1,4 @@
 //! Behaviour at the boundary: one binary, so that it links once.
 
+#[cfg(test)]
 mod kafka;
