@@ -119,6 +119,30 @@ async fn an_outage_longer_than_the_session_passes_without_loss() {
 }
 
 #[tokio::test]
+#[ignore = "takes the half minute after which a silent partition counts as stuck"]
+async fn a_partition_that_stands_still_gets_a_new_client() {
+    let topic: Arc<str> = Arc::from("orders");
+    let cluster = Faulty::start(&topic);
+    let producer = Producer::new(&cluster.options, ProducerOptions::default()).unwrap();
+    write_numbers(&producer, &topic, 0..10).await;
+    let (handle, mut readers) = Consumer::start(&cluster.options, group("g", &[(&topic, 1000)])).unwrap();
+    read_numbers(&mut readers[0], 10).await;
+    // The broker answers everything but fetches.
+    cluster.order(|cluster| {
+        cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 10_000]);
+    });
+    write_numbers(&producer, &topic, 10..20).await;
+    let end = Instant::now() + Duration::from_secs(60);
+    while handle.status().rebuilds == 0 {
+        assert!(Instant::now() < end, "it was not noticed");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.order(|cluster| cluster.clear_request_errors(RDKafkaApiKey::Fetch));
+    assert!(read_numbers(&mut readers[0], 10).await.into_iter().eq(10..20));
+    handle.close(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_refused_commit_is_sent_again() {
     let topic: Arc<str> = Arc::from("orders");
     let cluster = Faulty::start(&topic);

@@ -73,6 +73,19 @@ async fn many_writers_share_few_places_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_queue_that_is_full_by_bytes_makes_the_writer_wait() {
+    let topic = topic("full", 1).await;
+    let mut options = kafka();
+    options.properties.insert("queue.buffering.max.kbytes".to_owned(), "64".to_owned());
+    let producer = Producer::new(&options, ProducerOptions::default()).unwrap();
+    let batch = (0..2000_u64).map(|number| out(&topic, None, &format!("{number:0>1000}"))).collect();
+    producer.publish(batch).await.into_iter().for_each(|answer| answer.unwrap());
+    let (handle, mut reader) = start_one(&unique("g"), &topic, 10_000);
+    assert_eq!(read_numbers(&mut reader, 2000).await.len(), 2000);
+    handle.close(CLOSE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_key_goes_to_the_partition_that_java_s_producers_choose() {
     let topic = topic("murmur", 8).await;
     // murmur2 of the key as in Java: (hash & 0x7fffffff) % 8.
