@@ -78,9 +78,10 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
         SimulatorError::Listen { .. } => {
             CliError::config(format!("--listen {}: free the port or give another address", chain(&error)))
         }
-        SimulatorError::Profile(_) | SimulatorError::Ledger(_) | SimulatorError::Requests { .. } => {
-            CliError::config(chain(&error))
-        }
+        SimulatorError::Profile(_)
+        | SimulatorError::Ledger(_)
+        | SimulatorError::Requests { .. }
+        | SimulatorError::Recovery => CliError::config(chain(&error)),
     })?;
     output.result(&Listening { base_url: simulator.base_url(), seed: simulator.seed() })?;
     let _signal = signals.recv().await;

@@ -1,6 +1,7 @@
 //! Behaviour at the boundary: one binary, so that it links once.
 
 #![cfg(test)]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cli;
 mod config;

@@ -57,7 +57,7 @@ pub(super) struct Stage {
 struct Running {
     store: Arc<dyn Store>,
     clock: Arc<crate::clock::SystemClock>,
-    consumers: Arc<Vec<crate::kafka::ConsumerHandle>>,
+    consumers: Arc<app::Consumers>,
 }
 
 /// The report of the demo: the audit's, and what a downstream consumer saw.
@@ -216,21 +216,22 @@ impl Stage {
     pub(super) async fn finish(self) -> Result<DemoReport, CliError> {
         let told = |error: &dyn std::error::Error| CliError::failed(chain(error));
         self.publish_all().await;
+        let dropped: u64 = match &self.broker {
+            Some(_) => self.app.consumers.statuses().iter().map(embedded::lost_records).sum(),
+            None => 0,
+        };
         self.stop_service.cancel();
         let outcome = self.service.await.map_err(|error| told(&error))?;
         if let Some(failed) = outcome.failed {
             return Err(CliError::failed(failed));
         }
-        let dropped: u64 = match &self.broker {
-            Some(_) => self.app.consumers.iter().map(|consumer| embedded::lost_records(&consumer.status())).sum(),
-            None => 0,
-        };
         self.simulator.shutdown().await;
         let delivered = read_deliveries(&self.folder.file("ledger.jsonl"))?;
         let seen = self.tap.seen();
         let store = self.app.store.as_ref();
         let report = audit::reckon(store, &delivered, Some(seen.orders), |_| ()).await.map_err(|error| told(&error))?;
         let missing = self.tap.missing(store).await.map_err(|error| told(&error))?;
+        self.tap.close().await;
         drop(self.broker);
         Ok(DemoReport {
             report,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdrhistogram::Histogram;
 use serde::Deserialize;
 
-use crate::audit::{Percentiles, percentiles};
+use crate::audit::{Percentiles, micros_histogram, percentiles};
 use crate::cli::output::CliError;
 use crate::config::Config;
 use crate::domain::{Sla, State, Timestamp};
@@ -60,8 +60,7 @@ struct Books {
 /// The consumer.
 pub(super) struct Tap {
     books: Arc<Mutex<Books>>,
-    // Ends when it is dropped.
-    _consumer: ConsumerHandle,
+    consumer: ConsumerHandle,
 }
 
 #[derive(Deserialize)]
@@ -82,8 +81,7 @@ impl Tap {
         options.begins_at_zero = embedded;
         let (consumer, subscriptions) =
             Consumer::start(kafka, options).map_err(|error| CliError::failed(error.to_string()))?;
-        #[expect(clippy::expect_used, reason = "three digits without bounds is always a valid histogram")]
-        let resolution = Histogram::new(3).expect("a histogram of three digits");
+        let resolution = micros_histogram();
         let books = Arc::new(Mutex::new(Books { orders: HashMap::new(), seen: Seen::default(), resolution }));
         let sla = config.sla.deadline.get();
         for mut subscription in subscriptions {
@@ -98,7 +96,12 @@ impl Tap {
                 }
             });
         }
-        Ok(Self { books, _consumer: consumer })
+        Ok(Self { books, consumer })
+    }
+
+    pub(super) async fn close(self) {
+        // Nothing depends on its offsets.
+        drop(self.consumer.close(std::time::Duration::from_secs(3)).await);
     }
 
     pub(super) fn seen(&self) -> Seen {
