@@ -49,7 +49,7 @@ impl Msisdn {
         if !fits {
             return None;
         }
-        national.parse::<u64>().ok().map(|digits| Self(86_000_0000_0000 + digits))
+        national.parse::<u64>().ok().map(|digits| Self(8_600_000_000_000 + digits))
     }
 
     /// Takes a number that is already in E.164, as the store holds it: `+` and 7 to 15 digits.

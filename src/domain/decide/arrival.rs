@@ -97,7 +97,7 @@ pub(super) fn arrived_again(draft: Draft<'_>, new: &NewOrder, verdict: &Result<P
     }
     match new.paid_at {
         Some(paid_at) => paid(draft, paid_at, new.payment_id.as_ref(), verdict),
-        None => draft.keep(Why::Known),
+        None => Decision::Keep(Why::Known),
     }
 }
 
@@ -114,7 +114,7 @@ pub(super) fn paid(
             (Some(first), Some(second)) if first != second => {
                 draft.case_only(CaseKind::PayloadConflict, "paid again, under another payment id".to_owned())
             }
-            _ => draft.keep(Why::Known),
+            _ => Decision::Keep(Why::Known),
         };
     }
     let mut draft = draft;
@@ -132,7 +132,7 @@ pub(super) fn paid(
             draft.refund(Reason::PaidAfterCancel).cause(Reason::PaidAfterCancel.as_str()).finish(EventType::Cancelled)
         }
         State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
-            draft.keep(Why::NotApplicable)
+            Decision::Keep(Why::NotApplicable)
         }
     }
 }
@@ -144,10 +144,10 @@ pub(super) fn cancel_requested(draft: Draft<'_>) -> Decision {
         State::AwaitingPayment => {
             draft.close(State::Cancelled, Some(Reason::CancelledUpstream)).finish(EventType::Cancelled)
         }
-        State::Cancelled => draft.keep(Why::Known),
+        State::Cancelled => Decision::Keep(Why::Known),
         State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
             if draft.before.cases & Order::CANCEL_REFUSED != 0 {
-                return draft.keep(Why::Known);
+                return Decision::Keep(Why::Known);
             }
             let mut draft = draft;
             draft.after.cases |= Order::CANCEL_REFUSED;

@@ -16,13 +16,13 @@ use super::{Decision, Why, closed, not_found};
 /// claim of the same attempt. "Delivered" and "accepted" hold by reference.
 pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome: &SubmitOutcome) -> Decision {
     let Some(attempt) = draft.before.attempt.as_ref().filter(|attempt| (1..=attempt.number).contains(&number)) else {
-        return draft.keep(Why::NotApplicable);
+        return Decision::Keep(Why::NotApplicable);
     };
     if let SubmitOutcome::Succeeded(receipt) = outcome {
         return succeeded(draft, number, receipt);
     }
     if number != attempt.number {
-        return draft.keep(Why::Overtaken);
+        return Decision::Keep(Why::Overtaken);
     }
     if draft.before.state.is_closed() {
         return closed::replied(draft, number, claim_id, outcome);
@@ -31,7 +31,7 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
         return accepted(draft, provider_ref.as_ref());
     }
     if attempt.claim_id != claim_id || !attempt.state.is_open() {
-        return draft.keep(Why::Overtaken);
+        return Decision::Keep(Why::Overtaken);
     }
     // Once the provider has said that it owns the reference (of an earlier claim, perhaps), what
     // became of this one call closes nothing: only its verdict on the reference does.
@@ -39,7 +39,7 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
     match outcome {
         SubmitOutcome::Duplicate => unknown(draft.cause("duplicate"), true),
         SubmitOutcome::Unknown(cause) => unknown(draft.cause(cause.as_str()), false),
-        _ if closes_nothing => draft.keep(Why::NoNews),
+        _ if closes_nothing => Decision::Keep(Why::NoNews),
         SubmitOutcome::Rejected(failure) if speaks_of_earlier_send(&draft, failure) => {
             unknown(draft.cause(&failure.code), false)
         }
@@ -53,7 +53,7 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
         SubmitOutcome::Throttled { retry_after } => {
             no_effect(draft.cause("throttled"), retry_after.unwrap_or(Duration::ZERO))
         }
-        SubmitOutcome::Succeeded(_) | SubmitOutcome::Accepted { .. } => draft.keep(Why::Known),
+        SubmitOutcome::Succeeded(_) | SubmitOutcome::Accepted { .. } => Decision::Keep(Why::Known),
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
 /// it also reaches an attempt that waits to be sent again under the same one.
 pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outcome: &QueryOutcome) -> Decision {
     let Some(attempt) = draft.before.attempt.as_ref().filter(|attempt| (1..=attempt.number).contains(&number)) else {
-        return draft.keep(Why::NotApplicable);
+        return Decision::Keep(Why::NotApplicable);
     };
     if let QueryOutcome::Succeeded(receipt) = outcome {
         return succeeded(draft, number, receipt);
@@ -70,20 +70,20 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         return closed::reported(draft, number, outcome);
     }
     if number != attempt.number || !(attempt.state.is_open() || attempt.state == AttemptState::Prepared) {
-        return draft.keep(Why::Known);
+        return Decision::Keep(Why::Known);
     }
     let suspected = attempt.inquiry.earlier_suspected;
     match outcome {
         QueryOutcome::InProgress => accepted(draft, None),
         QueryOutcome::ProviderUnknown => unknown(draft.cause("provider_unknown"), true),
-        QueryOutcome::Unavailable { .. } => draft.keep(Why::NoNews),
-        _ if suspected => draft.keep(Why::NoNews),
+        QueryOutcome::Unavailable { .. } => Decision::Keep(Why::NoNews),
+        _ if suspected => Decision::Keep(Why::NoNews),
         QueryOutcome::Failed(failure) => refused(draft, failure),
         QueryOutcome::Reversed(_) => {
             end_undelivered(draft, AttemptState::Failed, Reason::Reversed, "taken back by the provider")
         }
         QueryOutcome::NotFound if attempt.state.is_open() => not_found::not_found(draft, asked_at),
-        QueryOutcome::NotFound | QueryOutcome::Succeeded(_) => draft.keep(Why::Known),
+        QueryOutcome::NotFound | QueryOutcome::Succeeded(_) => Decision::Keep(Why::Known),
     }
 }
 
@@ -91,14 +91,14 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
 pub(super) fn caller_lost(draft: Draft<'_>) -> Decision {
     match draft.before.attempt.as_ref().map(|attempt| attempt.state) {
         Some(AttemptState::Sent) if !draft.before.state.is_closed() => unknown(draft.cause("caller_lost"), false),
-        _ => draft.keep(Why::NotApplicable),
+        _ => Decision::Keep(Why::NotApplicable),
     }
 }
 
 /// Row 7: the provider owns it, by its reply or by saying that it is at it. An attempt that
 /// "not found" had closed, and that waits to be sent again, is in flight after all.
 fn accepted(mut draft: Draft<'_>, provider_ref: Option<&String>) -> Decision {
-    let Some(attempt) = &mut draft.after.attempt else { return draft.keep(Why::NotApplicable) };
+    let Some(attempt) = &mut draft.after.attempt else { return Decision::Keep(Why::NotApplicable) };
     match attempt.state {
         AttemptState::Sent | AttemptState::Unknown | AttemptState::Prepared => {}
         AttemptState::Accepted => {
@@ -106,12 +106,12 @@ fn accepted(mut draft: Draft<'_>, provider_ref: Option<&String>) -> Decision {
             let is_news = provider_ref
                 .is_some_and(|told| attempt.provider_ref != Some(draft::bounded(told, draft::MAX_PROVIDER_REF)));
             if !is_news {
-                return draft.keep(Why::Known);
+                return Decision::Keep(Why::Known);
             }
             return draft.provider_ref(provider_ref).finish(EventType::AttemptUpdated);
         }
         AttemptState::Succeeded | AttemptState::Failed | AttemptState::NotExecuted | AttemptState::WrittenOff => {
-            return draft.keep(Why::Known);
+            return Decision::Keep(Why::Known);
         }
     }
     attempt.inquiry.was_accepted = true;
@@ -122,7 +122,7 @@ fn accepted(mut draft: Draft<'_>, provider_ref: Option<&String>) -> Decision {
 /// Row 8: a time-out is not a failure. The attempt stays open until the provider has spoken.
 /// `is_known` says that the provider knows the reference: "not found" can then close it no more.
 fn unknown(mut draft: Draft<'_>, is_known: bool) -> Decision {
-    let Some(attempt) = &mut draft.after.attempt else { return draft.keep(Why::NotApplicable) };
+    let Some(attempt) = &mut draft.after.attempt else { return Decision::Keep(Why::NotApplicable) };
     let learned = is_known && !attempt.inquiry.was_accepted;
     attempt.inquiry.was_accepted |= is_known;
     match attempt.state {
@@ -136,7 +136,7 @@ fn unknown(mut draft: Draft<'_>, is_known: bool) -> Decision {
         | AttemptState::Succeeded
         | AttemptState::Failed
         | AttemptState::NotExecuted
-        | AttemptState::WrittenOff => draft.keep(Why::NoNews),
+        | AttemptState::WrittenOff => Decision::Keep(Why::NoNews),
     }
 }
 
@@ -263,7 +263,7 @@ fn reason_of(class: FailureClass) -> Reason {
 fn succeeded(mut draft: Draft<'_>, number: u16, receipt: &Receipt) -> Decision {
     match draft.before.state {
         State::Succeeded | State::Failed | State::Cancelled => return closed::succeeded(draft, number, receipt),
-        State::AwaitingPayment => return draft.keep(Why::NotApplicable),
+        State::AwaitingPayment => return Decision::Keep(Why::NotApplicable),
         State::Queued | State::RetryWait | State::InFlight | State::InDoubt => {}
     }
     let was_open = draft.before.has_open_attempt();

@@ -19,16 +19,16 @@ pub(super) fn claim(mut draft: Draft<'_>, claim_id: ClaimId) -> Decision {
         | State::InDoubt
         | State::Succeeded
         | State::Failed
-        | State::Cancelled => return draft.keep(Why::Overtaken),
+        | State::Cancelled => return Decision::Keep(Why::Overtaken),
     }
     if draft.before.has_open_attempt() {
-        return draft.keep(Why::NotApplicable);
+        return Decision::Keep(Why::NotApplicable);
     }
     let Some(provider) = draft.provider() else {
         return draft.fail(Reason::NoRoute).finish(EventType::Failed);
     };
     if draft.before.wake_at.is_some_and(|wake_at| draft.now < wake_at) {
-        return draft.keep(Why::TooEarly);
+        return Decision::Keep(Why::TooEarly);
     }
     if draft.now >= draft.before.deadline_at {
         return draft.fail(Reason::DeadlinePassed).finish(EventType::Failed);

@@ -16,7 +16,7 @@ pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Dec
         return draft.case_only(CaseKind::LateSuccess, evidence);
     }
     if is_delivered(&draft, number) {
-        return draft.keep(Why::Known);
+        return Decision::Keep(Why::Known);
     }
     let evidence = format!("attempt {number} was delivered too");
     if number != draft.before.attempt_number() {
@@ -43,7 +43,7 @@ pub(super) fn replied(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome:
     let is_about_delivered = is_delivered(&draft, number);
     match news {
         Some(state) if !is_about_delivered => newer_attempt(draft, number, state),
-        _ => draft.keep(Why::Known),
+        _ => Decision::Keep(Why::Known),
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) ->
         let evidence = format!("attempt {number} had been reported delivered");
         return match takes_back {
             Some(kind) => draft.case_only(kind, evidence),
-            None => draft.keep(Why::Known),
+            None => Decision::Keep(Why::Known),
         };
     }
     match outcome {
@@ -72,7 +72,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) ->
         QueryOutcome::ProviderUnknown
         | QueryOutcome::Succeeded(_)
         | QueryOutcome::NotFound
-        | QueryOutcome::Unavailable { .. } => draft.keep(Why::Known),
+        | QueryOutcome::Unavailable { .. } => Decision::Keep(Why::Known),
     }
 }
 
@@ -82,7 +82,7 @@ fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Deci
     let is_current = number == draft.before.attempt_number();
     let is_news = draft.before.attempt.as_ref().is_some_and(|attempt| attempt.state != state);
     if !is_current || !is_news || !draft.before.has_open_attempt() {
-        return draft.keep(Why::Known);
+        return Decision::Keep(Why::Known);
     }
     if let Some(attempt) = &mut draft.after.attempt {
         attempt.inquiry.was_accepted |= state == AttemptState::Accepted;

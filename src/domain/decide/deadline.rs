@@ -10,7 +10,7 @@ use super::{Decision, Why};
 /// Rows 13 and 14.
 pub(super) fn deadline(draft: Draft<'_>) -> Decision {
     if draft.now < draft.before.deadline_at {
-        return draft.keep(Why::TooEarly);
+        return Decision::Keep(Why::TooEarly);
     }
     match draft.before.state {
         State::AwaitingPayment => draft.close(State::Cancelled, Some(Reason::Unpaid)).finish(EventType::Cancelled),
@@ -18,7 +18,7 @@ pub(super) fn deadline(draft: Draft<'_>) -> Decision {
         State::InFlight => into_doubt(draft, "deadline passed with an open attempt"),
         // Came into doubt before its deadline: what the deadline decides is decided now.
         State::InDoubt if draft.before.sla.is_none() => miss(draft).finish(EventType::InDoubt),
-        State::InDoubt | State::Succeeded | State::Failed | State::Cancelled => draft.keep(Why::Known),
+        State::InDoubt | State::Succeeded | State::Failed | State::Cancelled => Decision::Keep(Why::Known),
     }
 }
 

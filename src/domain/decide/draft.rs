@@ -92,7 +92,7 @@ impl<'a> Draft<'a> {
     /// Opens a case and changes nothing else; a case that was opened before is known.
     pub(super) fn case_only(self, kind: CaseKind, evidence: String) -> Decision {
         if self.before.cases & kind.bit() != 0 {
-            return self.keep(Why::Known);
+            return Decision::Keep(Why::Known);
         }
         self.open_case(kind, evidence, None).finish(EventType::CaseOpened)
     }
@@ -122,7 +122,7 @@ impl<'a> Draft<'a> {
     /// Asks for a query as early as the provider allows: its first one at once where the time
     /// for it has come, a further one after the least interval.
     pub(super) fn ask_query(mut self) -> Self {
-        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_secs(60)), |p| {
+        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_mins(1)), |p| {
             (p.capabilities.query_not_before, p.capabilities.query_min_interval)
         });
         let first = self.after.attempt.as_ref().map_or(self.now, |a| crate::domain::plus(a.claimed_at, not_before));
@@ -211,10 +211,6 @@ impl<'a> Draft<'a> {
             cases: self.cases,
             follow_up: self.follow_up,
         }))
-    }
-
-    pub(super) fn keep(self, why: Why) -> Decision {
-        Decision::Keep(why)
     }
 }
 

@@ -142,7 +142,9 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         Input::Reported { attempt, asked_at, outcome } => attempt::reported(draft, *attempt, *asked_at, outcome),
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
-        Input::ReconcileDue => people::reconcile_due(draft),
+        // The case has waited long enough for the provider, and the store marks it as escalated.
+        // The order itself does not change.
+        Input::ReconcileDue => Decision::Keep(Why::NotApplicable),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),
     }
 }

@@ -16,12 +16,12 @@ use super::{Decision, Why};
 pub(super) fn not_found(mut draft: Draft<'_>, asked_at: Timestamp) -> Decision {
     // Without its provider's terms nobody can say what the answer is worth; the attempt stays
     // open, and the deadline makes it a case.
-    let Some(provider) = draft.provider() else { return draft.keep(Why::NoNews) };
-    let Some(attempt) = &draft.before.attempt else { return draft.keep(Why::NotApplicable) };
+    let Some(provider) = draft.provider() else { return Decision::Keep(Why::NoNews) };
+    let Some(attempt) = &draft.before.attempt else { return Decision::Keep(Why::NotApplicable) };
     let capabilities = &provider.capabilities;
     let asked_at = to_micros(asked_at).min(draft.now);
     if attempt.inquiry.was_accepted || !is_at_least(capabilities.not_found_grace, attempt.claimed_at, asked_at) {
-        return draft.keep(Why::NoNews);
+        return Decision::Keep(Why::NoNews);
     }
     let Some(first) = attempt.inquiry.not_found_at else {
         if let Some(attempt) = &mut draft.after.attempt {
@@ -30,7 +30,7 @@ pub(super) fn not_found(mut draft: Draft<'_>, asked_at: Timestamp) -> Decision {
         return draft.cause("not_found").ask_query().finish(EventType::AttemptUpdated);
     };
     if !is_at_least(capabilities.query_min_interval, first, asked_at) || asked_at == first {
-        return draft.keep(Why::NoNews);
+        return Decision::Keep(Why::NoNews);
     }
     let resend_is_safe = capabilities.duplicates.resend_is_safe();
     let was_closed_before = attempt.inquiry.closed_by_not_found;
@@ -38,7 +38,7 @@ pub(super) fn not_found(mut draft: Draft<'_>, asked_at: Timestamp) -> Decision {
     if in_doubt && ((resend_is_safe && was_closed_before) || draft.now < draft.before.deadline_at) {
         // Sent again after an earlier "not found": from then on only the provider's final verdict
         // closes the attempt. And what came into doubt early has until its deadline to be found.
-        return draft.keep(Why::NoNews);
+        return Decision::Keep(Why::NoNews);
     }
     if let Some(attempt) = &mut draft.after.attempt {
         attempt.inquiry.closed_by_not_found = true;

@@ -90,7 +90,7 @@ fn events() -> impl Strategy<Value = Event> {
     let amounts = prop_oneof![5 => Just(5000_i64), 1 => Just(1000_i64)];
     let routed = prop::bool::weighted(0.9);
     prop_oneof![
-        1 => (any::<bool>(), amounts, routed.clone()).prop_map(|(paid, amount, routed)| Event::Arrives { paid, amount, routed }),
+        1 => (any::<bool>(), amounts, routed).prop_map(|(paid, amount, routed)| Event::Arrives { paid, amount, routed }),
         1 => (0_u8..3, routed).prop_map(|(payment, routed)| Event::Pays { payment, routed }),
         1 => Just(Event::Cancels),
         8 => Just(Event::Claims),

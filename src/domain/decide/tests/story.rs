@@ -151,6 +151,7 @@ impl Story {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "a story is told in values")]
     pub(super) fn tell(&mut self, input: Input, second: i64) -> Option<Why> {
         self.feed(&input, at(second))
     }
