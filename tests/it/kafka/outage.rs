@@ -129,10 +129,10 @@ async fn a_partition_that_stands_still_gets_a_new_client() {
     read_numbers(&mut readers[0], 10).await;
     // The broker answers everything but fetches.
     cluster.order(|cluster| {
-        cluster.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 10_000]);
+        cluster.request_errors(RDKafkaApiKey::Fetch, &vec![RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN; 10_000]);
     });
     write_numbers(&producer, &topic, 10..20).await;
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while handle.status().rebuilds == 0 {
         assert!(Instant::now() < end, "it was not noticed");
         tokio::time::sleep(Duration::from_millis(100)).await;
