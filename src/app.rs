@@ -6,7 +6,7 @@ mod open;
 mod watch;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -16,7 +16,9 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Secrets};
 use crate::domain::msisdn::PhoneKey;
 use crate::domain::{ProviderId, Reason};
-use crate::kafka::{Consumer, ConsumerHandle, ConsumerOptions, KafkaOptions, Producer, ProducerOptions, TopicInbox};
+use crate::kafka::{
+    Consumer, ConsumerHandle, ConsumerOptions, ConsumerStatus, KafkaOptions, Producer, ProducerOptions, TopicInbox,
+};
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{self, Exporter, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
 use crate::ports::{LaneTopics, Publisher, RechargeProvider, Store, Subscription};
@@ -26,7 +28,9 @@ use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
 
-pub use open::{StartError, kafka_options, open_store, store_options, topic_plans};
+pub use open::{
+    StartError, broker_trouble, chain, kafka_options, open_store, store_options, store_trouble, topic_plans,
+};
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
 /// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
@@ -104,19 +108,31 @@ pub struct App {
     /// Its numbers.
     pub exporter: Exporter,
     /// Its consumers.
-    pub consumers: Arc<Vec<ConsumerHandle>>,
+    pub consumers: Arc<Consumers>,
     /// Where probes and metrics are served.
     pub address: std::net::SocketAddr,
+}
+
+/// The consumers of a process; each is there until its role has stopped and it was closed.
+#[derive(Debug, Default)]
+pub struct Consumers(Vec<Arc<Mutex<Option<ConsumerHandle>>>>);
+
+impl Consumers {
+    /// How they stand, those that are still open.
+    pub fn statuses(&self) -> Vec<ConsumerStatus> {
+        let open = |slot: &Arc<Mutex<Option<ConsumerHandle>>>| {
+            slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ConsumerHandle::status)
+        };
+        self.0.iter().filter_map(open).collect()
+    }
 }
 
 /// Opens everything and starts the roles.
 pub async fn start(plan: Plan) -> Result<App, StartError> {
     let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
     let address = listener.local_addr().map_err(StartError::config)?;
-    let process = metrics::ProcessInfo {
-        config_hash: open::fingerprint(&plan.config),
-        sla_deadline: plan.config.sla.deadline.get(),
-    };
+    let process =
+        metrics::ProcessInfo { config_hash: plan.config.fingerprint(), sla_deadline: plan.config.sla.deadline.get() };
     let exporter = metrics::install(&process).map_err(StartError::failed)?;
     let clock = Arc::new(SystemClock::new());
     let store = open_store(&plan.config, &plan.secrets).await?;
@@ -134,7 +150,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         lifecycle: Lifecycle::new(plan.config.process.grace_period.get()),
         health: Health::new(),
         outcomes: Arc::new(OutcomeMetrics::new()),
-        consumers: Vec::new(),
+        consumers: Consumers::default(),
         plan,
         store,
         clock,
@@ -153,7 +169,7 @@ struct Builder {
     kafka: KafkaOptions,
     providers: Providers,
     outcomes: Arc<OutcomeMetrics>,
-    consumers: Vec<ConsumerHandle>,
+    consumers: Consumers,
 }
 
 impl Builder {
@@ -247,8 +263,19 @@ impl Builder {
         let mut options = ConsumerOptions::new(group, inboxes.collect());
         options.static_id = self.kafka.static_id(role, 0);
         options.begins_at_zero = self.plan.embedded_broker;
+        options.properties = self.plan.config.kafka.consumer_properties();
         let (handle, subscriptions) = Consumer::start(&self.kafka, options).map_err(StartError::config)?;
-        self.consumers.push(handle);
+        let slot = Arc::new(Mutex::new(Some(handle)));
+        self.consumers.0.push(Arc::clone(&slot));
+        // Added before its role, so closed after it: what the role has settled is committed.
+        self.lifecycle.add("consumer", BUDGET, |stop| async move {
+            stop.cancelled().await;
+            let handle = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match handle {
+                Some(handle) => handle.close(Duration::from_millis(2_500)).await.map_err(Into::into),
+                None => Ok(()),
+            }
+        });
         Ok(subscriptions.into_iter().map(|subscription| Box::new(subscription) as Box<dyn Subscription>).collect())
     }
 

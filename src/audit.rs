@@ -127,8 +127,6 @@ struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     fn new(delivered: &'a HashMap<String, u32>) -> Self {
-        #[expect(clippy::expect_used, reason = "three digits without bounds is always a valid histogram")]
-        let resolution = Histogram::new(3).expect("a histogram of three digits");
         Self {
             delivered,
             deliveries_found: 0,
@@ -147,7 +145,7 @@ impl<'a> Tally<'a> {
                 early: 0,
                 audit: Audit::default(),
             },
-            resolution,
+            resolution: micros_histogram(),
             first_paid: None,
             last_closed: None,
         }
@@ -207,6 +205,13 @@ impl<'a> Tally<'a> {
         }
         self.report
     }
+}
+
+/// A histogram of microseconds up to a day; what is longer counts as a day.
+pub fn micros_histogram() -> Histogram<u64> {
+    #[expect(clippy::expect_used, reason = "valid bounds, checked by every run of the audit")]
+    let histogram = Histogram::new_with_bounds(1, 86_400_000_000, 3).expect("a histogram of a day");
+    histogram
 }
 
 /// From a histogram in microseconds.

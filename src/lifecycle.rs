@@ -273,11 +273,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    fn obedient(stop: CancellationToken) -> impl Future<Output = Ended> {
-        async move {
-            stop.cancelled().await;
-            Ok(())
-        }
+    async fn obedient(stop: CancellationToken) -> Ended {
+        stop.cancelled().await;
+        Ok(())
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,7 +347,7 @@ mod tests {
             drain.cancelled().await;
             tokio::time::sleep(Duration::from_secs(2)).await;
             hard.at_most(Duration::from_secs(10));
-            hard.at_most(Duration::from_secs(60));
+            hard.at_most(Duration::from_mins(1));
         });
         lifecycle.drain().cancel();
         let outcome = lifecycle.run_until_done(signals).await;
@@ -386,5 +384,13 @@ mod tests {
         sender.send("SIGTERM").await.unwrap();
         let outcome = lifecycle.run_until_done(signals).await;
         assert_eq!(outcome.failed.as_deref(), Some("flusher: 3 records were not acknowledged"));
+    }
+
+    #[tokio::test]
+    async fn a_sigterm_of_the_system_is_seen() {
+        let mut signals = signals().unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        let seen = tokio::time::timeout(Duration::from_secs(10), signals.recv()).await.unwrap();
+        assert_eq!(seen, Some("SIGTERM"));
     }
 }

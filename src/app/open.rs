@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Secrets, TopicUse};
 use crate::domain::ProviderId;
@@ -95,35 +93,10 @@ pub(super) async fn check_store(store: &dyn Store) -> Result<(), StartError> {
 
 /// The clients' settings.
 pub fn kafka_options(config: &Config, secrets: &Secrets) -> KafkaOptions {
-    let kafka = &config.kafka;
-    let mut properties = kafka.properties.clone();
-    let mut set = |key: &str, value: String| properties.insert(key.to_owned(), value);
-    set("session.timeout.ms", kafka.session_timeout.get().as_millis().to_string());
-    set("heartbeat.interval.ms", kafka.heartbeat_interval.get().as_millis().to_string());
-    set("max.poll.interval.ms", kafka.max_poll_interval.get().as_millis().to_string());
-    set("security.protocol", kafka.security_protocol.as_str().to_owned());
-    if kafka.security_protocol.has_tls() {
-        set("ssl.ca.location", kafka.ssl_ca_location.clone());
-        if let Some(path) = &kafka.ssl_certificate_location {
-            set("ssl.certificate.location", path.clone());
-        }
-        if let Some(path) = &kafka.ssl_key_location {
-            set("ssl.key.location", path.clone());
-        }
-    }
-    if let Some(mechanism) = kafka.sasl_mechanism.filter(|_| kafka.security_protocol.has_login()) {
-        set("sasl.mechanism", mechanism.as_str().to_owned());
-        if let Some(name) = &kafka.sasl_username {
-            set("sasl.username", name.clone());
-        }
-        if let Some(password) = &secrets.sasl_password {
-            set("sasl.password", password.expose().to_owned());
-        }
-    }
     let name = Some(config.process.name.clone()).filter(|name| !name.is_empty());
     KafkaOptions {
-        brokers: kafka.brokers.clone(),
-        properties,
+        brokers: config.kafka.brokers.clone(),
+        properties: config.kafka.client_properties(secrets),
         client_id: name.clone().unwrap_or_else(|| "recharged".to_owned()),
         process_name: name,
     }
@@ -211,15 +184,4 @@ fn contract(provider: &config::ProviderConfig) -> providers::simulated::Contract
         same_number_cooldown: promised.same_number_cooldown,
         client_ref: promised.client_ref,
     }
-}
-
-/// Tells two configurations apart in a metric, without telling what they are.
-pub(super) fn fingerprint(config: &Config) -> String {
-    use std::fmt::Write as _;
-    let text = serde_json::to_vec(config).unwrap_or_default();
-    let mut shown = String::new();
-    for byte in Sha256::digest(&text).iter().take(4) {
-        let _infallible = write!(shown, "{byte:02x}");
-    }
-    shown
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::StartError;
 use super::open::chain;
+use super::{Consumers, StartError};
 use crate::clock::SystemClock;
-use crate::kafka::{ConsumerHandle, embedded};
+use crate::kafka::embedded;
 use crate::lifecycle::Lifecycle;
 use crate::metrics;
 use crate::ports::{Clock, Store, StoreError};
@@ -29,7 +29,7 @@ pub(super) struct Watched {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<SystemClock>,
     pub(super) health: Health,
-    pub(super) consumers: Arc<Vec<ConsumerHandle>>,
+    pub(super) consumers: Arc<Consumers>,
     pub(super) embedded_broker: bool,
 }
 
@@ -106,8 +106,7 @@ impl Watched {
 
     fn look_at_consumers(&self) -> Result<(), String> {
         let mut trouble = Ok(());
-        for consumer in self.consumers.iter() {
-            let status = consumer.status();
+        for status in self.consumers.statuses() {
             if status.poll_age < POLL_MAX_AGE {
                 self.health.beat("kafka poll");
             }

@@ -1,12 +1,17 @@
 //! `recharged audit`: the store against what a simulator really delivered.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::config::ConfigArgs;
-use super::output::{CliError, Output};
+use super::config::{ConfigArgs, environment};
+use super::output::{CliError, Exit, Output};
+use crate::app::{chain, open_store};
+use crate::audit::{self, Percentiles, Report};
 use crate::config::Needs;
+use crate::providers::simulator::LedgerReader;
 
 /// `recharged audit`.
 #[derive(Debug, Clone, Args)]
@@ -18,8 +23,73 @@ pub struct AuditArgs {
     pub ledger: PathBuf,
 }
 
-#[expect(clippy::unused_async, reason = "what it will do is asynchronous")]
-pub(crate) async fn run(args: AuditArgs, _output: Output) -> Result<(), CliError> {
-    args.from.load(Needs::STORE)?;
-    Err(super::not_wired("audit"))
+pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
+    let loaded = args.from.load(Needs::STORE)?;
+    let secrets = loaded.secrets(environment())?;
+    let delivered = read_deliveries(&args.ledger)?;
+    let store = open_store(&loaded.config, &secrets).await?;
+    let progress = |orders: u64| {
+        if orders.is_multiple_of(100_000) {
+            output.progress(format_args!("{orders} orders read"));
+        }
+    };
+    let report = audit::reckon(store.as_ref(), &delivered, None, progress)
+        .await
+        .map_err(|error| CliError::failed(format!("store.url: {}", chain(&error))))?;
+    output.result(&report)?;
+    if report.audit.clean { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
+}
+
+/// How often each reference was delivered.
+pub(crate) fn read_deliveries(path: &Path) -> Result<HashMap<String, u32>, CliError> {
+    let unreadable = |error: &dyn std::error::Error| CliError::failed(format!("--ledger: {}", chain(error)));
+    let mut delivered = HashMap::new();
+    for delivery in LedgerReader::open(path).map_err(|error| unreadable(&error))? {
+        let delivery = delivery.map_err(|error| unreadable(&error))?;
+        *delivered.entry(delivery.client_ref.to_string()).or_insert(0) += 1;
+    }
+    Ok(delivered)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "orders        {:>10}", self.orders)?;
+        writeln!(f, "  succeeded   {:>10}", self.succeeded)?;
+        writeln!(f, "  failed      {:>10}   refunds requested {}", self.failed, self.refunds)?;
+        if self.cancelled > 0 {
+            writeln!(f, "  cancelled   {:>10}", self.cancelled)?;
+        }
+        writeln!(f, "  in doubt    {:>10}", self.in_doubt)?;
+        writeln!(f, "  open        {:>10}   outcome not known yet", self.open)?;
+        writeln!(f, "deadline      {:>10}   met, {} missed", self.sla.met, self.sla.missed)?;
+        if let Some(rate) = self.orders_per_second {
+            writeln!(f, "throughput    {rate:>10.0}   orders/s")?;
+        }
+        writeln!(f, "to the end    {}", Shown(self.resolution_ms))?;
+        let audit = &self.audit;
+        write!(
+            f,
+            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, unaccounted {}",
+            if audit.clean { "clean" } else { "NOT CLEAN" },
+            audit.lost,
+            audit.double,
+            audit.wrongly_failed,
+            audit.unaccounted
+        )
+    }
+}
+
+/// Percentiles for people.
+pub(crate) struct Shown(pub(crate) Percentiles);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: Option<f64>| match value {
+            None => "-".to_owned(),
+            Some(ms) if ms < 1_000.0 => format!("{ms:.0} ms"),
+            Some(ms) => format!("{:.1} s", ms / 1e3),
+        };
+        let Percentiles { p50, p99, p999, max } = self.0;
+        write!(f, "p50 {}, p99 {}, p99.9 {}, max {}", shown(p50), shown(p99), shown(p999), shown(max))
+    }
 }

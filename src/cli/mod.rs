@@ -114,23 +114,15 @@ async fn execute(command: Command, output: Output) -> Result<(), CliError> {
 
 /// Help and version are results; anything else is one line on stderr.
 fn answer_usage(error: &clap::Error) -> Exit {
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let printed = error.print();
-            match printed.map_err(CliError::from) {
-                Ok(()) => Exit::Done,
-                Err(error) => error.exit,
-            }
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            complain(error.render());
-            Exit::Usage
-        }
-        _ => {
-            complain(format_args!("recharged: {}; try --help", in_one_line(&error.render().to_string())));
-            Exit::Usage
-        }
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return error.print().map_err(CliError::from).map_or_else(|error| error.exit, |()| Exit::Done);
     }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        complain(error.render());
+    } else {
+        complain(format_args!("recharged: {}; try --help", in_one_line(&error.render().to_string())));
+    }
+    Exit::Usage
 }
 
 /// What clap spreads over a paragraph, without its usage and its pointer to the help.
@@ -138,9 +130,4 @@ fn in_one_line(rendered: &str) -> String {
     let lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
     let kept = lines.take_while(|line| !line.starts_with("Usage:")).filter(|line| !line.starts_with("For more info"));
     kept.collect::<Vec<_>>().join(" ").trim_start_matches("error: ").to_owned()
-}
-
-/// For commands that this build does not have yet.
-fn not_wired(command: &str) -> CliError {
-    CliError::failed(format!("{command}: this build cannot do it yet; `recharged config` is what works"))
 }

@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
+use chrono::SecondsFormat;
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
-use super::config::ConfigArgs;
+use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Output};
 use super::values;
+use crate::app::{chain, open_store};
+use crate::audit::references_of;
 use crate::config::Needs;
-use crate::domain::{OrderId, State};
+use crate::domain::{CaseKind, Currency, LoggedEvent, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
+use crate::ports::{OrderFilter, OrderView, Store, StoreError};
+
+/// Orders read at once.
+const PAGE: usize = 1_000;
 
 /// `recharged orders`.
 #[derive(Debug, Clone, Args)]
@@ -56,10 +64,242 @@ pub enum OrdersAction {
     },
 }
 
-#[expect(clippy::unused_async, reason = "what it will do is asynchronous")]
-pub(crate) async fn run(args: OrdersArgs, _output: Output) -> Result<(), CliError> {
+pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError> {
     let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from }) =
         &args.action;
-    from.load(Needs::STORE)?;
-    Err(super::not_wired("orders"))
+    let loaded = from.load(Needs::STORE)?;
+    let secrets = loaded.secrets(environment())?;
+    let store = open_store(&loaded.config, &secrets).await?;
+    match &args.action {
+        OrdersAction::Show { id, .. } => show(store.as_ref(), id, output).await,
+        OrdersAction::List { state, older_than, limit, .. } => {
+            let now = store.now().await.map_err(|error| trouble(&error))?;
+            let filter = OrderFilter { states: state.clone(), created_before: older_than.map(|age| now - age) };
+            list(store.as_ref(), &filter, *limit, output).await
+        }
+        OrdersAction::Export { .. } => export(store.as_ref(), output).await,
+    }
+}
+
+fn trouble(error: &StoreError) -> CliError {
+    let said = format!("store.url: {}", chain(error));
+    if error.is_transient() { CliError::unreachable(said) } else { CliError::failed(said) }
+}
+
+/// An order as programs read it (`interface.md` section 1).
+#[derive(Serialize)]
+struct Row {
+    order_id: OrderId,
+    state: State,
+    reason: Option<Reason>,
+    attempt: u16,
+    version: u32,
+    provider: Option<ProviderId>,
+    client_refs: Vec<String>,
+    amount_minor: i64,
+    currency: Currency,
+    created_at: String,
+    paid_at: Option<String>,
+    deadline_at: String,
+    closed_at: Option<String>,
+    sla: Option<Sla>,
+    refund_requested: bool,
+    case_open: bool,
+}
+
+impl Row {
+    fn of(view: &OrderView, client_refs: Vec<String>) -> Self {
+        let order = &view.order;
+        Self {
+            order_id: order.order_id.clone(),
+            state: order.state,
+            reason: order.reason,
+            attempt: order.attempt_number(),
+            version: order.version,
+            provider: order.provider.clone(),
+            client_refs,
+            amount_minor: order.amount.minor,
+            currency: order.amount.currency,
+            created_at: time(order.created_at),
+            paid_at: order.paid_at.map(time),
+            deadline_at: time(order.deadline_at),
+            closed_at: order.closed_at.map(time),
+            sla: order.sla,
+            refund_requested: order.refund_requested,
+            case_open: view.case_open,
+        }
+    }
+}
+
+fn time(at: Timestamp) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+async fn export(store: &dyn Store, output: Output) -> Result<(), CliError> {
+    let mut after: Option<OrderId> = None;
+    let mut written = 0_u64;
+    loop {
+        let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await.map_err(|error| trouble(&error))?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.order.order_id.clone());
+        for view in &page {
+            let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
+            output.object(&Row::of(view, references))?;
+        }
+        written += page.len() as u64;
+        if written.is_multiple_of(100 * PAGE as u64) {
+            output.progress(format_args!("{written} orders written"));
+        }
+    }
+    output.progress(format_args!("{written} orders written"));
+    Ok(())
+}
+
+async fn list(store: &dyn Store, filter: &OrderFilter, limit: u32, output: Output) -> Result<(), CliError> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let page = store.page(filter, None, limit).await.map_err(|error| trouble(&error))?;
+    if !output.json {
+        output.line(format_args!(
+            "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
+            "ORDER", "STATE", "REASON", "AMOUNT", "", "ATTEMPT", "DEADLINE"
+        ))?;
+    }
+    for view in &page {
+        let order = &view.order;
+        if output.json {
+            let references = references_of(store, order).await.map_err(|error| trouble(&error))?;
+            output.object(&Row::of(view, references))?;
+        } else {
+            output.line(format_args!(
+                "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
+                order.order_id.as_str(),
+                order.state.as_str(),
+                order.reason.map_or("-", Reason::as_str),
+                order.amount.minor,
+                order.amount.currency.as_str(),
+                order.attempt_number(),
+                time(order.deadline_at)
+            ))?;
+        }
+    }
+    if page.len() == limit {
+        output.progress(format_args!("there may be more: raise --limit, or use `recharged orders export`"));
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Story {
+    #[serde(flatten)]
+    row: Row,
+    timeline: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    version: u32,
+    event: &'static str,
+    at: String,
+    /// Since the step before, s.
+    after_seconds: f64,
+    state: State,
+    attempt: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wake_at: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    refund_requested: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cases_opened: Vec<CaseKind>,
+}
+
+async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
+    let found = store.load(std::slice::from_ref(id)).await.map_err(|error| trouble(&error))?;
+    let Some(order) = found.into_iter().next().flatten() else {
+        return Err(CliError::failed(format!(
+            "there is no order {id} in the store: it was never accepted, or it is older than the retention"
+        )));
+    };
+    let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
+    let references = references_of(store, &order).await.map_err(|error| trouble(&error))?;
+    let resolved = order.cases == 0;
+    let view = OrderView { order, case_open: !resolved };
+    let mut before: Option<Timestamp> = None;
+    let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
+    if output.json {
+        return output.object(&Story { row: Row::of(&view, references), timeline });
+    }
+    tell(&view, &references, &timeline, output)
+}
+
+fn step(event: &LoggedEvent, before: &mut Option<Timestamp>) -> Step {
+    let since = before.replace(event.at).map_or(0.0, |earlier| (event.at - earlier).as_seconds_f64());
+    Step {
+        version: event.version,
+        event: event.kind.as_str(),
+        at: time(event.at),
+        after_seconds: since,
+        state: event.data.state,
+        attempt: event.data.attempt,
+        cause: event.data.cause.clone(),
+        wake_at: event.data.wake_at.map(time),
+        refund_requested: event.data.refund.is_some(),
+        cases_opened: event.data.cases_opened.clone(),
+    }
+}
+
+fn tell(view: &OrderView, references: &[String], timeline: &[Step], output: Output) -> Result<(), CliError> {
+    let order = &view.order;
+    output.line(format_args!("order     {}   {}", order.order_id, in_words(order)))?;
+    output.line(format_args!("for       {}   {}", order.recipient, order.amount))?;
+    output.line(format_args!("created   {}", time(order.created_at)))?;
+    output.line(format_args!("paid      {}", order.paid_at.map_or("not yet".to_owned(), time)))?;
+    output.line(format_args!(
+        "deadline  {}   {}",
+        time(order.deadline_at),
+        order.sla.map_or("not decided yet", Sla::as_str)
+    ))?;
+    if let Some(provider) = &order.provider {
+        output.line(format_args!("provider  {provider}   references {}", references.join(", ")))?;
+    }
+    output.line("")?;
+    for step in timeline {
+        let mut notes = String::new();
+        for note in [
+            step.cause.as_ref().map(|cause| format!("  because {cause}")),
+            step.wake_at.as_ref().map(|at| format!("  next at {at}")),
+            step.refund_requested.then(|| "  refund requested".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            notes.push_str(&note);
+        }
+        for case in &step.cases_opened {
+            notes.push_str("  case ");
+            notes.push_str(case.as_str());
+        }
+        output.line(format_args!(
+            "{:>3}  {}  {:>+10.3} s  {:<16} attempt {}{notes}",
+            step.version, step.at, step.after_seconds, step.event, step.attempt
+        ))?;
+    }
+    Ok(())
+}
+
+/// Where an order stands, for somebody who reads it at 3 a.m.
+fn in_words(order: &Order) -> String {
+    let why = order.reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let words = match order.state {
+        State::AwaitingPayment => "not paid yet",
+        State::Queued => "paid, waits for its first call",
+        State::InFlight => "a call was made, its outcome is not known yet",
+        State::RetryWait => "the last call had no effect, waits for the next one",
+        State::InDoubt => "the deadline passed and only the provider knows the outcome",
+        State::Succeeded => "delivered",
+        State::Failed => "not delivered, refund requested",
+        State::Cancelled => "cancelled before payment",
+    };
+    format!("{}: {words}{why}", order.state)
 }

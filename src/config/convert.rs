@@ -1,8 +1,9 @@
 //! The configuration in the words of the domain and the ports.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CapabilitiesConfig, Config, Duplicates, ProviderConfig, QuotaConfig};
+use super::{CapabilitiesConfig, Config, Duplicates, KafkaConfig, ProviderConfig, QuotaConfig, Secrets};
 use crate::domain::route::{Lane, Product, Route, RouteTable};
 use crate::domain::{Capabilities, Currency, DuplicateSemantics, Policy, ProviderId, ProviderPolicy, RefFormat};
 use crate::ports::QuotaTerms;
@@ -70,6 +71,40 @@ impl Config {
     }
 }
 
+impl KafkaConfig {
+    /// What every client of the brokers is told, in librdkafka's words, the password included.
+    pub fn client_properties(&self, secrets: &Secrets) -> BTreeMap<String, String> {
+        let mut properties = self.properties.clone();
+        let mut set = |name: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                properties.insert(name.to_owned(), value.to_owned());
+            }
+        };
+        set("security.protocol", Some(self.security_protocol.as_str()));
+        if self.security_protocol.has_tls() {
+            set("ssl.ca.location", Some(&self.ssl_ca_location));
+            set("ssl.certificate.location", self.ssl_certificate_location.as_deref());
+            set("ssl.key.location", self.ssl_key_location.as_deref());
+        }
+        if self.security_protocol.has_login() {
+            set("sasl.mechanisms", self.sasl_mechanism.map(super::SaslMechanism::as_str));
+            set("sasl.username", self.sasl_username.as_deref());
+            set("sasl.password", secrets.sasl_password.as_ref().map(super::Secret::expose));
+        }
+        properties
+    }
+
+    /// What consumers alone are told.
+    pub fn consumer_properties(&self) -> Vec<(String, String)> {
+        let millis = |span: super::Span| span.get().as_millis().to_string();
+        vec![
+            ("session.timeout.ms".to_owned(), millis(self.session_timeout)),
+            ("heartbeat.interval.ms".to_owned(), millis(self.heartbeat_interval)),
+            ("max.poll.interval.ms".to_owned(), millis(self.max_poll_interval)),
+        ]
+    }
+}
+
 impl QuotaConfig {
     /// The burst: as given, or one second's worth.
     #[expect(
@@ -127,8 +162,8 @@ impl CapabilitiesConfig {
                 alphanumeric_only: self.client_ref_alphanumeric_only,
             },
             call_timeout,
-            callback_signed: self.callback_signed,
-            can_cancel: self.can_cancel,
+            callback_signed: false,
+            can_cancel: false,
         }
     }
 }

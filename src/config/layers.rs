@@ -101,20 +101,20 @@ impl Layers {
         let mut path: Vec<String> = Vec::new();
         let mut table = Some(&self.values);
         for (index, segment) in segments.iter().enumerate() {
-            let name = match shape.kind() {
-                Kind::Map(values) if matches!(values.kind(), Kind::Text) => {
+            let mut name = segment.clone();
+            if let Kind::Map(values) = shape.kind() {
+                if matches!(values.kind(), Kind::Text) {
                     let rest = segments.get(index..).unwrap_or_default().join(".");
                     // A variable's name cannot hold the dots of librdkafka's settings.
                     path.push(if from_env { rest.replace('_', ".") } else { rest });
                     return Ok(Target { path, shape: values });
                 }
-                // Nor the hyphen of a lane's name.
-                Kind::Map(_) if from_env => {
+                if from_env {
+                    // Nor the hyphen of a lane's name.
                     let known = table.and_then(|table| table.keys().find(|key| key.replace('-', "_") == *segment));
-                    known.unwrap_or(segment).clone()
+                    name.clone_from(known.unwrap_or(segment));
                 }
-                _ => segment.clone(),
-            };
+            }
             path.push(name.clone());
             shape = shape.below(&name).map_err(|message| (path.join("."), message))?;
             table = table.and_then(|table| table.get(&name)).and_then(toml::Value::as_table);
@@ -134,10 +134,8 @@ impl Layers {
             if !entry.is_table() {
                 *entry = toml::Value::Table(toml::Table::new());
             }
-            match entry {
-                toml::Value::Table(below) => table = below,
-                _ => return,
-            }
+            let Some(below) = entry.as_table_mut() else { return };
+            table = below;
         }
         table.insert(last.clone(), value);
     }
@@ -148,6 +146,7 @@ impl Layers {
         let settled = Shape::root().settle(toml::Value::Table(self.values), "", &mut findings);
         self.problems.extend(self.sources.place(findings));
         if !self.problems.is_empty() {
+            self.problems.sort_by(|one, other| one.order().cmp(&other.order()));
             return Err(self.problems);
         }
         match Config::deserialize(settled) {
@@ -186,17 +185,18 @@ fn note_value(value: &DeValue<'_>, key: &str, at: usize, lines: &mut Vec<(String
                 note_value(entry.get_ref(), &format!("{key}[{index}]"), entry.span().start, lines);
             }
         }
-        _ => lines.push((key.to_owned(), at)),
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
+            lines.push((key.to_owned(), at));
+        }
     }
 }
 
 fn note_source(value: &toml::Value, key: &str, source: &Source, sources: &mut Sources) {
-    match value {
-        toml::Value::Table(below) => {
-            for (name, value) in below {
-                note_source(value, &join(key, name), source, sources);
-            }
+    if let Some(below) = value.as_table() {
+        for (name, value) in below {
+            note_source(value, &join(key, name), source, sources);
         }
-        _ => drop(sources.leaves.insert(key.to_owned(), source.clone())),
+    } else {
+        drop(sources.leaves.insert(key.to_owned(), source.clone()));
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 /// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The file, at a line.
     File {
@@ -37,10 +37,9 @@ impl fmt::Display for Source {
 
 /// One thing that is wrong: one line that names the place, the key, what is wrong and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{source_text}: {}{message}", Key(key))]
+#[error("{source_of_value}: {}{message}", Key(key))]
 pub struct ConfigProblem {
-    /// File and line, variable or flag.
-    source_text: String,
+    source_of_value: Source,
     key: String,
     message: String,
 }
@@ -55,7 +54,7 @@ impl fmt::Display for Key<'_> {
 
 impl ConfigProblem {
     pub(super) fn new(source: &Source, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { source_text: source.to_string(), key: key.into(), message: message.into() }
+        Self { source_of_value: source.clone(), key: key.into(), message: message.into() }
     }
 
     /// The key, dotted.
@@ -64,8 +63,13 @@ impl ConfigProblem {
     }
 
     /// File and line, variable or flag.
-    pub fn place(&self) -> &str {
-        &self.source_text
+    pub fn place(&self) -> String {
+        self.source_of_value.to_string()
+    }
+
+    /// Files by line, then variables, then flags: the order in which people look.
+    pub(super) fn order(&self) -> (&Source, &str) {
+        (&self.source_of_value, &self.key)
     }
 
     /// What is wrong, and what would be right.
@@ -78,7 +82,7 @@ impl Serialize for ConfigProblem {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
         let mut object = serializer.serialize_struct("ConfigProblem", 3)?;
-        object.serialize_field("place", &self.source_text)?;
+        object.serialize_field("place", &self.source_of_value.to_string())?;
         object.serialize_field("key", &self.key)?;
         object.serialize_field("message", &self.message)?;
         object.end()
@@ -121,18 +125,16 @@ impl Sources {
 
     /// Turns findings into problems with a place.
     pub(super) fn place(&self, findings: Vec<Finding>) -> Vec<ConfigProblem> {
-        findings
+        let mut problems: Vec<ConfigProblem> = findings
             .into_iter()
             .map(|Finding { key, message }| {
-                let source = match self.of(&key) {
-                    Source::Default => self.of_section(&key).unwrap_or(match &self.file {
-                        Some(path) => Source::File { path: path.clone(), line: None },
-                        None => Source::Default,
-                    }),
-                    known => known,
-                };
+                let whole = || self.file.clone().map(|path| Source::File { path, line: None });
+                let own = Some(self.of(&key)).filter(|source| *source != Source::Default);
+                let source = own.or_else(|| self.of_section(&key)).or_else(whole).unwrap_or(Source::Default);
                 ConfigProblem::new(&source, key, message)
             })
-            .collect()
+            .collect();
+        problems.sort_by(|one, other| one.order().cmp(&other.order()));
+        problems
     }
 }

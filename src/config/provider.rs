@@ -46,7 +46,9 @@ pub struct ProviderConfig {
     pub base_url: String,
     /// A file that holds its key.
     pub key_file: Option<String>,
-    /// How long one call may take.
+    /// CA certificates (PEM) to trust in place of the system's.
+    pub ca_file: Option<String>,
+    /// How long one call may take, connecting included.
     pub call_timeout: Span,
     /// From a claim to its first byte; past it, nothing leaves.
     pub send_window: Span,
@@ -66,6 +68,7 @@ impl Default for ProviderConfig {
             kind: None,
             base_url: String::new(),
             key_file: None,
+            ca_file: None,
             call_timeout: Span::seconds(15),
             send_window: Span::seconds(1),
             expected_service: Span::seconds(2),
@@ -176,10 +179,6 @@ pub struct CapabilitiesConfig {
     pub client_ref_max_len: u8,
     /// Whether a reference may have letters and digits only.
     pub client_ref_alphanumeric_only: bool,
-    /// Whether its callbacks are signed.
-    pub callback_signed: bool,
-    /// Whether an accepted recharge can be cancelled.
-    pub can_cancel: bool,
 }
 
 impl Default for CapabilitiesConfig {
@@ -187,14 +186,12 @@ impl Default for CapabilitiesConfig {
         Self {
             duplicates: Duplicates::RejectsAlways,
             query_not_before: Span::seconds(2),
-            query_min_interval: Span::seconds(2),
-            query_retention: Span::seconds(72 * 3600),
-            not_found_grace: Span::seconds(30),
+            query_min_interval: Span::seconds(5),
+            query_retention: Span::seconds(30 * 86_400),
+            not_found_grace: Span::seconds(60),
             same_number_cooldown: None,
             client_ref_max_len: 64,
             client_ref_alphanumeric_only: false,
-            callback_signed: false,
-            can_cancel: false,
         }
     }
 }

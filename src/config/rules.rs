@@ -28,7 +28,8 @@ const HAVE_A_KEY: [(&str, &str); 17] = [
 ];
 
 /// Settings of librdkafka on which the delivery guarantee rests.
-const OURS: [&str; 16] = [
+const OURS: [&str; 17] = [
+    "client.id",
     "enable.auto.commit",
     "enable.auto.offset.store",
     "auto.commit.interval.ms",

@@ -169,16 +169,16 @@ impl Shape {
         use toml::Value;
         match (self.kind(), value) {
             (Kind::Section(keys), Value::Table(table)) => self.settle_section(keys, table, key, findings),
-            (Kind::Map(values), Value::Table(table)) => Value::Table(match values.kind() {
-                Kind::Text => flatten(table, key, findings),
-                _ => table
-                    .into_iter()
-                    .map(|(name, value)| {
-                        let below = join(key, &name);
-                        (name, values.settle(value, &below, findings))
-                    })
-                    .collect(),
-            }),
+            (Kind::Map(values), Value::Table(table)) if matches!(values.kind(), Kind::Text) => {
+                Value::Table(flatten(table, key, findings))
+            }
+            (Kind::Map(values), Value::Table(table)) => {
+                let settled = table.into_iter().map(|(name, value)| {
+                    let below = join(key, &name);
+                    (name, values.settle(value, &below, findings))
+                });
+                Value::Table(settled.collect())
+            }
             (Kind::List(items), Value::Array(list)) => Value::Array(
                 list.into_iter()
                     .enumerate()
@@ -187,10 +187,10 @@ impl Shape {
             ),
             (Kind::Choice(choices), Value::String(text)) => {
                 // librdkafka and Java write the same names in different cases.
-                let exact = texts(choices).find(|choice| choice.eq_ignore_ascii_case(&text));
-                let chosen = exact
-                    .map_or_else(|| self.refuse(Value::String(text), key, findings), |t| Value::String(t.to_owned()));
-                chosen
+                match texts(choices).find(|choice| choice.eq_ignore_ascii_case(&text)) {
+                    Some(choice) => Value::String(choice.to_owned()),
+                    None => self.refuse(Value::String(text), key, findings),
+                }
             }
             (Kind::Duration, Value::String(text)) if Span::parse(&text).is_some() => Value::String(text),
             (Kind::Listen, Value::String(text)) if text.parse::<std::net::SocketAddr>().is_ok() => Value::String(text),
@@ -265,7 +265,7 @@ fn flatten(table: toml::Table, key: &str, findings: &mut Vec<Finding>) -> toml::
             Value::String(text) => drop(flat.insert(name, Value::String(text))),
             Value::Integer(number) => drop(flat.insert(name, Value::String(number.to_string()))),
             Value::Float(number) => drop(flat.insert(name, Value::String(number.to_string()))),
-            Value::Boolean(flag) => drop(flat.insert(name, Value::String(flag.to_string()))),
+            Value::Boolean(yes) => drop(flat.insert(name, Value::String(yes.to_string()))),
             Value::Table(below) => {
                 let below = flatten(below, &join(key, &name), findings);
                 flat.extend(below.into_iter().map(|(rest, value)| (join(&name, &rest), value)));
@@ -300,11 +300,9 @@ fn unknown_key(name: &str, keys: &serde_json::Map<String, Json>) -> String {
         .map(|known| (strsim::jaro_winkler(name, known), known))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|(one, _), (other, _)| one.total_cmp(other));
-    match nearest {
-        Some((_, known)) => format!("there is no such key; did you mean {known:?}?"),
-        None => {
-            let all: Vec<&str> = keys.keys().map(String::as_str).collect();
-            format!("there is no such key here; there are {}", all.join(", "))
-        }
+    if let Some((_, known)) = nearest {
+        return format!("there is no such key; did you mean {known:?}?");
     }
+    let all: Vec<&str> = keys.keys().map(String::as_str).collect();
+    format!("there is no such key here; there are {}", all.join(", "))
 }

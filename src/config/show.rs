@@ -68,7 +68,7 @@ fn collect(key: &str, value: Json, found: &mut Vec<(String, Json)>) {
             }
         }
         leaf @ (Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_)) => {
-            found.push((key.to_owned(), leaf))
+            found.push((key.to_owned(), leaf));
         }
     }
 }

@@ -48,11 +48,13 @@ impl From<Duration> for Span {
 /// Units from large to small, in milliseconds.
 const UNITS: [(u128, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
 
-/// Writes a duration in the largest unit that divides it and gives at least `least` of it.
+/// Writes a duration in the largest unit that divides it; minutes and above only if there are at
+/// least `least` of them.
 fn in_units(duration: Duration, least: u128) -> String {
     let millis = duration.as_millis();
     for (size, unit) in UNITS {
-        if millis > 0 && millis.is_multiple_of(size) && millis / size >= least {
+        let enough = size < 60_000 || millis / size >= least;
+        if millis > 0 && millis.is_multiple_of(size) && enough {
             return format!("{}{unit}", millis / size);
         }
     }
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn durations_are_written_the_way_people_say_them() {
-        for text in ["180s", "30m", "72h", "90d", "15s", "50ms", "90s"] {
+        for text in ["180s", "30m", "72h", "90d", "1s", "15s", "50ms", "90s"] {
             assert_eq!(Span::parse(text).map(|span| span.to_string()).as_deref(), Some(text));
         }
         assert_eq!(Span::parse("1m").map(|span| span.to_string()).as_deref(), Some("60s"));

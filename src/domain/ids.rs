@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::display::Base64Display;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -83,15 +86,29 @@ impl fmt::Display for ProviderId {
     }
 }
 
-/// Names one claim: one permission to send one request, held by one process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// Names one claim: one permission to send one request, held by one process. In JSON it is 22
+/// characters of URL-safe base-64 in place of a UUID's 36: the log holds one per claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClaimId(pub Uuid);
 
 impl ClaimId {
     /// A new random claim id.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+}
+
+impl Serialize for ClaimId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0.as_bytes(), &URL_SAFE_NO_PAD))
+    }
+}
+
+impl<'de> Deserialize<'de> for ClaimId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?;
+        Uuid::from_slice(&bytes).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -105,11 +122,13 @@ impl ClientRef {
     /// The reference of attempt `number` of `order`: both in clear where the provider's format
     /// takes them (people can read it at 3 a.m.), else a hash of both.
     pub fn for_attempt(order: &OrderId, number: u16, format: RefFormat) -> Self {
-        let clear = format!("{order}-{number}");
-        if format.takes(&clear) {
-            return Self(Arc::from(clear.as_str()));
-        }
-        Self(Arc::from(hashed(order, number, format).as_str()))
+        let clear = Self::in_clear(order, number);
+        if format.takes(clear.as_str()) { clear } else { Self(Arc::from(hashed(order, number, format).as_str())) }
+    }
+
+    /// The readable form, which the log need not hold.
+    pub(super) fn in_clear(order: &OrderId, number: u16) -> Self {
+        Self(Arc::from(format!("{order}-{number}").as_str()))
     }
 
     /// Takes a reference as read back from the store.
@@ -151,7 +170,10 @@ fn hashed(order: &OrderId, number: u16, format: RefFormat) -> String {
     for byte in digest {
         bits = (bits << 8) | u32::from(byte);
         held += 8;
-        while held >= 5 && text.len() < length {
+        while held >= 5 {
+            if text.len() == length {
+                return text;
+            }
             held -= 5;
             let index = usize::try_from((bits >> held) & 31).unwrap_or(0);
             text.push(char::from(ALPHABET.get(index).copied().unwrap_or(b'0')));
@@ -176,6 +198,15 @@ mod tests {
         for bad in ["", "a b", "é", "a/b", &"x".repeat(65), "a\0"] {
             assert_eq!(OrderId::parse(bad), Err(InvalidOrderId), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_claim_is_22_characters_in_json_and_reads_back() {
+        let claim = ClaimId::random();
+        let json = serde_json::to_string(&claim).unwrap();
+        assert_eq!(json.len(), 24, "22 characters and two quotes: {json}");
+        assert_eq!(serde_json::from_str::<ClaimId>(&json).unwrap(), claim);
+        assert!(serde_json::from_str::<ClaimId>("\"AAAA\"").is_err(), "three bytes are no claim");
     }
 
     #[test]

@@ -26,6 +26,13 @@ pub fn to_micros(at: Timestamp) -> Timestamp {
     Timestamp::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
 }
 
+/// `at` plus `wait`, in whole microseconds. An absurd wait ends at the last moment that there is,
+/// where the operator would panic: no configuration may bring a decision down.
+pub fn plus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
+    let later = chrono::Duration::from_std(wait).ok().and_then(|wait| at.checked_add_signed(wait));
+    to_micros(later.unwrap_or(Timestamp::MAX_UTC))
+}
+
 pub use command::{Command, CommandKind};
 pub use decide::{Decision, Input, decide};
 pub use event::{EventData, EventType, LoggedEvent};

@@ -34,7 +34,7 @@ impl Msisdn {
     }
 
     /// The bulk of the traffic by a rule that fits in a line: mainland China's mobile numbers are
-    /// `+86` and eleven digits `1[3-9]…`. The full metadata costs microseconds a number; a test
+    /// `+86` and eleven digits `13…`, `18…` or `15…` (but `154…`). The full metadata costs microseconds a number; a test
     /// holds this rule against it.
     fn mainland_mobile(text: &str, region: Option<&str>) -> Option<Self> {
         let national = match (text.strip_prefix("+86"), region) {
@@ -43,13 +43,13 @@ impl Msisdn {
             (None, _) => return None,
         };
         let bytes = national.as_bytes();
-        let fits = matches!(bytes, [b'1', second, ..] if matches!(second, b'3' | b'5' | b'8'))
+        let fits = matches!(bytes, [b'1', b'3' | b'8', ..] | [b'1', b'5', b'0'..=b'3' | b'5'..=b'9', ..])
             && bytes.len() == 11
             && bytes.iter().all(u8::is_ascii_digit);
         if !fits {
             return None;
         }
-        national.parse::<u64>().ok().map(|digits| Self(86_000_0000_0000 + digits))
+        national.parse::<u64>().ok().map(|digits| Self(8_600_000_000_000 + digits))
     }
 
     /// Takes a number that is already in E.164, as the store holds it: `+` and 7 to 15 digits.
@@ -156,7 +156,9 @@ impl Recipient {
         Msisdn::parse(text, region).map_or_else(|| Self::unusable(text), Self::Valid)
     }
 
+    /// The `?` of the stored form is no part of the text, or reading it back would cut a long one.
     fn unusable(text: &str) -> Self {
+        let text = text.strip_prefix('?').unwrap_or(text);
         Self::Unusable(text.chars().filter(|c| !c.is_control()).take(32).collect())
     }
 
@@ -170,7 +172,6 @@ impl Recipient {
     pub fn expose(&self) -> String {
         match self {
             Self::Valid(number) => number.expose(),
-            Self::Unusable(text) if text.starts_with('?') => text.to_string(),
             Self::Unusable(text) => format!("?{text}"),
         }
     }
@@ -221,7 +222,7 @@ mod tests {
         assert!(Msisdn::parse("9123 4567", Some("SG")).is_some());
         assert_eq!(Msisdn::parse("+86 21", None), None);
         assert_eq!(Msisdn::parse("hello", Some("CN")), None);
-        assert_eq!(Msisdn::parse("13812345678", Some("nowhere")).is_some(), false);
+        assert_eq!(Msisdn::parse("13812345678", Some("nowhere")), None);
     }
 
     #[test]
@@ -237,11 +238,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_short_rule_for_mainland_mobiles_agrees_with_the_full_metadata(rest in 0_u64..1_000_000_000, second in prop::sample::select(vec![3_u64, 5, 8])) {
+        fn the_short_rule_for_mainland_mobiles_agrees_with_the_full_metadata(
+            rest in 0_u64..1_000_000_000, second in prop::sample::select(vec![3_u64, 5, 8]),
+        ) {
             let text = format!("+861{second}{rest:09}");
-            prop_assert!(Msisdn::mainland_mobile(&text, None).is_some());
             let full = phonenumber::parse(None, &text).ok().filter(phonenumber::is_valid);
-            prop_assert!(full.is_some(), "{}", text);
+            prop_assert_eq!(Msisdn::mainland_mobile(&text, None).is_some(), full.is_some(), "{}", text);
         }
 
         #[test]

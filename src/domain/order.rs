@@ -79,7 +79,8 @@ pub struct Order {
     pub closed_at: Option<Timestamp>,
     /// Whether a refund was requested; at most one per order.
     pub refund_requested: bool,
-    /// The kinds of cases that were ever opened ([`super::CaseKind::bit`]).
+    /// The kinds of cases that were ever opened ([`super::CaseKind::bit`]), and
+    /// [`Order::CANCEL_REFUSED`].
     pub cases: u16,
 }
 
@@ -108,13 +109,21 @@ pub struct Inquiry {
     /// The provider once said that it owns this attempt: "not found" can no longer close it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub was_accepted: bool,
-    /// When the first "not found" that counts was asked.
+    /// When a "not found" that counts was asked, since the last claim; a second one must have
+    /// been asked later.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "chrono::serde::ts_microseconds_option")]
     pub not_found_at: Option<Timestamp>,
     /// A claim of this order was closed by "not found": it never gets a new reference or
     /// another lane, and if it fails a case stays open.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub closed_by_not_found: bool,
+    /// The provider refused this attempt because the number had just been recharged: an earlier
+    /// attempt may have been delivered, and no "no" about this one says otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub earlier_suspected: bool,
+    /// The order was closed by the delivery of this earlier attempt, not of the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered_by: Option<u16>,
 }
 
 impl Inquiry {
@@ -125,6 +134,10 @@ impl Inquiry {
 }
 
 impl Order {
+    /// In `cases`: a cancellation was refused once, and is not answered again. Fits a signed
+    /// 16-bit column beside the bits of the cases.
+    pub const CANCEL_REFUSED: u16 = 1 << 14;
+
     /// Whether an attempt may still deliver.
     pub fn has_open_attempt(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.state.is_open())

@@ -6,6 +6,10 @@ use super::Timestamp;
 use super::ids::OrderId;
 use super::policy::{Policy, ProviderPolicy};
 
+/// Kept free behind a retry that was moved forward to fit: it wakes a little late (its tier, its
+/// permit), and one that wakes at the last possible moment would only ever be too late.
+const ALLOWANCE: Duration = Duration::from_secs(1);
+
 /// When the next attempt should wake, or `None` if no call could end before the deadline.
 ///
 /// The back-off grows by attempt and carries a jitter of ±20 % that is derived from the order,
@@ -22,11 +26,14 @@ pub fn next_wake(
 ) -> Option<Timestamp> {
     let slack = (deadline_at - now).to_std().ok()?;
     let latest = slack.checked_sub(provider.expected_service)?;
+    // Waits are kept in whole microseconds: rounded up, since "at least" means it.
+    let at_least = Duration::from_micros(u64::try_from(at_least.as_nanos().div_ceil(1000)).ok()?);
     if at_least > latest {
         return None;
     }
-    let wait = jittered(backoff(tries, policy), order_id, tries).max(at_least).min(latest);
-    Some(super::to_micros(now + wait))
+    let fits = latest.saturating_sub(ALLOWANCE);
+    let wait = jittered(backoff(tries, policy), order_id, tries).min(fits).max(at_least);
+    Some(super::plus(now, wait))
 }
 
 fn backoff(tries: u16, policy: &Policy) -> Duration {
@@ -42,4 +49,103 @@ fn jittered(wait: Duration, order_id: &OrderId, tries: u16) -> Duration {
     }
     let permille = u32::try_from((hash >> 32) % 401).unwrap_or(200) + 800;
     wait.saturating_mul(permille) / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::outcome::{Capabilities, DuplicateSemantics, RefFormat};
+    use crate::domain::policy::OnUnknown;
+
+    fn provider(expected_service: Duration) -> ProviderPolicy {
+        let capabilities = Capabilities {
+            duplicates: DuplicateSemantics::RejectsAlways,
+            query_not_before: Duration::ZERO,
+            query_min_interval: Duration::ZERO,
+            query_retention: Duration::ZERO,
+            not_found_grace: Duration::ZERO,
+            same_number_cooldown: None,
+            client_ref: RefFormat { max_len: 32, alphanumeric_only: true },
+            call_timeout: Duration::ZERO,
+            callback_signed: false,
+            can_cancel: false,
+        };
+        ProviderPolicy { capabilities, expected_service, send_window: Duration::ZERO }
+    }
+
+    fn policy(backoff_first: Duration, backoff_max: Duration) -> Policy {
+        Policy {
+            sla: Duration::ZERO,
+            unpaid_timeout: Duration::ZERO,
+            on_unknown: OnUnknown::Hold,
+            reconcile_within: Duration::ZERO,
+            max_attempts: 3,
+            backoff_first,
+            backoff_max,
+            providers: std::collections::HashMap::new(),
+        }
+    }
+
+    fn moment(micros: i64) -> Timestamp {
+        Timestamp::from_timestamp_micros(1_790_000_000_000_000 + micros).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_never_wakes_too_early_nor_too_late_to_fit(
+            tries in any::<u16>(), at_least in 0_u64..200_000_000_000, slack in -10_000_000_i64..200_000_000,
+            service in 0_u64..30_000_000, first in 1_u64..10_000, longest in 1_u64..60_000, id in "[a-z]{1,8}",
+        ) {
+            let policy = policy(Duration::from_millis(first), Duration::from_millis(longest));
+            let provider = provider(Duration::from_micros(service));
+            let at_least = Duration::from_nanos(at_least);
+            let (now, deadline) = (moment(0), moment(slack));
+            let order = OrderId::parse(&id).unwrap();
+            let wake = next_wake(&order, tries, at_least, now, deadline, &policy, &provider);
+            let fits = slack >= 0 && Duration::from_micros(slack.unsigned_abs()) >= provider.expected_service + at_least;
+            prop_assert_eq!(wake.is_some(), fits);
+            let Some(wake) = wake else { return Ok(()) };
+            let wait = (wake - now).to_std().unwrap();
+            prop_assert!(wait >= at_least, "{:?} before {:?}", wait, at_least);
+            prop_assert!(super::super::plus(wake, provider.expected_service) <= deadline);
+            let asked = backoff(tries, &policy);
+            prop_assert!(wait <= (asked * 12 / 10).max(at_least + Duration::from_micros(1)), "{:?} for {:?}", wait, asked);
+            let room = Duration::from_micros(slack.unsigned_abs()).saturating_sub(provider.expected_service);
+            if room >= asked * 12 / 10 + ALLOWANCE {
+                prop_assert!(wait + Duration::from_micros(1) >= asked * 8 / 10, "{:?} for {:?}", wait, asked);
+            }
+        }
+
+        #[test]
+        fn the_back_off_grows_and_stays_within_its_limit(
+            tries in 0_u16..u16::MAX, first in 1_u64..10_000, longest in 1_u64..60_000,
+        ) {
+            let policy = policy(Duration::from_millis(first), Duration::from_millis(longest));
+            prop_assert!(backoff(tries, &policy) <= backoff(tries + 1, &policy));
+            prop_assert!(backoff(tries + 1, &policy) <= policy.backoff_max);
+        }
+    }
+
+    #[test]
+    fn two_orders_of_one_burst_do_not_come_back_together() {
+        let (policy, provider) = (policy(Duration::from_secs(10), Duration::from_mins(1)), provider(Duration::ZERO));
+        let wakes: std::collections::HashSet<_> = (0..100)
+            .filter_map(|n| {
+                let order = OrderId::parse(&format!("order-{n}")).ok()?;
+                next_wake(&order, 1, Duration::ZERO, moment(0), moment(180_000_000), &policy, &provider)
+            })
+            .collect();
+        assert!(wakes.len() > 80, "{} different moments for 100 orders", wakes.len());
+    }
+
+    #[test]
+    fn a_retry_that_was_moved_forward_leaves_room_to_be_late() {
+        let (policy, provider) =
+            (policy(Duration::from_mins(1), Duration::from_mins(1)), provider(Duration::from_secs(5)));
+        let order = OrderId::parse("order-1").unwrap();
+        let wake = next_wake(&order, 1, Duration::ZERO, moment(0), moment(20_000_000), &policy, &provider);
+        assert_eq!(wake, Some(moment(14_000_000)));
+    }
 }

@@ -147,9 +147,9 @@ text_enum! {
     CaseKind {
         /// The deadline passed with an open attempt.
         InDoubt = "in_doubt",
-        /// The same order id came again with another phone, amount or currency.
+        /// The same order id came again with another phone, amount, currency or payment.
         PayloadConflict = "payload_conflict",
-        /// The provider delivered after the order had failed and was refunded.
+        /// The provider delivered after the order had failed, or after its refund was requested.
         LateSuccess = "late_success",
         /// The provider says failed after it had said succeeded.
         Conflict = "conflict",

@@ -31,7 +31,7 @@ impl Listener {
         let message = self.scrubber.clean(message);
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::error!(target: "librdkafka", facility, "{message}")
+                tracing::error!(target: "librdkafka", facility, "{message}");
             }
             RDKafkaLogLevel::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
             RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
@@ -46,6 +46,10 @@ impl Listener {
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         let text = self.scrubber.clean(reason);
         tracing::warn!(target: "librdkafka", "{error}: {text}");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            // It says less than what came before it.
+            return;
+        }
         *lock(&self.last) = Some(Told { code: error.rdkafka_error_code(), text });
     }
 

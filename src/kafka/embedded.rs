@@ -1,9 +1,10 @@
 //! A broker inside this process, for demonstrations and quick trials: librdkafka's mock cluster.
 //!
-//! It keeps nothing on disk, and little in memory: beyond 5 MiB or 100,000 records a partition
-//! it silently drops the oldest, read or not. It has no administration (no `topics` commands), no
-//! access control, no TLS, and shows records of aborted transactions. A consumer sees what was
-//! dropped as a jump of offsets: [`lost_records`] tells, and whoever uses this broker must ask.
+//! It keeps nothing on disk, and little in memory: beyond 5 MiB (as sent, so compressed) or
+//! 100,000 batches a partition it silently drops the oldest batches, read or not. It has no
+//! administration (no `topics` commands), no access control, no TLS, and shows records of aborted
+//! transactions. A consumer sees what was dropped as a jump of offsets: [`lost_records`] tells,
+//! and whoever uses this broker must ask.
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -14,9 +15,9 @@ use rdkafka::mocking::MockCluster;
 use super::consumer::ConsumerStatus;
 use super::{KafkaError, KafkaOptions};
 
-/// From this many records on a partition drops its oldest.
-pub const PARTITION_RECORDS_MAX: u64 = 100_000;
-/// From this many bytes on a partition drops its oldest.
+/// From this many batches of records on a partition drops its oldest.
+pub const PARTITION_BATCHES_MAX: u64 = 100_000;
+/// From this many bytes on, counted as they were sent, a partition drops its oldest batches.
 pub const PARTITION_BYTES_MAX: u64 = 5 * 1024 * 1024;
 
 /// A running embedded broker; it ends, with all it holds, when this is dropped.

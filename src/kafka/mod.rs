@@ -2,15 +2,14 @@
 //! this process for demonstrations.
 //!
 //! [`consumer`] owns one thread per group and keeps the ledger of what may be committed;
-//! [`producer`] writes batches; [`topics`] creates and checks topics; [`dead_letters`] puts away
-//! what cannot be read; [`embedded`] is a broker that keeps little. `docs/adr/0200` to `0204`
+//! [`producer`] writes batches; [`topics`] creates and checks topics;
+//! [`embedded`] is a broker that keeps little. `docs/adr/0200` to `0204`
 //! say why they are as they are.
 
 mod context;
 mod sync;
 
 pub mod consumer;
-pub mod dead_letters;
 pub mod embedded;
 pub mod options;
 pub mod producer;

@@ -10,7 +10,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use super::KafkaError;
 
 /// Properties on which the guarantees of this module rest, and what decides them instead.
-const RESERVED: [(&str, &str); 13] = [
+const RESERVED: [(&str, &str); 14] = [
     ("bootstrap.servers", "the brokers have a key of their own"),
     ("metadata.broker.list", "the brokers have a key of their own"),
     ("client.id", "it follows from the process's name"),
@@ -19,6 +19,7 @@ const RESERVED: [(&str, &str); 13] = [
     ("group.protocol", "only the classic protocol is supported: see docs/adr/0200"),
     ("enable.auto.commit", "offsets are committed once records are durable, never by a timer"),
     ("enable.auto.offset.store", "offsets are committed once records are durable, never by a timer"),
+    ("statistics.interval.ms", "commits and lag are watched by it"),
     ("allow.auto.create.topics", "topics are made by `recharged topics create`"),
     ("enable.idempotence", "the producer is always idempotent"),
     ("acks", "every write waits for all in-sync replicas"),
@@ -122,13 +123,12 @@ where
     T: FromClientConfigAndContext<C>,
     C: rdkafka::ClientContext,
 {
-    T::from_config_and_context(config, context).map_err(|error| match error {
-        rdkafka::error::KafkaError::ClientConfig(_, description, key, _) => {
-            let reason =
-                if is_secret(&key) { "the value is not valid".to_owned() } else { scrubber.clean(&description) };
-            KafkaError::Property { key, reason }
-        }
-        other => KafkaError::Client { reason: scrubber.clean(&other.to_string()) },
+    T::from_config_and_context(config, context).map_err(|error| {
+        let rdkafka::error::KafkaError::ClientConfig(_, description, key, _) = error else {
+            return KafkaError::Client { reason: scrubber.clean(&error.to_string()) };
+        };
+        let reason = if is_secret(&key) { "the value is not valid".to_owned() } else { scrubber.clean(&description) };
+        KafkaError::Property { key, reason }
     })
 }
 

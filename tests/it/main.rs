@@ -1,5 +1,12 @@
 //! Behaviour at the boundary: one binary, so that it links once.
 
+#![cfg(test)]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cli;
+mod config;
+mod docs;
 mod kafka;
+mod metrics;
 mod provider;
 mod store;

@@ -1,5 +1,7 @@
 //! What the shop says: an order, its payment, its cancellation (rows 1–3).
 
+use std::time::Duration;
+
 use crate::domain::Timestamp;
 use crate::domain::event::EventType;
 use crate::domain::ids::ProviderId;
@@ -19,8 +21,8 @@ pub(super) fn arrived(
     policy: &Policy,
 ) -> Decision {
     let deadline_at = match new.paid_at {
-        Some(paid_at) => paid_at + policy.sla,
-        None => new.created_at + policy.unpaid_timeout,
+        Some(paid_at) => deadline_of(paid_at, now, policy.sla),
+        None => deadline_of(new.created_at, now, policy.unpaid_timeout),
     };
     let blank = Order {
         order_id: new.order_id.clone(),
@@ -35,7 +37,7 @@ pub(super) fn arrived(
         payment_id: new.payment_id.clone(),
         notify: new.notify,
         metadata: new.metadata.clone(),
-        deadline_at: crate::domain::to_micros(deadline_at),
+        deadline_at,
         provider: None,
         attempt: None,
         declined: 0,
@@ -55,6 +57,11 @@ pub(super) fn arrived(
         draft.finish(EventType::Accepted)
     };
     with_phone_hash(decision, new.phone_hash.as_ref())
+}
+
+/// `wait` after what the shop says it did. A shop whose clock runs ahead does not buy itself time.
+fn deadline_of(told: Timestamp, now: Timestamp, wait: Duration) -> Timestamp {
+    crate::domain::plus(told.min(now), wait)
 }
 
 fn with_phone_hash(decision: Decision, hash: Option<&String>) -> Decision {
@@ -82,17 +89,20 @@ fn pay(draft: Draft<'_>, verdict: &Result<ProviderId, Reason>) -> Decision {
 }
 
 /// Row 2: an order id that is known. The first stands; another phone, amount or currency under
-/// the same id is something for a person.
-pub(super) fn arrived_again(draft: Draft<'_>, new: &NewOrder) -> Decision {
-    let known = draft.before.cases & CaseKind::PayloadConflict.bit() != 0;
-    if draft.before.same_payload(new) || known {
-        return draft.keep(Why::Known);
+/// the same id is something for a person. The same order, now paid, is its payment.
+pub(super) fn arrived_again(draft: Draft<'_>, new: &NewOrder, verdict: &Result<ProviderId, Reason>) -> Decision {
+    if !draft.before.same_payload(new) {
+        let evidence = format!("came again as {}, first {}", new.amount, draft.before.amount);
+        return draft.case_only(CaseKind::PayloadConflict, evidence);
     }
-    let evidence = format!("came again as {}, first {}", new.amount, draft.before.amount);
-    draft.open_case(CaseKind::PayloadConflict, evidence, None).finish(EventType::CaseOpened)
+    match new.paid_at {
+        Some(paid_at) => paid(draft, paid_at, new.payment_id.as_ref(), verdict),
+        None => Decision::Keep(Why::Known),
+    }
 }
 
-/// The payment of an order that arrived unpaid. After a cancellation it is refunded, never recharged.
+/// The payment of an order that arrived unpaid. After a cancellation it is refunded, never
+/// recharged. A second payment is money that nobody ordered anything for: a person must look.
 pub(super) fn paid(
     draft: Draft<'_>,
     paid_at: Timestamp,
@@ -100,7 +110,12 @@ pub(super) fn paid(
     verdict: &Result<ProviderId, Reason>,
 ) -> Decision {
     if draft.before.paid_at.is_some() {
-        return draft.keep(Why::Known);
+        return match (&draft.before.payment_id, payment_id) {
+            (Some(first), Some(second)) if first != second => {
+                draft.case_only(CaseKind::PayloadConflict, "paid again, under another payment id".to_owned())
+            }
+            _ => Decision::Keep(Why::Known),
+        };
     }
     let mut draft = draft;
     draft.after.paid_at = Some(crate::domain::to_micros(paid_at));
@@ -109,7 +124,7 @@ pub(super) fn paid(
     }
     match draft.before.state {
         State::AwaitingPayment => {
-            draft.after.deadline_at = crate::domain::to_micros(paid_at + draft.policy.sla);
+            draft.after.deadline_at = deadline_of(paid_at, draft.now, draft.policy.sla);
             pay(draft, verdict)
         }
         // The state stays cancelled; the entry repeats it, with the refund.
@@ -117,19 +132,25 @@ pub(super) fn paid(
             draft.refund(Reason::PaidAfterCancel).cause(Reason::PaidAfterCancel.as_str()).finish(EventType::Cancelled)
         }
         State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
-            draft.keep(Why::NotApplicable)
+            Decision::Keep(Why::NotApplicable)
         }
     }
 }
 
-/// Before payment an order can be cancelled; after it the wish is refused, once and openly.
+/// Before payment an order can be cancelled; after it the wish is refused, openly and once,
+/// however often it is repeated (row 19).
 pub(super) fn cancel_requested(draft: Draft<'_>) -> Decision {
     match draft.before.state {
         State::AwaitingPayment => {
             draft.close(State::Cancelled, Some(Reason::CancelledUpstream)).finish(EventType::Cancelled)
         }
-        State::Cancelled => draft.keep(Why::Known),
+        State::Cancelled => Decision::Keep(Why::Known),
         State::Queued | State::InFlight | State::RetryWait | State::InDoubt | State::Succeeded | State::Failed => {
+            if draft.before.cases & Order::CANCEL_REFUSED != 0 {
+                return Decision::Keep(Why::Known);
+            }
+            let mut draft = draft;
+            draft.after.cases |= Order::CANCEL_REFUSED;
             draft.finish(EventType::CancelRefused)
         }
     }

@@ -56,15 +56,12 @@ impl<'a> Draft<'a> {
     /// Notes the provider's code or our own cause; bounded, and stripped of anything odd, since
     /// providers are known to echo a number in an error text.
     pub(super) fn cause(mut self, text: &str) -> Self {
-        let safe: String =
-            text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(48).collect();
-        let digits_in_a_row = safe.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
-        self.cause = if digits_in_a_row >= 8 { Some("withheld".to_owned()) } else { Some(safe) };
+        self.cause = Some(safe_cause(text));
         self
     }
 
     pub(super) fn decided_by(mut self, by: &str, evidence: &str) -> Self {
-        self.decided_by = Some(DecidedBy { name: by.to_owned(), evidence: evidence.to_owned() });
+        self.decided_by = Some(DecidedBy { name: bounded(by, 64), evidence: bounded(evidence, 1000) });
         self
     }
 
@@ -77,7 +74,7 @@ impl<'a> Draft<'a> {
 
     pub(super) fn provider_ref(mut self, provider_ref: Option<&String>) -> Self {
         if let (Some(attempt), Some(text)) = (&mut self.after.attempt, provider_ref) {
-            attempt.provider_ref = Some(text.chars().take(128).collect());
+            attempt.provider_ref = Some(bounded(text, MAX_PROVIDER_REF));
         }
         self
     }
@@ -86,15 +83,23 @@ impl<'a> Draft<'a> {
     pub(super) fn open_case(mut self, kind: CaseKind, evidence: String, next_query_at: Option<Timestamp>) -> Self {
         if self.after.cases & kind.bit() == 0 {
             self.after.cases |= kind.bit();
-            let escalate_at = self.now + self.policy.reconcile_within;
+            let escalate_at = crate::domain::plus(self.now, self.policy.reconcile_within);
             self.cases.push(CaseChange::Open { kind, escalate_at, evidence, next_query_at });
         }
         self
     }
 
+    /// Opens a case and changes nothing else; a case that was opened before is known.
+    pub(super) fn case_only(self, kind: CaseKind, evidence: String) -> Decision {
+        if self.before.cases & kind.bit() != 0 {
+            return Decision::Keep(Why::Known);
+        }
+        self.open_case(kind, evidence, None).finish(EventType::CaseOpened)
+    }
+
     pub(super) fn resolve_case(mut self, kind: CaseKind, by: &str, evidence: &str) -> Self {
         if self.before.cases & kind.bit() != 0 {
-            self.cases.push(CaseChange::Resolve { kind, by: by.to_owned(), evidence: evidence.to_owned() });
+            self.cases.push(CaseChange::Resolve { kind, by: bounded(by, 64), evidence: bounded(evidence, 1000) });
         }
         self
     }
@@ -114,15 +119,16 @@ impl<'a> Draft<'a> {
         self.ask(CommandKind::Submit)
     }
 
-    /// Asks for a query as early as the provider allows.
+    /// Asks for a query as early as the provider allows: its first one at once where the time
+    /// for it has come, a further one after the least interval.
     pub(super) fn ask_query(mut self) -> Self {
-        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_secs(60)), |p| {
+        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_mins(1)), |p| {
             (p.capabilities.query_not_before, p.capabilities.query_min_interval)
         });
-        let claimed_at = self.after.attempt.as_ref().map_or(self.now, |attempt| attempt.claimed_at);
-        let first = claimed_at + not_before;
-        let wake_at = if first >= self.now { first } else { self.now + interval };
-        self.after.wake_at = Some(crate::domain::to_micros(wake_at));
+        let first = self.after.attempt.as_ref().map_or(self.now, |a| crate::domain::plus(a.claimed_at, not_before));
+        let was_asked = self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
+        let next = if was_asked { crate::domain::plus(self.now, interval) } else { self.now };
+        self.after.wake_at = Some(if first > self.now { first } else { next });
         self.ask(CommandKind::Query)
     }
 
@@ -157,15 +163,13 @@ impl<'a> Draft<'a> {
     /// Fails the order and requests its refund. Where only "not found" speaks for it, a case
     /// stays open until the provider is asked once more at the end of its retention.
     pub(super) fn fail(self, reason: Reason) -> Self {
-        let unproven = self.before.attempt.as_ref().is_some_and(|attempt| attempt.inquiry.closed_by_not_found);
-        let last_query = self
-            .before
-            .attempt
-            .as_ref()
+        let unproven = self.after.attempt.as_ref().filter(|attempt| attempt.inquiry.closed_by_not_found);
+        let last_query = unproven
             .zip(self.provider())
-            .map(|(attempt, provider)| attempt.claimed_at + provider.capabilities.query_retention);
+            .map(|(attempt, provider)| crate::domain::plus(attempt.claimed_at, provider.capabilities.query_retention));
+        let is_unproven = unproven.is_some();
         let failed = self.close(State::Failed, Some(reason)).refund(reason);
-        if unproven {
+        if is_unproven {
             failed.open_case(CaseKind::FailedUnproven, "closed by not found alone".to_owned(), last_query)
         } else {
             failed
@@ -208,8 +212,23 @@ impl<'a> Draft<'a> {
             follow_up: self.follow_up,
         }))
     }
+}
 
-    pub(super) fn keep(self, why: Why) -> Decision {
-        Decision::Keep(why)
+/// The longest reference of a provider that is kept.
+pub(super) const MAX_PROVIDER_REF: usize = 128;
+
+pub(super) fn bounded(text: &str, max_chars: usize) -> String {
+    text.chars().take(max_chars).collect()
+}
+
+/// A code as it may be logged and published. Eight digits are a phone number, whatever stands
+/// between them.
+fn safe_cause(text: &str) -> String {
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    if digits >= 8 {
+        return "withheld".to_owned();
     }
+    let safe: String =
+        text.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')).take(48).collect();
+    if safe.is_empty() { "unprintable".to_owned() } else { safe }
 }

@@ -6,8 +6,11 @@
 
 mod arrival;
 mod attempt;
+mod claim;
+mod closed;
 mod deadline;
 mod draft;
+mod not_found;
 mod people;
 
 #[cfg(test)]
@@ -51,6 +54,9 @@ pub enum Input {
     },
     /// What became of a send.
     SubmitReply {
+        /// The attempt that was sent: a delivery counts for its reference, even where a later
+        /// attempt has a claim of its own by now.
+        attempt: u16,
         /// The claim under which it was sent.
         claim_id: ClaimId,
         /// What the provider or the wire said.
@@ -109,7 +115,7 @@ pub enum Why {
 /// Decides what becomes of `order` (nothing, for an order that is not stored yet) on `input`.
 ///
 /// `now` is on the database's clock. Closed states never change; an order never has two open
-/// attempts; it never fails while one is open.
+/// attempts; it never fails while one is open. The same input twice changes nothing twice.
 pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Policy) -> Decision {
     let now = super::to_micros(now);
     let Some(order) = order else {
@@ -128,15 +134,17 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
     };
     let draft = Draft::new(order, now, policy);
     match input {
-        Input::Arrived { new, .. } => arrival::arrived_again(draft, new),
+        Input::Arrived { new, verdict } => arrival::arrived_again(draft, new, verdict),
         Input::Paid { paid_at, payment_id, verdict } => arrival::paid(draft, *paid_at, payment_id.as_ref(), verdict),
         Input::CancelRequested => arrival::cancel_requested(draft),
-        Input::Claim { claim_id } => attempt::claim(draft, *claim_id),
-        Input::SubmitReply { claim_id, outcome } => attempt::submit_reply(draft, *claim_id, outcome),
+        Input::Claim { claim_id } => claim::claim(draft, *claim_id),
+        Input::SubmitReply { attempt, claim_id, outcome } => attempt::submit_reply(draft, *attempt, *claim_id, outcome),
         Input::Reported { attempt, asked_at, outcome } => attempt::reported(draft, *attempt, *asked_at, outcome),
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
-        Input::ReconcileDue => people::reconcile_due(draft),
+        // The case has waited long enough for the provider, and the store marks it as escalated.
+        // The order itself does not change.
+        Input::ReconcileDue => Decision::Keep(Why::NotApplicable),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),
     }
 }

@@ -6,16 +6,10 @@ use crate::domain::state::{AttemptState, CaseKind, Reason, State};
 use super::draft::Draft;
 use super::{Decision, Why};
 
-/// The case has waited long enough for the provider: the store marks it as escalated. The order
-/// itself does not change, so nothing is written here.
-pub(super) fn reconcile_due(draft: Draft<'_>) -> Decision {
-    draft.keep(Why::NotApplicable)
-}
-
 /// Row 16: a person settles an order in doubt.
 pub(super) fn resolved(draft: Draft<'_>, succeeded: bool, by: &str, evidence: &str) -> Decision {
     if draft.before.state != State::InDoubt {
-        return draft.keep(Why::NotApplicable);
+        return Decision::Keep(Why::NotApplicable);
     }
     let draft = draft.decided_by(by, evidence).resolve_case(CaseKind::InDoubt, by, evidence);
     if succeeded {

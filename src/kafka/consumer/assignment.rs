@@ -53,6 +53,12 @@ impl Held {
         lock(&self.ledger).next()
     }
 
+    /// Where a commit would stand, unchecked: to see whether anything moved.
+    pub(super) fn position(&self) -> Option<i64> {
+        lock(&self.ledger).commit_position()
+    }
+
+    /// What may be committed.
     pub(super) fn commit_position(&self) -> Result<Option<i64>, Contradiction> {
         lock(&self.ledger).checked_position()
     }

@@ -21,8 +21,11 @@ pub(super) fn soon(shared: &Shared, consumer: &GroupConsumer) {
     let mut offsets = TopicPartitionList::new();
     for topic in &shared.topics {
         for slot in lock(&topic.slots).values_mut() {
-            let Some(position) = position(shared, slot) else { continue };
-            if slot.needs_sending(position, now, shared) {
+            let moved = slot.held.position().is_some_and(|position| slot.needs_sending(position, now, shared));
+            if !moved {
+                continue;
+            }
+            if let Some(position) = position(shared, slot) {
                 add(&mut offsets, slot, position);
                 slot.sent = Some((position, now));
             }

@@ -126,19 +126,16 @@ impl Ledger {
     /// A record that came again counts as open until this coming of it is durable too: after a
     /// reset of the log it may be another record.
     fn reopen(&mut self, offset: i64) {
-        match self.find(offset) {
-            Some(index) => {
-                if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.done) {
-                    entry.done = false;
-                    self.open += 1;
-                }
-            }
-            None => {
-                let index = self.entries.partition_point(|entry| entry.offset < offset);
-                self.entries.insert(index, Entry { offset, done: false });
+        if let Some(index) = self.find(offset) {
+            if let Some(entry) = self.entries.get_mut(index).filter(|entry| entry.done) {
+                entry.done = false;
                 self.open += 1;
             }
+            return;
         }
+        let index = self.entries.partition_point(|entry| entry.offset < offset);
+        self.entries.insert(index, Entry { offset, done: false });
+        self.open += 1;
     }
 
     /// Without gaps the place follows from the offset; with gaps it lies before that.

@@ -37,7 +37,7 @@ use run::Runner;
 use shared::Shared;
 
 /// A consumer's settings, unless the user has others.
-const DEFAULTS: [(&str, &str); 11] = [
+const DEFAULTS: [(&str, &str); 10] = [
     ("auto.offset.reset", "earliest"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "6000"),
@@ -50,7 +50,6 @@ const DEFAULTS: [(&str, &str); 11] = [
     ("queued.min.messages", "5000"),
     ("queued.max.messages.kbytes", "4096"),
     ("fetch.max.bytes", "4194304"),
-    ("statistics.interval.ms", "1000"),
 ];
 
 /// One topic, and how many of its records may wait to be read.
@@ -105,7 +104,8 @@ impl ConsumerOptions {
             .set("group.id", &self.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
-            .set("allow.auto.create.topics", "false");
+            .set("allow.auto.create.topics", "false")
+            .set("statistics.interval.ms", "1000");
         if let Some(id) = &self.static_id {
             config.set("group.instance.id", id);
         }

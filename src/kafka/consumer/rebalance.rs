@@ -22,7 +22,7 @@ use crate::ports::Assignment;
 
 use super::assignment::Held;
 use super::commit;
-use super::shared::{Shared, Slot};
+use super::shared::{Scope, Shared, Slot};
 use super::statistics::Statistics;
 
 /// How long a revocation waits for the records that roles have in hand.
@@ -52,10 +52,10 @@ impl ClientContext for GroupContext {
         }
         self.listener.error(&error, reason);
         let Some(code) = error.rdkafka_error_code() else { return };
-        match standing(code) {
-            Some(Standing::Group) => self.shared.troubled(false, self.listener.clean(reason)),
-            Some(Standing::Topic) => self.shared.troubled(true, self.listener.clean(reason)),
-            None => {}
+        if matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) {
+            self.shared.unreachable();
+        } else if let Some(scope) = scope_of_lasting(code) {
+            self.shared.troubled(scope, self.listener.clean(reason));
         }
     }
 
@@ -199,37 +199,24 @@ fn purge(shared: &Shared, held: &Held) {
     }
 }
 
-enum Standing {
-    Group,
-    Topic,
-}
-
-/// Whether an error lasts until somebody changes something, and whom it concerns.
-fn standing(code: RDKafkaErrorCode) -> Option<Standing> {
-    if matches!(
-        code,
-        RDKafkaErrorCode::Authentication
-            | RDKafkaErrorCode::SaslAuthenticationFailed
-            | RDKafkaErrorCode::UnsupportedSASLMechanism
-            | RDKafkaErrorCode::SSL
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::InvalidGroupId
-            | RDKafkaErrorCode::InvalidSessionTimeout
-            | RDKafkaErrorCode::InconsistentGroupProtocol
-    ) {
-        Some(Standing::Group)
-    } else if matches!(
-        code,
-        RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::InvalidTopic
-    ) {
-        Some(Standing::Topic)
-    } else {
-        None
-    }
+/// What an error concerns, if it lasts until somebody changes something.
+fn scope_of_lasting(code: RDKafkaErrorCode) -> Option<Scope> {
+    const LASTING: [(RDKafkaErrorCode, Scope); 13] = [
+        (RDKafkaErrorCode::Authentication, Scope::Login),
+        (RDKafkaErrorCode::SaslAuthenticationFailed, Scope::Login),
+        (RDKafkaErrorCode::UnsupportedSASLMechanism, Scope::Login),
+        (RDKafkaErrorCode::SSL, Scope::Login),
+        (RDKafkaErrorCode::GroupAuthorizationFailed, Scope::Group),
+        (RDKafkaErrorCode::ClusterAuthorizationFailed, Scope::Group),
+        (RDKafkaErrorCode::InvalidGroupId, Scope::Group),
+        (RDKafkaErrorCode::InvalidSessionTimeout, Scope::Group),
+        (RDKafkaErrorCode::InconsistentGroupProtocol, Scope::Group),
+        (RDKafkaErrorCode::TopicAuthorizationFailed, Scope::Topic),
+        (RDKafkaErrorCode::UnknownTopicOrPartition, Scope::Topic),
+        (RDKafkaErrorCode::UnknownTopic, Scope::Topic),
+        (RDKafkaErrorCode::InvalidTopic, Scope::Topic),
+    ];
+    LASTING.iter().find(|(lasting, _)| *lasting == code).map(|(_, scope)| *scope)
 }
 
 fn names(partitions: &TopicPartitionList) -> String {

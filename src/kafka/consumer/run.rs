@@ -20,7 +20,7 @@ use super::flow::Flow;
 use super::ledger::Delivery;
 use super::rebalance::{GroupConsumer, GroupContext, give_back};
 use super::sentinel;
-use super::shared::{Shared, Slot, Topic};
+use super::shared::{Scope, Shared, Slot, Topic};
 use super::{commit, record};
 
 /// Records between two looks at inboxes, commits and the clock.
@@ -190,8 +190,10 @@ impl Runner {
         if trouble.since.elapsed() < TROUBLE_LIMIT {
             return None;
         }
-        let over =
-            if trouble.topic { self.are_topics_there(consumer) } else { self.shared.joined.load(Ordering::Acquire) };
+        let over = match trouble.scope {
+            Scope::Topic => self.are_topics_there(consumer),
+            Scope::Login | Scope::Group => self.shared.joined.load(Ordering::Acquire),
+        };
         if !over {
             return Some(trouble.text);
         }
@@ -245,7 +247,9 @@ fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
     let slots: Vec<Slot> =
         shared.topics.iter().flat_map(|topic| std::mem::take(&mut *lock(&topic.slots)).into_values()).collect();
     if exit == Exit::Failed || consumer.assignment_lost() {
-        slots.iter().for_each(|slot| slot.held.begin_draining());
+        for slot in &slots {
+            slot.held.begin_draining();
+        }
     } else {
         give_back(shared, &consumer, &slots);
     }

@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(slot.suspect(late), None, "nothing is known yet");
         slot.moved_at = start;
         (slot.facts.high, slot.facts.fetched) = (Some(10), Some(4));
-        assert_eq!(slot.suspect(late - Duration::from_millis(1)), None, "not long enough");
+        assert_eq!(slot.suspect(start + STILL_LIMIT / 2), None, "not long enough");
         assert_eq!(slot.suspect(late), Some(4));
         slot.facts.fetched = Some(10);
         assert_eq!(slot.suspect(late), None, "everything was fetched");

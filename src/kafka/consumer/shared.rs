@@ -55,9 +55,19 @@ pub(super) struct Counters {
 #[derive(Debug, Clone)]
 pub(super) struct Trouble {
     pub(super) since: Instant,
-    /// It concerns a topic, so membership of the group does not disprove it.
-    pub(super) topic: bool,
+    pub(super) scope: Scope,
     pub(super) text: String,
+}
+
+/// What a trouble concerns, and so what disproves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Logging in: a membership disproves it, and so does a broker that cannot even be reached.
+    Login,
+    /// The group: a membership disproves it.
+    Group,
+    /// A topic: the broker must be asked.
+    Topic,
 }
 
 /// One consumer.
@@ -117,10 +127,16 @@ impl Shared {
     }
 
     /// Remembers what stands in the way; the first moment of it stays.
-    pub(super) fn troubled(&self, topic: bool, text: String) {
+    pub(super) fn troubled(&self, scope: Scope, text: String) {
         let mut trouble = lock(&self.trouble);
         let since = trouble.as_ref().map_or_else(Instant::now, |trouble| trouble.since);
-        *trouble = Some(Trouble { since, topic, text });
+        *trouble = Some(Trouble { since, scope, text });
+    }
+
+    /// A broker is away. What it said about the login before is no longer what stands in the way,
+    /// and an outage must not be taken for a wrong password.
+    pub(super) fn unreachable(&self) {
+        lock(&self.trouble).take_if(|trouble| trouble.scope == Scope::Login);
     }
 
     pub(super) fn fail(&self, text: &str) {

@@ -31,10 +31,14 @@ struct TopicFigures {
 
 #[derive(Debug, Deserialize)]
 struct PartitionFigures {
-    next_offset: i64,
-    committed_offset: i64,
-    lo_offset: i64,
-    hi_offset: i64,
+    #[serde(rename = "next_offset")]
+    next: i64,
+    #[serde(rename = "committed_offset")]
+    committed: i64,
+    #[serde(rename = "lo_offset")]
+    low: i64,
+    #[serde(rename = "hi_offset")]
+    high: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,10 +68,10 @@ impl PartitionFigures {
     fn facts(&self) -> PartitionFacts {
         let known = |offset: i64| (offset >= 0).then_some(offset);
         PartitionFacts {
-            high: known(self.hi_offset),
-            low: known(self.lo_offset),
-            committed: known(self.committed_offset),
-            fetched: known(self.next_offset),
+            high: known(self.high),
+            low: known(self.low),
+            committed: known(self.committed),
+            fetched: known(self.next),
         }
     }
 }

@@ -77,7 +77,7 @@ impl ProducerOptions {
             ("batch.size", "262144"),
             // What is too large for a topic is for its broker to say.
             ("message.max.bytes", "8388608"),
-            ("queue.buffering.max.kbytes", "65536"),
+            ("queue.buffering.max.kbytes", "16384"),
         ])?;
         config
             .set("enable.idempotence", "true")

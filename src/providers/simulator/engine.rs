@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
-use governor::clock::Clock as _;
-use governor::{DefaultDirectRateLimiter, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +11,7 @@ use super::fate::{Dice, Fate, Moment, Refusal, Verdict};
 use super::ledger::{Delivery, Ledger, LedgerBroken};
 use super::profile::{FaultKind, Profile};
 use super::reply::Reply;
+use super::setup::Setup;
 use super::stats::{Counts, count};
 use crate::domain::{ClientRef, DuplicateSemantics, Money, Msisdn, Timestamp};
 use crate::ports::Clock;
@@ -51,33 +49,6 @@ struct Reference {
     submits: u32,
     queries: u32,
     life: Life,
-}
-
-/// A profile and the limiter that belongs to it.
-#[derive(Debug)]
-struct Setup {
-    profile: Profile,
-    limiter: Option<DefaultDirectRateLimiter>,
-}
-
-impl Setup {
-    fn new(profile: Profile) -> Arc<Self> {
-        let limiter = profile.throttle.and_then(|throttle| {
-            let period = Duration::try_from_secs_f64(1.0 / throttle.permits_per_second).ok()?;
-            let burst = std::num::NonZeroU32::new(throttle.burst)?;
-            Some(RateLimiter::direct(governor::Quota::with_period(period)?.allow_burst(burst)))
-        });
-        Arc::new(Self { profile, limiter })
-    }
-
-    /// The answer to a request that comes too fast.
-    fn throttle(&self) -> Option<Reply> {
-        let limiter = self.limiter.as_ref()?;
-        let too_early = limiter.check().err()?;
-        let wait = too_early.wait_time_from(governor::clock::DefaultClock::default().now());
-        let tells_when = self.profile.throttle.is_some_and(|throttle| throttle.tells_when);
-        Some(Reply::throttled(tells_when.then_some(wait)))
-    }
 }
 
 /// What a submit meets.

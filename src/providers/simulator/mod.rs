@@ -15,7 +15,9 @@ mod ledger;
 mod profile;
 mod reply;
 mod server;
+mod setup;
 mod stats;
+mod text;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle as ThreadHandle;
 
 use rand::Rng as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
@@ -78,6 +80,9 @@ pub enum SimulatorError {
     /// Its ledger cannot be used.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
+    /// Reading its ledger back broke off.
+    #[error("reading the ledger back broke off")]
+    Recovery,
     /// Its request log cannot be written.
     #[error("request log {path}: it cannot be opened")]
     Requests {
@@ -107,13 +112,19 @@ impl Simulator {
     pub async fn start(options: SimulatorOptions, clock: Arc<dyn Clock>) -> Result<SimulatorHandle, SimulatorError> {
         options.profile.check()?;
         let seed = options.seed.unwrap_or_else(|| rand::rng().random());
-        let mut known = Remembered::new();
-        let (ledger, writer) = Ledger::open(options.ledger.as_deref(), |delivery| known.add(&delivery))?;
+        let path = options.ledger;
+        // A long ledger takes a while to read.
+        let recovery = tokio::task::spawn_blocking(move || {
+            let mut known = Remembered::new();
+            let (ledger, writer) = Ledger::open(path.as_deref(), |delivery| known.add(&delivery))?;
+            Ok::<_, LedgerError>((ledger, writer, known))
+        });
+        let (ledger, writer, known) = recovery.await.map_err(|_| SimulatorError::Recovery)??;
         let arrivals = Arrivals::open(options.requests.as_deref(), Arc::clone(&clock)).map_err(|source| {
             SimulatorError::Requests { path: options.requests.clone().unwrap_or_default(), source }
         })?;
         let cannot_listen = |source| SimulatorError::Listen { listen: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(cannot_listen)?;
+        let listener = listen(options.listen).map_err(cannot_listen)?;
         let addr = listener.local_addr().map_err(cannot_listen)?;
         let engine = Engine::new((seed, options.profile, options.key), (ledger, known, arrivals), clock);
         tracing::info!(%addr, seed, "the provider simulator listens");
@@ -121,6 +132,14 @@ impl Simulator {
         let server = tokio::spawn(server::serve(listener, Arc::clone(&engine)));
         Ok(SimulatorHandle { addr, seed, engine, server, writer, stop })
     }
+}
+
+/// With a queue that takes the opening of a whole pool at once; the usual one of 128 does not.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4_096)
 }
 
 /// A running simulator. Dropped, it stops by itself; [`SimulatorHandle::shutdown`] waits for that.

@@ -26,7 +26,8 @@ struct Seen {
 impl ServiceTime {
     pub(super) fn new(floor: Duration) -> Self {
         // Two digits over 1 ms to 10 min; a value beyond is taken as the bound.
-        let histogram = || Histogram::new_with_bounds(1, 600_000, 2).unwrap_or_else(|_| fallback());
+        #[expect(clippy::expect_used, reason = "valid bounds, checked by every test of this module")]
+        let histogram = || Histogram::new_with_bounds(1, 600_000, 2).expect("a histogram of ten minutes");
         Self { floor, seen: Mutex::new(Seen { older: histogram(), newer: histogram() }) }
     }
 
@@ -51,11 +52,6 @@ impl ServiceTime {
         }
         Duration::from_millis(known.value_at_quantile(0.95)).max(self.floor)
     }
-}
-
-fn fallback() -> Histogram<u32> {
-    #[expect(clippy::expect_used, reason = "two digits without bounds is always a valid histogram")]
-    Histogram::new(2).expect("a histogram of two digits")
 }
 
 #[cfg(test)]

@@ -63,7 +63,10 @@ impl Lane {
         let policy = self.policy();
         let mut open: Vec<(Order, Input)> = batch
             .into_iter()
-            .map(|o| (o.order, Input::SubmitReply { claim_id: o.claim_id, outcome: o.outcome }))
+            .map(|o| {
+                let attempt = o.order.attempt_number();
+                (o.order, Input::SubmitReply { attempt, claim_id: o.claim_id, outcome: o.outcome })
+            })
             .collect();
         while !open.is_empty() {
             let now = self.clock.now();

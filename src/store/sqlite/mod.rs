@@ -114,9 +114,8 @@ fn connect_options(url: &str) -> Result<SqliteConnectOptions, OpenError> {
 }
 
 /// The store's clock is this machine's.
-#[expect(clippy::disallowed_methods, reason = "the embedded store has no server whose clock could be asked")]
 fn now() -> Timestamp {
-    crate::domain::to_micros(chrono::Utc::now())
+    crate::domain::to_micros(crate::clock::SystemClock::local())
 }
 
 /// By primary result code (SQLite documentation, "Result and Error Codes").

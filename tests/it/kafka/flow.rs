@@ -67,7 +67,9 @@ async fn a_partition_that_goes_while_paused_flows_at_its_next_holder_and_when_it
     until("half of it moved", || second.status().topics[0].assigned.len() == 2).await;
     // The second reads its half and leaves; its partitions go back to the first.
     let moved = next(&mut other, 10).await.unwrap();
-    moved.into_iter().for_each(|record| record.ack.done());
+    for record in moved {
+        record.ack.done();
+    }
     second.close(CLOSE).await.unwrap();
     until("all of it came back", || first.status().topics[0].assigned.len() == 4).await;
     write_numbers(&producer, &topic, 8000..9000).await;

@@ -11,3 +11,4 @@ mod security;
 mod speed;
 mod support;
 mod topics;
+mod wire;

@@ -119,10 +119,8 @@ pub(super) async fn committed(group: &str, topic: &str, partition: i32) -> Optio
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&topic, partition);
         let found = consumer.committed_offsets(asked, Duration::from_secs(10)).unwrap();
-        match found.find_partition(&topic, partition).unwrap().offset() {
-            Offset::Offset(offset) => Some(offset),
-            _ => None,
-        }
+        let offset = found.find_partition(&topic, partition).unwrap().offset();
+        if let Offset::Offset(offset) = offset { Some(offset) } else { None }
     });
     asking.await.unwrap()
 }

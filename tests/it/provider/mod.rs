@@ -1,6 +1,8 @@
 //! Providers over real sockets: the transport, the simulator's adapter, and the simulator.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test names the outcome that it expects")]
 
 mod adapter;
+mod ledger;
 mod peer;
 mod simulator;
 mod throughput;

@@ -37,6 +37,8 @@ pub(super) struct Seen {
     pub(super) open: AtomicUsize,
     pub(super) open_max: AtomicUsize,
     pub(super) closed: AtomicUsize,
+    /// Closed by the caller with a reset.
+    pub(super) reset: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) requests: AtomicUsize,
 }
@@ -104,7 +106,9 @@ async fn play(mut stream: TcpStream, script: Script, seen: &Seen) {
             }
             Script::Hang => {
                 let mut rest = Vec::new();
-                drop(stream.read_to_end(&mut rest).await);
+                if stream.read_to_end(&mut rest).await.is_err() {
+                    seen.reset.fetch_add(1, SeqCst);
+                }
                 seen.bytes.fetch_add(rest.len(), SeqCst);
                 return;
             }

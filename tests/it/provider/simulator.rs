@@ -1,7 +1,6 @@
 //! The simulator: exactly once, on the disk before the reply, and repeatable.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +9,21 @@ use recharged::domain::{DuplicateSemantics, QueryOutcome, SubmitOutcome, Unknown
 use recharged::ports::RechargeProvider;
 use recharged::providers::Secret;
 use recharged::providers::simulator::{
-    Declines, Faults, Latency, LedgerError, Profile, Rates, RequestKind, Simulator, SimulatorError, SimulatorHandle,
-    SimulatorOptions, Throttle, check_quota, max_over_window, read_arrivals, read_ledger,
+    Declines, Faults, Latency, Profile, Rates, RequestKind, SimulatorHandle, SimulatorOptions, Throttle, check_quota,
+    max_over_window, read_arrivals, read_ledger,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::{RealClock, provider, provider_with, query_of, quick, settings, simulator, submit_of, until};
+use super::{provider, provider_with, query_of, quick, settings, simulator, submit_of, until};
 
-struct Run {
-    dir: TempDir,
-    simulator: SimulatorHandle,
+pub(super) struct Run {
+    pub(super) dir: TempDir,
+    pub(super) simulator: SimulatorHandle,
 }
 
 impl Run {
-    async fn start(profile: Profile) -> Self {
+    pub(super) async fn start(profile: Profile) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Some(dir.path().join("ledger.jsonl"));
         let simulator = simulator(SimulatorOptions { profile, ledger, ..Default::default() }).await;
@@ -36,7 +35,7 @@ impl Run {
         ledger.into_iter().map(|delivery| delivery.client_ref.to_string()).collect()
     }
 
-    async fn submit(&self, reference: &str) -> SubmitOutcome {
+    pub(super) async fn submit(&self, reference: &str) -> SubmitOutcome {
         provider(&self.simulator.base_url()).submit(&submit_of(reference)).await
     }
 
@@ -49,7 +48,7 @@ async fn race(profile: Profile, calls: usize) -> (Run, BTreeMap<&'static str, us
     let run = Run::start(profile).await;
     let mut settings = settings(&run.simulator.base_url());
     settings.in_flight_max = 100;
-    settings.call_timeout = Duration::from_secs(60);
+    settings.call_timeout = Duration::from_mins(1);
     let provider = provider_with(&settings);
     let calls: Vec<_> = (0..calls)
         .map(|_| {
@@ -179,8 +178,10 @@ async fn storm(concurrency: usize) -> BTreeMap<String, (String, String)> {
     let (reply, completion) = (Latency::Fixed(Duration::ZERO), Latency::Fixed(Duration::from_millis(1)));
     let run = Run::start(Profile { reply, completion, failing_queries: 0.0, ..Profile::storm() }).await;
     let mut settings = settings(&run.simulator.base_url());
-    settings.call_timeout = Duration::from_secs(1);
+    settings.call_timeout = Duration::from_secs(2);
     let provider = provider_with(&settings);
+    // As before a claim: a hundred connections opened at one moment can overflow a listen queue.
+    while provider.connect(concurrency).await < concurrency {}
     let orders = stream::iter(0..200).map(|n| {
         let provider = Arc::clone(&provider);
         async move {
@@ -215,73 +216,6 @@ async fn a_run_repeats_from_its_seed_at_any_concurrency() {
 }
 
 #[tokio::test]
-async fn a_ledger_survives_a_kill_and_its_references_are_known_after_the_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("ledger.jsonl");
-    let options = || SimulatorOptions { profile: quick(), ledger: Some(path.clone()), ..Default::default() };
-    let first = simulator(options()).await;
-    for n in 1..=3 {
-        provider(&first.base_url()).submit(&submit_of(&format!("order-{n}-1"))).await;
-    }
-    first.shutdown().await;
-    let whole = std::fs::read(&path).unwrap();
-
-    // Killed in the middle of a write: every possible tear of a fourth line.
-    let fourth = whole.split(|byte| *byte == b'\n').next().unwrap();
-    for torn in [1, 20, fourth.len()] {
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&fourth[..torn]).unwrap();
-        let error = read_ledger(&path).unwrap_err();
-        assert!(matches!(error, LedgerError::Torn { line: 4, .. }), "{error:?}");
-        assert!(error.to_string().contains("line 4"), "{error}");
-        let again = simulator(options()).await;
-        again.shutdown().await;
-        assert_eq!(std::fs::read(&path).unwrap(), whole, "what was never confirmed is cut off");
-    }
-
-    let second = simulator(options()).await;
-    let provider = provider(&second.base_url());
-    assert_eq!(provider.submit(&submit_of("order-2-1")).await, SubmitOutcome::Duplicate);
-    assert!(matches!(provider.query(&query_of("order-3-1")).await, QueryOutcome::Succeeded(_)));
-    assert!(matches!(provider.submit(&submit_of("order-4-1")).await, SubmitOutcome::Succeeded(_)));
-    second.set_profile(Profile { duplicates: DuplicateSemantics::ReplaysResult, ..quick() }).unwrap();
-    assert!(matches!(provider.submit(&submit_of("order-1-1")).await, SubmitOutcome::Succeeded(_)));
-    second.shutdown().await;
-    let ledger = read_ledger(&path).unwrap();
-    assert_eq!(ledger.iter().map(|d| d.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
-    assert!(!format!("{ledger:?}").contains("13800000042"), "numbers are masked in debug output");
-}
-
-#[tokio::test]
-async fn a_ledger_with_foreign_or_missing_lines_is_refused_by_line() {
-    let run = Run::start(quick()).await;
-    for n in 1..=3 {
-        run.submit(&format!("order-{n}-1")).await;
-    }
-    let Run { dir, simulator } = run;
-    simulator.shutdown().await;
-    let path = dir.path().join("ledger.jsonl");
-    let whole = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<_> = whole.lines().collect();
-
-    std::fs::write(&path, format!("{}\nhello\n{}\n", lines[0], lines[2])).unwrap();
-    assert!(matches!(read_ledger(&path).unwrap_err(), LedgerError::Foreign { line: 2, .. }));
-    let options = SimulatorOptions { ledger: Some(path.clone()), ..Default::default() };
-    let error = Simulator::start(options, Arc::new(RealClock)).await.unwrap_err();
-    assert!(matches!(error, SimulatorError::Ledger(LedgerError::Foreign { line: 2, .. })), "{error:?}");
-
-    std::fs::write(&path, format!("{}\n{}\n", lines[0], lines[2])).unwrap();
-    assert!(matches!(read_ledger(&path).unwrap_err(), LedgerError::Sequence { line: 2, found: 3, .. }));
-}
-
-#[tokio::test]
-async fn two_simulators_cannot_write_one_ledger() {
-    let run = Run::start(quick()).await;
-    let options = SimulatorOptions { ledger: Some(run.dir.path().join("ledger.jsonl")), ..Default::default() };
-    let error = Simulator::start(options, Arc::new(RealClock)).await.unwrap_err();
-    assert!(matches!(error, SimulatorError::Ledger(LedgerError::Locked { .. })), "{error:?}");
-}
-
-#[tokio::test]
 async fn a_caller_beyond_the_rate_limit_is_throttled_and_nothing_is_delivered() {
     for tells_when in [true, false] {
         let throttle = Some(Throttle { permits_per_second: 1.0, burst: 3, tells_when });
@@ -299,7 +233,7 @@ async fn a_caller_beyond_the_rate_limit_is_throttled_and_nothing_is_delivered() 
         }
         assert!((3..10).contains(&succeeded), "{succeeded}");
         assert_eq!(run.delivered().len(), succeeded);
-        assert_eq!(run.simulator.stats().throttled as usize, 10 - succeeded);
+        assert_eq!(run.simulator.stats().throttled, 10 - u64::try_from(succeeded).unwrap());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every way in which a call can break, and what it is called.
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -72,6 +73,7 @@ async fn a_call_that_hangs_is_unknown_at_the_call_timeout_and_its_connection_is_
     let peer = Peer::start(Script::Hang).await;
     assert_eq!(submit_to(&peer).await, SubmitOutcome::Unknown(UnknownCause::Timeout));
     until("the connection is gone", || peer.seen.open.load(SeqCst) == 0).await;
+    assert_eq!(peer.seen.reset.load(SeqCst), 1, "nothing of it can arrive later");
 }
 
 #[tokio::test]
@@ -161,6 +163,54 @@ async fn connect_makes_connections_stand_ready_within_the_bound() {
     assert_eq!(provider.connect(0).await, 0);
     until("all are accepted", || peer.seen.accepted.load(SeqCst) == 12).await;
     assert_eq!(peer.bytes(), 0);
+}
+
+#[tokio::test]
+async fn connections_that_stand_ready_and_those_in_use_share_the_bound() {
+    let peer = Peer::start(Script::Hang).await;
+    let mut settings = settings(&peer.base_url());
+    settings.in_flight_max = 12;
+    let provider = provider_with(&settings);
+    let calls: Vec<_> = (0..5)
+        .map(|n| {
+            let provider = Arc::clone(&provider);
+            tokio::spawn(async move { provider.submit(&submit_of(&format!("order-{n}-1"))).await })
+        })
+        .collect();
+    until("five calls are under way", || peer.requests() == 5).await;
+    for _ in 0..3 {
+        assert_eq!(provider.connect(12).await, 7);
+    }
+    until("all are accepted", || peer.seen.accepted.load(SeqCst) >= 12).await;
+    assert_eq!(peer.seen.open_max.load(SeqCst), 12);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// The runtime learns of a closed connection only when it next looks. On this runtime of one
+/// thread it has no chance to between the close and the call.
+#[tokio::test(flavor = "current_thread")]
+async fn a_connection_that_closed_while_the_process_was_stopped_is_replaced() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (close, closing) = std::sync::mpsc::sync_channel::<()>(0);
+    let server = std::thread::spawn(move || {
+        let first = listener.accept().unwrap();
+        closing.recv().unwrap();
+        drop(first);
+        closing.recv().unwrap();
+        let (mut second, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        assert!(second.read(&mut request).unwrap() > 0);
+        second.write_all(&success()).unwrap();
+    });
+    let provider = provider(&url);
+    assert_eq!(provider.connect(1).await, 1);
+    // Stopped here: both sends block the only thread, the second until the close is done.
+    close.send(()).unwrap();
+    close.send(()).unwrap();
+    let outcome = provider.submit(&submit_of("order-1-1")).await;
+    assert!(matches!(outcome, SubmitOutcome::Succeeded(_)), "{outcome:?}");
+    server.join().unwrap();
 }
 
 #[tokio::test]

@@ -61,7 +61,7 @@ async fn a_window_that_is_over_before_the_call_means_that_no_byte_leaves() {
     let provider = provider_on(&peer, &StoppedClock::running());
     assert_eq!(provider.connect(1).await, 1);
     let mut request = submit_of("order-1-1");
-    request.send_by = RealClock.since_boot() - Duration::from_millis(1);
+    request.send_by = RealClock.since_boot().saturating_sub(Duration::from_millis(1));
     assert_eq!(provider.submit(&request).await, SubmitOutcome::NotSent(NotSentCause::WindowClosed));
     let mut query = query_of("order-1-1");
     query.send_by = request.send_by;

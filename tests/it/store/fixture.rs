@@ -88,7 +88,11 @@ pub(crate) fn claim(order: &Order, now: Timestamp) -> Transition {
 pub(crate) fn succeed(order: &Order, now: Timestamp) -> Transition {
     let claim_id = order.attempt.as_ref().expect("an attempt").claim_id;
     let receipt = Receipt { provider_ref: Some("P-2026-0001".to_owned()), ..Receipt::default() };
-    step(order, &Input::SubmitReply { claim_id, outcome: SubmitOutcome::Succeeded(receipt) }, now)
+    step(
+        order,
+        &Input::SubmitReply { attempt: order.attempt_number(), claim_id, outcome: SubmitOutcome::Succeeded(receipt) },
+        now,
+    )
 }
 
 pub(crate) fn into_doubt(order: &Order) -> Transition {
@@ -105,7 +109,7 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
     let (claim_id, attempt) = order.attempt.as_ref().map_or((ClaimId::random(), 1), |at| (at.claim_id, at.number));
     let no = |advice| Failure { class: FailureClass::OperatorUnavailable, code: "E7".to_owned(), advice };
     let again = RetryAdvice::NewAttempt { after: Duration::from_secs(1) };
-    let reply = |outcome| Input::SubmitReply { claim_id, outcome };
+    let reply = |outcome| Input::SubmitReply { attempt: 1, claim_id, outcome };
     let reported = |outcome| Input::Reported { attempt, asked_at: now, outcome };
     match choice % 14 {
         0 | 1 | 2 => Input::Claim { claim_id: ClaimId::random() },

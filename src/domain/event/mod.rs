@@ -6,10 +6,15 @@
 
 use serde::{Deserialize, Serialize};
 
+mod replay;
+#[cfg(test)]
+mod tests;
+
+pub use replay::{ReplayError, replay};
+
 use super::Timestamp;
 use super::ids::{ClaimId, ClientRef, OrderId, ProviderId};
-use super::money::{Currency, Money};
-use super::msisdn::Recipient;
+use super::money::Currency;
 use super::order::{Attempt, Inquiry, Order};
 use super::state::{AttemptState, CaseKind, Reason, Sla, State};
 
@@ -49,14 +54,14 @@ impl EventType {
     pub const fn public(self, state: State) -> &'static str {
         match self {
             Self::AttemptUpdated => match state {
+                State::AwaitingPayment => Self::Accepted.as_str(),
+                State::Queued => Self::Queued.as_str(),
+                State::InFlight => Self::Submitted.as_str(),
+                State::RetryWait => Self::RetryScheduled.as_str(),
                 State::InDoubt => Self::InDoubt.as_str(),
-                State::AwaitingPayment
-                | State::Queued
-                | State::InFlight
-                | State::RetryWait
-                | State::Succeeded
-                | State::Failed
-                | State::Cancelled => Self::Submitted.as_str(),
+                State::Succeeded => Self::Succeeded.as_str(),
+                State::Failed => Self::Failed.as_str(),
+                State::Cancelled => Self::Cancelled.as_str(),
             },
             Self::Accepted
             | Self::Queued
@@ -86,6 +91,14 @@ pub struct LoggedEvent {
     pub at: Timestamp,
     /// The rest.
     pub data: EventData,
+}
+
+impl LoggedEvent {
+    /// The reference that this entry announces to the provider, where it is a claim.
+    pub fn client_ref(&self) -> Option<ClientRef> {
+        let news = self.data.attempt_news.as_ref().filter(|news| news.claim_id.is_some())?;
+        Some(news.client_ref.clone().unwrap_or_else(|| ClientRef::in_clear(&self.order_id, self.data.attempt)))
+    }
 }
 
 /// What an entry holds beside its key. Short names: three of these are written per order.
@@ -203,7 +216,8 @@ pub struct AttemptNews {
     /// Its claim, where it is a new one; its time is then the entry's.
     #[serde(rename = "cl", default, skip_serializing_if = "Option::is_none")]
     pub claim_id: Option<ClaimId>,
-    /// Its reference, where the attempt is a new one.
+    /// Its reference, with a new claim, where it is not the readable form of order and number
+    /// ([`LoggedEvent::client_ref`]).
     #[serde(rename = "cr", default, skip_serializing_if = "Option::is_none")]
     pub client_ref: Option<ClientRef>,
     /// The provider's reference, once known.
@@ -245,6 +259,10 @@ fn is_zero(number: &u16) -> bool {
     *number == 0
 }
 
+fn claim_is_new(before: Option<&Attempt>, now: &Attempt) -> bool {
+    before.is_none_or(|was| was.claim_id != now.claim_id)
+}
+
 impl EventData {
     /// What to log for a move from `before` (nothing, for a new order) to `after` at `at`.
     pub fn of_move(before: Option<&Order>, after: &Order) -> Self {
@@ -267,8 +285,10 @@ impl EventData {
         let before_attempt = before.and_then(|before| before.attempt.as_ref());
         let attempt_news = after.attempt.as_ref().filter(|now| before_attempt != Some(now)).map(|now| AttemptNews {
             state: now.state,
-            claim_id: (before_attempt.map(|was| was.claim_id) != Some(now.claim_id)).then_some(now.claim_id),
-            client_ref: (before_attempt.map(|was| was.number) != Some(now.number)).then(|| now.client_ref.clone()),
+            claim_id: claim_is_new(before_attempt, now).then_some(now.claim_id),
+            client_ref: claim_is_new(before_attempt, now)
+                .then(|| now.client_ref.clone())
+                .filter(|reference| *reference != ClientRef::in_clear(&after.order_id, now.number)),
             provider_ref: now.provider_ref.clone(),
             inquiry: now.inquiry.clone(),
         });
@@ -293,117 +313,4 @@ impl EventData {
             decided_by: None,
         }
     }
-}
-
-/// Why a log does not replay.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayError {
-    /// The first entry lacks what the shop said.
-    #[error("the first entry of an order's log must carry its facts")]
-    NoFacts,
-    /// A version is missing or out of order.
-    #[error("version {found} follows version {after} in the log")]
-    Gap {
-        /// The version before.
-        after: u32,
-        /// The one that came.
-        found: u32,
-    },
-    /// News of an attempt that never began.
-    #[error("version {0} has news of an attempt that has no claim or reference")]
-    NoAttempt(u32),
-}
-
-/// Rebuilds an order from its log. The recipient is taken from outside: the log has only its hash.
-pub fn replay(events: &[LoggedEvent], recipient: &Recipient) -> Result<Option<Order>, ReplayError> {
-    let mut order: Option<Order> = None;
-    for event in events {
-        let after = order.as_ref().map_or(0, |order| order.version);
-        if event.version != after + 1 {
-            return Err(ReplayError::Gap { after, found: event.version });
-        }
-        order = Some(apply(order, event, recipient)?);
-    }
-    Ok(order)
-}
-
-fn apply(order: Option<Order>, event: &LoggedEvent, recipient: &Recipient) -> Result<Order, ReplayError> {
-    let data = &event.data;
-    let mut order = match order {
-        Some(order) => order,
-        None => blank(event, recipient)?,
-    };
-    order.version = event.version;
-    order.state = data.state;
-    order.deadline_at = data.deadline_at;
-    order.provider.clone_from(&data.provider);
-    order.reason = data.reason;
-    order.sla = data.sla;
-    order.wake_at = data.wake_at;
-    order.declined = data.declined;
-    order.asked_version = data.asked_version.unwrap_or(order.asked_version);
-    if let Some(payment) = &data.payment {
-        order.paid_at = Some(payment.paid_at);
-        order.payment_id.clone_from(&payment.payment_id);
-    }
-    if let Some(news) = &data.attempt_news {
-        order.attempt = Some(attempt_after(order.attempt.take(), news, event)?);
-    }
-    if data.state.is_closed() && order.closed_at.is_none() {
-        order.closed_at = Some(event.at);
-    }
-    order.refund_requested |= data.refund.is_some();
-    order.cases |= data.cases_opened.iter().fold(0, |set, kind| set | kind.bit());
-    Ok(order)
-}
-
-fn blank(event: &LoggedEvent, recipient: &Recipient) -> Result<Order, ReplayError> {
-    let facts = event.data.facts.as_deref().ok_or(ReplayError::NoFacts)?;
-    Ok(Order {
-        order_id: event.order_id.clone(),
-        version: 0,
-        state: event.data.state,
-        asked_version: 0,
-        recipient: recipient.clone(),
-        amount: Money { minor: facts.amount_minor, currency: facts.currency },
-        carrier: facts.carrier.clone(),
-        created_at: facts.created_at,
-        paid_at: facts.paid_at,
-        payment_id: facts.payment_id.clone(),
-        notify: facts.notify,
-        metadata: event.data.metadata.clone(),
-        deadline_at: event.data.deadline_at,
-        provider: None,
-        attempt: None,
-        declined: 0,
-        wake_at: None,
-        reason: None,
-        sla: None,
-        closed_at: None,
-        refund_requested: false,
-        cases: 0,
-    })
-}
-
-fn attempt_after(before: Option<Attempt>, news: &AttemptNews, event: &LoggedEvent) -> Result<Attempt, ReplayError> {
-    let lost = || ReplayError::NoAttempt(event.version);
-    let (claim_id, claimed_at) = match (news.claim_id, &before) {
-        (Some(claim), _) => (claim, event.at),
-        (None, Some(was)) => (was.claim_id, was.claimed_at),
-        (None, None) => return Err(lost()),
-    };
-    let client_ref = match (&news.client_ref, before) {
-        (Some(reference), _) => reference.clone(),
-        (None, Some(was)) => was.client_ref,
-        (None, None) => return Err(lost()),
-    };
-    Ok(Attempt {
-        number: event.data.attempt,
-        state: news.state,
-        client_ref,
-        claim_id,
-        claimed_at,
-        provider_ref: news.provider_ref.clone(),
-        inquiry: news.inquiry.clone(),
-    })
 }

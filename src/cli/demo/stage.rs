@@ -1,0 +1,362 @@
+//! The stage of the demo: broker, store, provider and service, each in this process unless told
+//! otherwise; and the play on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use serde::Serialize;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::tap::{Seen, Tap};
+use super::view::{Frame, View};
+use super::{DemoArgs, Faults};
+use crate::app::{self, App, Plan, Role, chain, kafka_options, store_options, topic_plans};
+use crate::audit::{self, Report};
+use crate::cli::audit::read_deliveries;
+use crate::cli::output::{CliError, Output};
+use crate::config::{Config, Secrets};
+use crate::domain::msisdn::PhoneKey;
+use crate::kafka::{EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
+use crate::lifecycle::Outcome;
+use crate::ports::{Publisher, Store};
+use crate::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
+use crate::shop::Shop;
+use crate::store;
+
+/// A call to the simulator may take this long; short, so that a hung one does not hold up the end.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Orders that are sold and not yet stored, and sold and not yet closed: what the embedded broker
+/// can hold without dropping any, with room to spare.
+const UNSTORED_MAX: u64 = 8_000;
+const UNCLOSED_MAX: u64 = 40_000;
+/// How often the view is drawn.
+const FRAME: Duration = Duration::from_millis(250);
+/// After this long without any event, what is open is waiting for something that does not come.
+const QUIET: Duration = Duration::from_secs(7);
+
+/// Everything that the demo runs.
+pub(super) struct Stage {
+    pub(super) seed: u64,
+    pub(super) address: std::net::SocketAddr,
+    service: JoinHandle<Outcome>,
+    stop_service: CancellationToken,
+    app: Running,
+    tap: Tap,
+    simulator: SimulatorHandle,
+    kafka: KafkaOptions,
+    config: Config,
+    // Dropped last: the others use them.
+    broker: Option<EmbeddedBroker>,
+    folder: Folder,
+}
+
+/// What is left of the service's parts once it runs.
+struct Running {
+    store: Arc<dyn Store>,
+    clock: Arc<crate::clock::SystemClock>,
+    consumers: Arc<app::Consumers>,
+}
+
+/// The report of the demo: the audit's, and what a downstream consumer saw.
+#[derive(Debug, Serialize)]
+pub(super) struct DemoReport {
+    #[serde(flatten)]
+    report: Report,
+    /// Orders whose events came in order, the last one saying what the store says.
+    events: EventsSeen,
+    /// Records that the embedded broker dropped before they were read: a failure of the demo.
+    records_dropped: u64,
+    seed: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct EventsSeen {
+    read: u64,
+    out_of_order: u64,
+    missing: u64,
+}
+
+impl DemoReport {
+    pub(super) fn is_clean(&self) -> bool {
+        self.report.audit.clean
+            && self.events.out_of_order == 0
+            && self.events.missing == 0
+            && self.records_dropped == 0
+    }
+}
+
+impl std::fmt::Display for DemoReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "{}", self.report)?;
+        write!(
+            f,
+            "events        {:>10}   {} out of order, {} missing",
+            self.events.read, self.events.out_of_order, self.events.missing
+        )?;
+        if self.records_dropped > 0 {
+            write!(f, "\nthe embedded broker dropped {} records: lower --rate, or use --kafka", self.records_dropped)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// Starts everything.
+    pub(super) async fn set(args: &DemoArgs) -> Result<Self, CliError> {
+        let seed = args.seed.unwrap_or_else(|| rand::rng().random());
+        let folder = Folder::make()?;
+        let (config, secrets) = configure(args, &folder)?;
+        let simulator = simulate(args, seed, &folder).await?;
+        let mut config = config;
+        if let Some(provider) = config.providers.get_mut("simulator") {
+            provider.base_url = simulator.base_url();
+        }
+        let options = store_options(&config, &secrets);
+        store::migrate(config.store.url.expose(), &options).await.map_err(|error| match &error {
+            store::MigrateError::Open(error) => app::store_trouble(error).into(),
+            store::MigrateError::Apply(_) => CliError::failed(format!("--database: {}", chain(&error))),
+        })?;
+        let broker = open_broker(args, &mut config, &secrets).await?;
+        let kafka = kafka_options(&config, &secrets);
+        let tap = Tap::start(&kafka, &config, broker.is_some())?;
+        let plan = Plan {
+            config: config.clone(),
+            secrets,
+            roles: Role::ALL.to_vec(),
+            embedded_broker: broker.is_some(),
+            providers: None,
+        };
+        let app = app::start(plan).await?;
+        refuse_used(app.store.as_ref()).await?;
+        let App { lifecycle, store, clock, consumers, address, .. } = app;
+        let stop_service = lifecycle.drain();
+        // The demo hears the signals itself, so the service gets none.
+        let service = tokio::spawn(async move {
+            let (silent, signals) = tokio::sync::mpsc::channel(1);
+            let outcome = lifecycle.run_until_done(signals).await;
+            drop(silent);
+            outcome
+        });
+        let app = Running { store, clock, consumers };
+        Ok(Self { seed, address, service, stop_service, app, tap, simulator, kafka, config, broker, folder })
+    }
+
+    /// Sells the orders, shows how they fare, and waits until nothing moves any more.
+    pub(super) async fn play(&self, args: &DemoArgs, output: Output) {
+        let stop = CancellationToken::new();
+        let _stop_with_us = stop.clone().drop_guard();
+        let topic = self.config.topics().orders;
+        let shop = Shop {
+            rate: args.rate,
+            orders: Some(args.orders),
+            prefix: format!("demo-{:06x}", self.seed & 0xff_ffff),
+            seed: self.seed,
+            unusable: if args.faults == Faults::None { 0.0 } else { 0.005 },
+            repeated: if args.faults == Faults::None { 0.0 } else { 0.02 },
+        };
+        let options = ProducerOptions::default();
+        let Ok(producer) = Producer::new(&self.kafka, options) else { return };
+        let producer: Arc<dyn Publisher> = Arc::new(producer);
+        let sold = std::sync::atomic::AtomicU64::new(0);
+        let room = || {
+            let sold = sold.load(std::sync::atomic::Ordering::Relaxed);
+            if self.broker.is_none() {
+                return u64::MAX;
+            }
+            let seen = self.tap.seen();
+            let unstored = UNSTORED_MAX.saturating_sub(sold.saturating_sub(seen.orders));
+            unstored.min(UNCLOSED_MAX.saturating_sub(sold.saturating_sub(seen.closed())))
+        };
+        let on_sold = |count| {
+            sold.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        };
+        let selling = shop.sell(producer, &topic, self.app.clock.as_ref(), room, on_sold, &stop);
+        let watching = self.watch(args, output, &sold);
+        tokio::join!(selling, watching);
+    }
+
+    async fn watch(&self, args: &DemoArgs, output: Output, sold: &std::sync::atomic::AtomicU64) {
+        let mut view = View::open(output);
+        let (mut last, mut quiet_since) = (Seen::default(), tokio::time::Instant::now());
+        loop {
+            tokio::time::sleep(FRAME).await;
+            let seen = self.tap.seen();
+            if seen.read != last.read {
+                quiet_since = tokio::time::Instant::now();
+            }
+            let sold = sold.load(std::sync::atomic::Ordering::Relaxed);
+            view.draw(&Frame {
+                wanted: args.orders,
+                sold,
+                seen: &seen,
+                rate: args.rate,
+                quota: self.quota(args),
+                provider: self.simulator.stats(),
+            });
+            let all = sold >= args.orders && seen.orders >= sold;
+            let at_rest = seen.open() == 0 || quiet_since.elapsed() > QUIET;
+            if all && at_rest || self.service.is_finished() {
+                break;
+            }
+            last = seen;
+        }
+        view.close();
+    }
+
+    fn quota(&self, args: &DemoArgs) -> f64 {
+        quota(args)
+            .unwrap_or(0.0)
+            .max(self.config.providers.get("simulator").map_or(0.0, |provider| provider.quota.permits_per_second))
+    }
+
+    /// Stops everything, and compares the books with the ledger.
+    pub(super) async fn finish(self) -> Result<DemoReport, CliError> {
+        let told = |error: &dyn std::error::Error| CliError::failed(chain(error));
+        self.publish_all().await;
+        let dropped: u64 = match &self.broker {
+            Some(_) => self.app.consumers.statuses().iter().map(embedded::lost_records).sum(),
+            None => 0,
+        };
+        self.stop_service.cancel();
+        let outcome = self.service.await.map_err(|error| told(&error))?;
+        if let Some(failed) = outcome.failed {
+            return Err(CliError::failed(failed));
+        }
+        self.simulator.shutdown().await;
+        let delivered = read_deliveries(&self.folder.file("ledger.jsonl"))?;
+        let seen = self.tap.seen();
+        let store = self.app.store.as_ref();
+        let report = audit::reckon(store, &delivered, Some(seen.orders), |_| ()).await.map_err(|error| told(&error))?;
+        let missing = self.tap.missing(store).await.map_err(|error| told(&error))?;
+        self.tap.close().await;
+        drop(self.broker);
+        Ok(DemoReport {
+            report,
+            events: EventsSeen { read: seen.read, out_of_order: seen.out_of_order, missing },
+            records_dropped: dropped,
+            seed: self.seed,
+        })
+    }
+
+    /// Gives the relay and the tap the time to tell the last events.
+    async fn publish_all(&self) {
+        for _ in 0..100 {
+            let cursor = self.app.store.cursor().await.unwrap_or_default();
+            let rest = self.app.store.read_log(cursor, 1).await;
+            if rest.is_ok_and(|rest| rest.is_empty()) && self.tap.is_even(self.app.store.as_ref()).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn quota(args: &DemoArgs) -> Option<f64> {
+    args.quota
+}
+
+fn configure(args: &DemoArgs, folder: &Folder) -> Result<(Config, Secrets), CliError> {
+    let rate = quota(args).unwrap_or(args.rate * 1.2 + 10.0);
+    let url = args.database.clone().unwrap_or_else(|| format!("sqlite://{}", folder.file("demo.db").display()));
+    let sets = [
+        format!("sla.deadline={}", humantime::format_duration(args.sla)),
+        "kafka.brokers=127.0.0.1:1".to_owned(),
+        "kafka.topics.partitions=4".to_owned(),
+        format!("http.listen={}", args.listen),
+        "providers.simulator.kind=simulator".to_owned(),
+        "providers.simulator.base_url=http://127.0.0.1:1".to_owned(),
+        format!("providers.simulator.call_timeout={}s", CALL_TIMEOUT.as_secs()),
+        "providers.simulator.expected_service=500ms".to_owned(),
+        format!("providers.simulator.quota.permits_per_second={rate}"),
+        "providers.simulator.quota.in_flight_max=1000".to_owned(),
+        "log.format=pretty".to_owned(),
+    ];
+    let environment = [("RECHARGED__STORE__URL".to_owned(), url)];
+    let loaded = Config::load(None, environment, &sets)?;
+    let key: [u8; 32] = rand::rng().random();
+    let secrets = Secrets {
+        store_password: None,
+        sasl_password: None,
+        phone_key: PhoneKey::new(&key).ok(),
+        provider_keys: std::collections::BTreeMap::new(),
+    };
+    Ok((loaded.config, secrets))
+}
+
+async fn simulate(args: &DemoArgs, seed: u64, folder: &Folder) -> Result<SimulatorHandle, CliError> {
+    let profile = match args.faults {
+        Faults::None => Profile::default(),
+        Faults::Some => Profile::some_faults(),
+        Faults::Storm => Profile::storm(),
+    };
+    // Nothing asks for a later outcome yet: what is accepted first would never be settled.
+    let profile = Profile { accepted_first: 0.0, ..profile };
+    let ledger = Some(folder.file("ledger.jsonl"));
+    let options = SimulatorOptions { profile, ledger, seed: Some(seed), ..SimulatorOptions::default() };
+    let clock = Arc::new(crate::clock::SystemClock::new());
+    Simulator::start(options, clock)
+        .await
+        .map_err(|error| CliError::failed(format!("the simulator: {}", chain(&error))))
+}
+
+/// The embedded broker with every topic, or the real one with topics of a prefix of their own.
+async fn open_broker(
+    args: &DemoArgs,
+    config: &mut Config,
+    secrets: &Secrets,
+) -> Result<Option<EmbeddedBroker>, CliError> {
+    if let Some(brokers) = &args.kafka {
+        let id: u32 = rand::rng().random();
+        config.kafka.brokers.clone_from(brokers);
+        config.kafka.topic_prefix = format!("recharged-demo-{id:08x}.");
+        config.kafka.group_prefix = format!("recharged-demo-{id:08x}-");
+        let kafka = kafka_options(config, secrets);
+        let outcomes = topics::create(&kafka, &topic_plans(config)).await;
+        outcomes.map_err(|error| CliError::from(app::broker_trouble(config, &error)))?;
+        return Ok(None);
+    }
+    let plans = topic_plans(config);
+    let names: Vec<(&str, i32)> =
+        plans.iter().map(|plan| (plan.name.as_str(), i32::try_from(plan.partitions).unwrap_or(4))).collect();
+    let broker = EmbeddedBroker::start(&names)
+        .map_err(|error| CliError::failed(format!("the embedded broker: {}", chain(&error))))?;
+    broker.bootstrap_servers().clone_into(&mut config.kafka.brokers);
+    Ok(Some(broker))
+}
+
+/// The audit counts every order of the store, so the store must be the demo's own.
+async fn refuse_used(store: &dyn Store) -> Result<(), CliError> {
+    let counts = store.count_by_state().await.map_err(|error| CliError::failed(chain(&error)))?;
+    let orders: u64 = counts.iter().map(|(_, count)| count).sum();
+    if orders == 0 {
+        return Ok(());
+    }
+    Err(CliError::config(format!("--database: it holds {orders} orders already: give the demo an empty database")))
+}
+
+/// A folder of the demo's own, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self, CliError> {
+        let id: u32 = rand::rng().random();
+        let path = std::env::temp_dir().join(format!("recharged-demo-{id:08x}"));
+        std::fs::create_dir(&path)
+            .map_err(|error| CliError::failed(format!("{}: cannot be made ({error})", path.display())))?;
+        Ok(Self(path))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        Path::join(&self.0, name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It lies in the system's folder for such; what cannot be removed now is removed by it.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

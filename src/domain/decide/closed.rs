@@ -1,0 +1,103 @@
+//! What is still said of an order that is closed (rows 17, 18 and the end of 21). The order
+//! never changes; a person hears of it.
+
+use crate::domain::event::EventType;
+use crate::domain::ids::ClaimId;
+use crate::domain::outcome::{QueryOutcome, Receipt, SubmitOutcome};
+use crate::domain::state::{AttemptState, CaseKind, State};
+
+use super::draft::Draft;
+use super::{Decision, Why};
+
+/// A delivery, after the end. Repeated, it is known.
+pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Decision {
+    if draft.before.state != State::Succeeded {
+        let evidence = format!("attempt {number} was delivered after the order had closed");
+        return draft.case_only(CaseKind::LateSuccess, evidence);
+    }
+    if is_delivered(&draft, number) {
+        return Decision::Keep(Why::Known);
+    }
+    let evidence = format!("attempt {number} was delivered too");
+    if number != draft.before.attempt_number() {
+        return draft.case_only(CaseKind::DoubleSuccess, evidence);
+    }
+    draft
+        .attempt_state(AttemptState::Succeeded)
+        .provider_ref(receipt.provider_ref.as_ref())
+        .open_case(CaseKind::DoubleSuccess, evidence, None)
+        .finish(EventType::CaseOpened)
+}
+
+/// The reply to a send of an order that is closed by now.
+pub(super) fn replied(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome: &SubmitOutcome) -> Decision {
+    let news = match outcome {
+        SubmitOutcome::Accepted { .. } => Some(AttemptState::Accepted),
+        _ if draft.before.attempt.as_ref().is_none_or(|attempt| attempt.claim_id != claim_id) => None,
+        _ if owned(&draft) => None,
+        SubmitOutcome::NotSent(_) | SubmitOutcome::Throttled { .. } => Some(AttemptState::NotExecuted),
+        SubmitOutcome::Rejected(_) => Some(AttemptState::Failed),
+        SubmitOutcome::Duplicate | SubmitOutcome::Unknown(_) => Some(AttemptState::Unknown),
+        SubmitOutcome::Succeeded(_) => None,
+    };
+    let is_about_delivered = is_delivered(&draft, number);
+    match news {
+        Some(state) if !is_about_delivered => newer_attempt(draft, number, state),
+        _ => Decision::Keep(Why::Known),
+    }
+}
+
+/// What the provider says of an attempt of an order that is closed by now.
+pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) -> Decision {
+    let takes_back = match outcome {
+        QueryOutcome::Failed(_) => Some(CaseKind::Conflict),
+        QueryOutcome::Reversed(_) => Some(CaseKind::ReversedAfterSuccess),
+        QueryOutcome::Succeeded(_)
+        | QueryOutcome::InProgress
+        | QueryOutcome::NotFound
+        | QueryOutcome::ProviderUnknown
+        | QueryOutcome::Unavailable { .. } => None,
+    };
+    if draft.before.state == State::Succeeded && is_delivered(&draft, number) {
+        let evidence = format!("attempt {number} had been reported delivered");
+        return match takes_back {
+            Some(kind) => draft.case_only(kind, evidence),
+            None => Decision::Keep(Why::Known),
+        };
+    }
+    match outcome {
+        QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => newer_attempt(draft, number, AttemptState::Failed),
+        QueryOutcome::InProgress => newer_attempt(draft, number, AttemptState::Accepted),
+        QueryOutcome::ProviderUnknown if !owned(&draft) => newer_attempt(draft, number, AttemptState::Unknown),
+        QueryOutcome::ProviderUnknown
+        | QueryOutcome::Succeeded(_)
+        | QueryOutcome::NotFound
+        | QueryOutcome::Unavailable { .. } => Decision::Keep(Why::Known),
+    }
+}
+
+/// News of an attempt that was open when an older one turned out to be delivered. Its case owns
+/// the inquiries, so none is asked for here.
+fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Decision {
+    let is_current = number == draft.before.attempt_number();
+    let is_news = draft.before.attempt.as_ref().is_some_and(|attempt| attempt.state != state);
+    if !is_current || !is_news || !draft.before.has_open_attempt() {
+        return Decision::Keep(Why::Known);
+    }
+    if let Some(attempt) = &mut draft.after.attempt {
+        attempt.inquiry.was_accepted |= state == AttemptState::Accepted;
+    }
+    draft.attempt_state(state).finish(EventType::AttemptUpdated)
+}
+
+/// Whether this attempt is known to be delivered.
+fn is_delivered(draft: &Draft<'_>, number: u16) -> bool {
+    draft.before.attempt.as_ref().is_some_and(|attempt| {
+        attempt.inquiry.delivered_by == Some(number)
+            || (attempt.number == number && attempt.state == AttemptState::Succeeded)
+    })
+}
+
+fn owned(draft: &Draft<'_>) -> bool {
+    draft.before.attempt.as_ref().is_some_and(|attempt| attempt.inquiry.was_accepted)
+}

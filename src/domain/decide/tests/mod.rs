@@ -1,0 +1,11 @@
+//! The tests of `decide`. Every step of every one of them runs through [`story::Story`], which
+//! checks what must hold of each transition, whatever the story is about.
+
+mod laws;
+mod repeats;
+mod rows_claim;
+mod rows_late;
+mod rows_reply;
+mod search;
+mod story;
+mod world;

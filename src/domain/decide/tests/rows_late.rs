@@ -1,0 +1,238 @@
+//! Rows 14–21 of the state table: the deadline, people, and what comes after the end.
+
+use super::story::{Story, TRY_AGAIN, at, delivered, found_delivered, no, timed_out};
+use crate::domain::decide::{Input, Why};
+use crate::domain::*;
+
+use DuplicateSemantics::{NotDeduplicated, RejectsAlways};
+
+fn in_doubt() -> Story {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.reply(timed_out(), 15);
+    story.tell(Input::Deadline, 180);
+    story
+}
+
+/// Attempt 1 was called failed; attempt 2 is in flight.
+fn second_attempt() -> Story {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.reply(SubmitOutcome::Rejected(no(FailureClass::OperatorUnavailable, TRY_AGAIN)), 1);
+    story.claim(20);
+    assert_eq!((story.row().state, story.attempt().number), (State::InFlight, 2));
+    story
+}
+
+fn failed_now() -> QueryOutcome {
+    QueryOutcome::Failed(no(FailureClass::ProviderDeclared, TRY_AGAIN))
+}
+
+#[test]
+fn row_14_the_deadline_with_an_open_attempt_is_a_doubt_with_a_case_and_no_refund() {
+    let mut story = in_doubt();
+    assert_eq!((story.row().sla, story.refunds.len()), (Some(Sla::Missed), 0));
+    assert!(story.has_open(CaseKind::InDoubt));
+    assert_eq!(story.follow_up.clone().unwrap().command.kind, CommandKind::Query);
+    assert_eq!(story.tell(Input::Deadline, 181), Some(Why::Known));
+    story.check_replay();
+}
+
+#[test]
+fn row_14_the_policy_may_refund_the_doubt_and_says_so_when_it_was_delivered_after_all() {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.policy.on_unknown = OnUnknown::RefundFlagged;
+    story.reply(timed_out(), 15);
+    story.tell(Input::Deadline, 180);
+    assert_eq!((story.row().state, story.refunds.len()), (State::InDoubt, 1));
+    let mut failed = story.clone();
+    failed.report(1, failed_now(), 200);
+    assert_eq!((failed.row().state, failed.refunds.len()), (State::Failed, 1), "refunded once");
+    story.report(1, found_delivered(), 200);
+    assert_eq!(story.row().state, State::Succeeded);
+    assert!(story.has_open(CaseKind::LateSuccess), "money and credit: somebody must hear of it");
+    story.check_replay();
+}
+
+#[test]
+fn row_14_a_doubt_from_before_the_deadline_is_refunded_at_the_deadline_where_the_policy_says_so() {
+    let mut story = Story::in_flight(NotDeduplicated);
+    story.policy.on_unknown = OnUnknown::RefundFlagged;
+    story.reply(timed_out(), 15);
+    story.not_found_twice([40, 50]);
+    assert_eq!((story.row().state, story.refunds.len()), (State::InDoubt, 0));
+    let asked = story.row().asked_version;
+    story.tell(Input::Deadline, 180);
+    assert_eq!((story.refunds.len(), story.row().asked_version), (1, asked));
+    assert_eq!(story.tell(Input::Deadline, 181), Some(Why::Known));
+}
+
+#[test]
+fn row_15_in_doubt_a_conclusive_not_found_fails_refunds_and_leaves_a_case() {
+    let mut story = in_doubt();
+    story.not_found_twice([200, 210]);
+    assert_eq!(story.stands(), (State::Failed, Some(AttemptState::NotExecuted)));
+    assert_eq!((story.row().reason, story.refunds.len()), (Some(Reason::DeadlinePassed), 1));
+    assert!(!story.has_open(CaseKind::InDoubt) && story.has_open(CaseKind::FailedUnproven));
+    story.check_replay();
+}
+
+#[test]
+fn in_doubt_the_providers_word_ends_it_and_nothing_is_tried_again() {
+    let mut delivered = in_doubt();
+    delivered.report(1, found_delivered(), 300);
+    assert_eq!((delivered.row().state, delivered.row().sla), (State::Succeeded, Some(Sla::Missed)));
+    let mut failed = in_doubt();
+    failed.report(1, failed_now(), 300);
+    assert_eq!((failed.row().state, failed.refunds.len()), (State::Failed, 1));
+    let mut not_sent = Story::in_flight(RejectsAlways);
+    not_sent.tell(Input::Deadline, 180);
+    not_sent.reply(SubmitOutcome::NotSent(NotSentCause::WindowClosed), 181);
+    assert_eq!((not_sent.row().state, not_sent.row().reason), (State::Failed, Some(Reason::DeadlinePassed)));
+    for story in [delivered, failed, not_sent] {
+        assert!(!story.has_open(CaseKind::InDoubt));
+    }
+}
+
+#[test]
+fn row_16_a_person_settles_a_doubt_and_nothing_else() {
+    let word = |succeeded| Input::Resolved { succeeded, by: "duty".to_owned(), evidence: "x".repeat(5000) };
+    assert_eq!(Story::in_flight(RejectsAlways).tell(word(true), 5), Some(Why::NotApplicable));
+    let mut written_off = in_doubt();
+    written_off.tell(word(false), 900);
+    assert_eq!(written_off.stands(), (State::Failed, Some(AttemptState::WrittenOff)));
+    assert_eq!(written_off.refunds[0].reason, Reason::ResolvedByOperator);
+    let decided = written_off.log.last().unwrap().data.decided_by.clone().unwrap();
+    assert_eq!((decided.name.as_str(), decided.evidence.len()), ("duty", 1000));
+    let mut settled = in_doubt();
+    settled.tell(word(true), 900);
+    assert_eq!(settled.stands(), (State::Succeeded, Some(AttemptState::Succeeded)));
+    assert_eq!(settled.tell(Input::ReconcileDue, 901), Some(Why::NotApplicable));
+}
+
+#[test]
+fn row_17_a_success_after_the_failure_is_a_case_and_changes_nothing() {
+    let mut story = in_doubt();
+    story.report(1, failed_now(), 200);
+    story.report(1, found_delivered(), 400);
+    assert_eq!((story.row().state, story.last()), (State::Failed, EventType::CaseOpened));
+    assert!(story.has_open(CaseKind::LateSuccess));
+    assert_eq!(story.report(1, found_delivered(), 500), Some(Why::Known));
+}
+
+#[test]
+fn row_18_a_failure_or_a_reversal_after_the_success_is_a_case_and_changes_nothing() {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.reply(delivered(), 4);
+    story.report(1, failed_now(), 5);
+    story.report(1, QueryOutcome::Reversed(Receipt::default()), 6);
+    assert_eq!(story.opened, [CaseKind::Conflict, CaseKind::ReversedAfterSuccess]);
+    assert_eq!(story.report(1, failed_now(), 7), Some(Why::Known));
+    assert_eq!((story.row().state, story.refunds.len()), (State::Succeeded, 0));
+    story.check_replay();
+}
+
+#[test]
+fn row_20_a_lost_caller_leaves_the_attempt_unknown_and_its_late_reply_still_counts() {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.tell(Input::CallerLost, 17);
+    assert_eq!(story.stands(), (State::InFlight, Some(AttemptState::Unknown)));
+    assert_eq!(story.tell(Input::CallerLost, 18), Some(Why::NotApplicable));
+    let mut not_sent = story.clone();
+    story.reply(delivered(), 19);
+    assert_eq!(story.row().state, State::Succeeded);
+    not_sent.reply(SubmitOutcome::NotSent(NotSentCause::WindowClosed), 19);
+    assert_eq!(not_sent.stands(), (State::RetryWait, Some(AttemptState::Prepared)));
+}
+
+#[test]
+fn row_21_an_older_attempt_that_was_delivered_after_all_ends_the_order_with_a_case() {
+    let mut story = second_attempt();
+    let late = Input::SubmitReply { attempt: 1, claim_id: super::story::claim_id(1), outcome: delivered() };
+    story.tell(late.clone(), 21);
+    assert_eq!(story.stands(), (State::Succeeded, Some(AttemptState::Sent)));
+    assert!(story.has_open(CaseKind::ProviderFlipped));
+    assert_eq!(story.tell(late, 22), Some(Why::Known));
+    story.report(1, failed_now(), 23);
+    assert!(story.has_open(CaseKind::Conflict), "it is the older one that counts");
+    story.check_replay();
+}
+
+#[test]
+fn row_21_the_newer_attempt_ends_quietly_or_as_a_double_success() {
+    let ends = [
+        (SubmitOutcome::NotSent(NotSentCause::Connect), AttemptState::NotExecuted),
+        (SubmitOutcome::Throttled { retry_after: None }, AttemptState::NotExecuted),
+        (SubmitOutcome::Rejected(no(FailureClass::LimitReached, TRY_AGAIN)), AttemptState::Failed),
+        (timed_out(), AttemptState::Unknown),
+        (SubmitOutcome::Accepted { provider_ref: None }, AttemptState::Accepted),
+        (delivered(), AttemptState::Succeeded),
+    ];
+    for (outcome, ended) in ends {
+        let mut story = second_attempt();
+        story.report(1, found_delivered(), 21);
+        let is_double = outcome == delivered();
+        story.reply(outcome, 22);
+        assert_eq!(story.stands(), (State::Succeeded, Some(ended)));
+        assert_eq!(story.has_open(CaseKind::DoubleSuccess), is_double);
+        story.report(2, QueryOutcome::NotFound, 100);
+        story.report(2, QueryOutcome::InProgress, 100);
+        story.report(2, failed_now(), 101);
+        story.report(2, found_delivered(), 102);
+        assert!(story.has_open(CaseKind::DoubleSuccess), "even after the provider called it failed");
+        assert_eq!((story.row().state, story.refunds.len()), (State::Succeeded, 0));
+        story.check_replay();
+    }
+}
+
+#[test]
+fn row_21_a_third_delivery_is_not_taken_for_a_repeat_of_the_first() {
+    let mut story = second_attempt();
+    story.reply(SubmitOutcome::Rejected(no(FailureClass::OperatorUnavailable, TRY_AGAIN)), 21);
+    story.claim(60);
+    story.report(1, found_delivered(), 61);
+    assert_eq!(story.report(1, found_delivered(), 62), Some(Why::Known));
+    assert_eq!(story.report(2, found_delivered(), 63), None);
+    assert!(story.has_open(CaseKind::DoubleSuccess));
+    story.check_replay();
+}
+
+#[test]
+fn a_cooldown_on_a_later_attempt_is_a_doubt_about_the_earlier_one() {
+    let cooldown = no(FailureClass::CooldownActive, RetryAdvice::Never);
+    let by_reply = SubmitOutcome::Rejected(cooldown.clone());
+    let by_query = QueryOutcome::Failed(cooldown.clone());
+    let mut replied = second_attempt();
+    replied.reply(by_reply.clone(), 21);
+    let mut asked = second_attempt();
+    asked.reply(timed_out(), 21);
+    asked.report(2, by_query.clone(), 25);
+    for mut story in [replied, asked] {
+        assert_eq!(story.stands(), (State::InDoubt, Some(AttemptState::Unknown)));
+        assert_eq!(story.log.last().unwrap().data.cause.as_deref(), Some("E-cooldown_active"));
+        assert!(story.has_open(CaseKind::InDoubt));
+        for second in 30..40 {
+            assert_eq!(story.report(2, by_query.clone(), second), Some(Why::NoNews), "no loop");
+        }
+        story.tell(Input::Deadline, 180);
+        assert_eq!(story.report(2, failed_now(), 190), Some(Why::NoNews), "it says nothing of the earlier one");
+        story.not_found_twice([200, 300]);
+        assert_eq!((story.row().state, story.refunds.len()), (State::InDoubt, 0));
+        story.report(1, found_delivered(), 400);
+        assert_eq!((story.row().state, story.refunds.len()), (State::Succeeded, 0));
+        story.check_replay();
+    }
+    let mut first = Story::in_flight(RejectsAlways);
+    first.reply(by_reply, 1);
+    assert_eq!(first.row().reason, Some(Reason::ProviderDeclined), "on the first attempt it speaks of another order");
+}
+
+#[test]
+fn a_cooldown_on_a_resend_speaks_of_the_first_send_and_is_asked_about() {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.reply(timed_out(), 15);
+    story.not_found_twice([40, 50]);
+    story.claim(51);
+    story.reply(SubmitOutcome::Rejected(no(FailureClass::CooldownActive, RetryAdvice::Never)), 52);
+    assert_eq!(story.stands(), (State::InFlight, Some(AttemptState::Unknown)));
+    story.report(1, found_delivered(), 60);
+    assert_eq!((story.row().state, story.row().closed_at), (State::Succeeded, Some(at(60))));
+}

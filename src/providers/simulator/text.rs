@@ -1,0 +1,52 @@
+//! How values stand in a profile file.
+
+/// Durations as text: `"20ms"`.
+pub(super) mod duration_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Names in the style of the rest of the file.
+pub(super) mod duplicates_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::domain::DuplicateSemantics;
+
+    const NAMES: [(DuplicateSemantics, &str); 4] = [
+        (DuplicateSemantics::RejectsAlways, "rejects_always"),
+        (DuplicateSemantics::RejectsUnlessFailed, "rejects_unless_failed"),
+        (DuplicateSemantics::ReplaysResult, "replays_result"),
+        (DuplicateSemantics::NotDeduplicated, "not_deduplicated"),
+    ];
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &DuplicateSemantics,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let name = NAMES.iter().find(|(known, _)| known == value).map_or("", |(_, name)| name);
+        serializer.serialize_str(name)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<DuplicateSemantics, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        NAMES.iter().find(|(_, name)| *name == text).map(|(value, _)| *value).ok_or_else(|| {
+            serde::de::Error::unknown_variant(
+                &text,
+                &["rejects_always", "rejects_unless_failed", "replays_result", "not_deduplicated"],
+            )
+        })
+    }
+}
