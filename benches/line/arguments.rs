@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 
 /// Measures the whole line, from an order on Kafka to its status event.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(name = "scripts/bench line")]
 pub(crate) struct Arguments {
     /// Orders that wait in the topic in each round

@@ -10,6 +10,7 @@ use crate::child::Child;
 use crate::latency::warm_up;
 use crate::meter::{self, Servers};
 use crate::orders::Shop;
+use crate::round::mib;
 use crate::scratch::Scratch;
 use crate::topics::Reader;
 
@@ -51,7 +52,7 @@ async fn measure(scratch: &Scratch, seconds: f64) -> Result<Idle> {
         |ended: Duration, began: Duration| 100.0 * ended.saturating_sub(began).as_secs_f64() / passed.as_secs_f64();
     Ok(Idle {
         seconds: passed.as_secs_f64(),
-        rss_mib: now as f64 / f64::from(1 << 20),
+        rss_mib: mib(now),
         service_cpu_percent: percent(own_ended, own_began),
         postgres_cpu_percent: percent(cpu_ended.postgres, cpu_began.postgres),
         broker_cpu_percent: percent(cpu_ended.broker, cpu_began.broker),

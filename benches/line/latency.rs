@@ -13,7 +13,7 @@ use crate::arguments::Role;
 use crate::child::Child;
 use crate::meter::{self, Servers};
 use crate::orders::{Shop, number_of};
-use crate::round::{EVENTS, wait_for};
+use crate::round::{EVENTS, count, mib, wait_for};
 use crate::scratch::Scratch;
 use crate::topics::Reader;
 
@@ -99,7 +99,7 @@ async fn measure(scratch: &Scratch, rate: f64, seconds: f64) -> Result<Open> {
     ensure!(closed.0.len() == expected, "{} of {expected} orders are closed", closed.0.len());
     ensure!(settled.0.len() == expected, "{} of {expected} orders have their last event once", settled.0.len());
     child.stop()?;
-    let micros = |time: Duration| time.as_secs_f64() * 1e6 / orders as f64;
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / count(orders);
     Ok(Open {
         rate,
         seconds,
@@ -108,7 +108,7 @@ async fn measure(scratch: &Scratch, rate: f64, seconds: f64) -> Result<Open> {
         service_cpu_us: micros(own_ended.saturating_sub(own_began)),
         postgres_cpu_us: micros(cpu_ended.postgres.saturating_sub(cpu_began.postgres)),
         broker_cpu_us: micros(cpu_ended.broker.saturating_sub(cpu_began.broker)),
-        peak_rss_mib: peak as f64 / f64::from(1 << 20),
+        peak_rss_mib: mib(peak),
         closed: closed.percentiles(),
         settled: settled.percentiles(),
     })
@@ -132,7 +132,7 @@ fn sell(shop: &Shop, rate: f64, orders: usize) -> Result<(Vec<Timestamp>, Durati
     while intended.len() < orders {
         let due = whole(began.elapsed().as_secs_f64() * rate).min(orders);
         while intended.len() < due {
-            let after = Duration::from_secs_f64(intended.len() as f64 / rate);
+            let after = Duration::from_secs_f64(count(intended.len()) / rate);
             let at = to_micros(opened + after);
             shop.send(WARM_UP + intended.len(), at)?;
             latest = latest.max(began.elapsed().saturating_sub(after));

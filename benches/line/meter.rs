@@ -34,13 +34,13 @@ impl Servers {
         Ok(Self { postmaster: stat.parent, broker })
     }
 
-    pub(crate) fn cpu(&self) -> Result<ServerCpu> {
+    pub(crate) fn cpu(self) -> Result<ServerCpu> {
         Ok(ServerCpu { postgres: self.postgres()?, broker: Stat::read(self.broker)?.own })
     }
 
     /// The postmaster, its living children and those that have ended. A child that ends between
     /// the looks is counted by both or by none for one tick at most.
-    fn postgres(&self) -> Result<Duration> {
+    fn postgres(self) -> Result<Duration> {
         let postmaster = Stat::read(self.postmaster)?;
         let mut all = postmaster.own + postmaster.reaped;
         for pid in pids()? {
@@ -53,7 +53,7 @@ impl Servers {
         Ok(all)
     }
 
-    pub(crate) const fn postmaster(&self) -> u32 {
+    pub(crate) const fn postmaster(self) -> u32 {
         self.postmaster
     }
 }

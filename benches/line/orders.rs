@@ -47,18 +47,18 @@ impl Shop {
 
     /// Waits until the broker has everything.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.producer.flush(Duration::from_secs(60)).context("the broker did not take the orders in time")
+        self.producer.flush(Duration::from_mins(1)).context("the broker did not take the orders in time")
     }
 }
 
 /// The id of order `number`; all are of one length.
 pub(crate) fn order_id(number: usize) -> String {
-    format!("bench-20260101-{number:08}")
+    format!("2026010112{number:08}")
 }
 
 /// The number of the order with this id.
 pub(crate) fn number_of(order_id: &[u8]) -> Option<usize> {
-    let digits = order_id.strip_prefix(b"bench-20260101-")?;
+    let digits = order_id.strip_prefix(b"2026010112")?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -69,7 +69,7 @@ fn order(number: usize, at: Timestamp) -> (String, String) {
     let body = format!(
         "{{\"order_id\":\"{id}\",\"phone\":\"+86138000{:05}\",\"amount_minor\":5000,\"currency\":\"CNY\",\
          \"carrier\":\"china-mobile\",\"created_at\":\"{at}\",\"paid_at\":\"{at}\",\"payment_id\":\"pay-{id}\",\
-         \"channel\":\"app-store\",\"app\":\"shop/8.14.2\"}}",
+         \"channel\":\"app-store\",\"app\":\"shop/8.14.2\",\"campaign\":\"new-year\"}}",
         number % 100_000
     );
     (id, body)

@@ -32,7 +32,7 @@ impl Profile {
     }
 
     /// Begins to record.
-    pub(crate) fn attach(&self, child: u32, servers: &Servers) -> Result<Profiling> {
+    pub(crate) fn attach(&self, child: u32, servers: Servers) -> Result<Profiling> {
         let mut recordings = vec![Recording::start(self.folder.join("service.data"), &[child], true)?];
         if self.postgres {
             // Its connections come later than this, but it forks them, and perf follows.
@@ -79,22 +79,31 @@ impl Recording {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.perf), rustix::process::Signal::INT)?;
         self.perf.wait()?;
         println!("\nprofile: {} (perf report -i {})", self.file.display(), self.file.display());
-        print_report(&self.file, &["--no-children", "-g", "none", "--sort", "comm"], 20)?;
-        print_report(&self.file, &["--no-children", "-g", "none", "--sort", "symbol"], 45)?;
+        print_report(&self.file, &["--no-children", "-g", "none", "--sort", "comm"], 20, |_| true)?;
+        print_report(&self.file, &["--no-children", "-g", "none", "--sort", "symbol"], 45, |_| true)?;
         if self.stacks {
-            println!("with what they call:");
-            print_report(&self.file, &["--children", "-g", "none", "--sort", "symbol"], 90)?;
+            println!("functions of ours and of the drivers, with what they call:");
+            print_report(&self.file, &["--children", "-g", "none", "--sort", "symbol"], 70, is_telling)?;
         }
         Ok(())
     }
 }
 
-fn print_report(file: &std::path::Path, options: &[&str], lines: usize) -> Result<()> {
+/// Not the runtime's frames, which are on every stack.
+fn is_telling(line: &str) -> bool {
+    let ours = ["recharged::", "sqlx", "rdkafka::", "rd_kafka_", "serde_json::"];
+    let dull = ["(inlined)", "closure_env", "do_call", "catch_unwind", "Running::new"];
+    ours.iter().any(|name| line.contains(name)) && !dull.iter().any(|name| line.contains(name))
+}
+
+fn print_report(file: &std::path::Path, options: &[&str], lines: usize, telling: fn(&str) -> bool) -> Result<()> {
     let mut perf = Command::new("perf");
     perf.args(["report", "--stdio", "--percent-limit", "0.4"]).args(options).arg("-i").arg(file);
     let output = perf.stderr(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    for line in text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).take(lines) {
+    for line in
+        text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty() && telling(line)).take(lines)
+    {
         println!("{}", line.chars().take(150).collect::<String>());
     }
     println!();

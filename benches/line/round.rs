@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use chrono::SubsecRound as _;
 use recharged::clock::SystemClock;
 use recharged::domain::Timestamp;
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::scratch::{Counts, Scratch};
 use crate::topics::Reader;
 
 /// Without progress for this long, a child is stuck.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 /// How often the topic is looked at, far from the end and near to it.
 const FAR: Duration = Duration::from_millis(100);
 const NEAR: Duration = Duration::from_millis(10);
@@ -72,7 +73,7 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
     let (cpu_began, wal_began) = (servers.cpu()?, scratch.wal_bytes().await?);
 
     let mut child = Child::start(subject.role, scratch, subject.answer_after)?;
-    let profiling = profile.map(|profile| profile.attach(child.pid(), &servers)).transpose()?;
+    let profiling = profile.map(|profile| profile.attach(child.pid(), servers)).transpose()?;
     wait_for(&reader, &mut child, orders as u64 * EVENTS)?;
     let mut ended = SystemClock::local();
     let cpu_ended = servers.cpu()?;
@@ -100,7 +101,7 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
     let seconds = (ended - began).as_seconds_f64();
     let cpu = service + postgres + broker;
     #[expect(clippy::cast_precision_loss, reason = "bytes of a run stay far below 2^53")]
-    let (wal, peak) = ((wal_ended - wal_began) as f64, peak as f64);
+    let wal = (wal_ended - wal_began) as f64;
     Ok(Sample {
         subject: subject.role.as_str(),
         answer_after_ms: u64::try_from(subject.answer_after.as_millis())?,
@@ -113,7 +114,7 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
         cpu_us: cpu,
         wal_bytes: per_order(wal),
         hot_share: scratch.hot_share().await?,
-        peak_rss_mib: peak / f64::from(1 << 20),
+        peak_rss_mib: mib(peak),
         calibration_cpu_ms: calibration.cpu.as_secs_f64() * 1e3,
         calibration_wall_ms: calibration.wall.as_secs_f64() * 1e3,
         scaled_cpu_us: cpu * calibration.scale(),
@@ -122,7 +123,9 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
 
 fn preload(scratch: &Scratch, orders: usize) -> Result<()> {
     let shop = Shop::open(scratch)?;
-    let at = recharged::domain::to_micros(SystemClock::local());
+    // Whole milliseconds, which is what a command's deadline has: the ceiling, which does not read
+    // the row, must not change the indexed column.
+    let at = SystemClock::local().trunc_subsecs(3);
     for number in 0..orders {
         shop.send(number, at)?;
     }
@@ -174,6 +177,13 @@ fn slower(a: Calibration, b: Calibration) -> Calibration {
     if a.cpu > b.cpu { a } else { b }
 }
 
-fn count(orders: usize) -> f64 {
+/// Bytes as people read them.
+#[expect(clippy::cast_precision_loss, reason = "the memory of a process stays far below 2^53")]
+pub(crate) fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// A number of orders, to divide by.
+pub(crate) fn count(orders: usize) -> f64 {
     f64::from(u32::try_from(orders).unwrap_or(u32::MAX))
 }

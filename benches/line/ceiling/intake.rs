@@ -14,6 +14,7 @@ use super::{Ceiling, SLA, send, statements};
 use crate::scratch::LANE;
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 struct Order<'a> {
     order_id: &'a str,
     phone: &'a str,
