@@ -6,7 +6,9 @@
 mod cli;
 mod config;
 mod docs;
+mod harness;
 mod kafka;
+mod line;
 mod metrics;
 mod provider;
 mod store;

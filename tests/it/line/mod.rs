@@ -1,0 +1,3 @@
+//! The whole line on a real broker and a real database.
+
+mod happy;
