@@ -6,6 +6,7 @@
 //! the whole server, so nothing else should write there meanwhile. `BENCH_ORDERS`, `BENCH_BATCH`,
 //! `BENCH_WRITERS` set the size; `BENCH_SQL` is run on the migrated schema, to compare variants.
 #![expect(clippy::print_stdout, clippy::expect_used, clippy::missing_docs_in_private_items, reason = "a benchmark")]
+#![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -61,6 +61,7 @@ impl Terms {
 }
 
 /// A provider's row.
+#[expect(clippy::struct_field_names, reason = "the unit stands last in every name")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cell {
     pub(super) tat_ns: i64,
