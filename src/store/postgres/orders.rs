@@ -199,6 +199,8 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                 sla, closed_at, refund_requested, cases, kind, at, data
             )
             where o.order_id = i.order_id and o.version = i.from_version
+              -- A closed order never changes its state (docs/adr/0101).
+              and (o.state not in ('succeeded', 'failed', 'cancelled') or o.state = i.state)
             returning o.order_id, o.version, i.kind, i.at, i.data
         ), logged as (
             insert into order_events (xid, at, version, order_id, kind, data)
