@@ -139,11 +139,19 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
     let store = open(&place.url, &options).await.unwrap();
     let mut control = PgConnection::connect(&place.url).await.unwrap();
     control.execute("alter table orders set (autovacuum_enabled = off)").await.unwrap();
+    control.execute("alter table cases set (autovacuum_enabled = off)").await.unwrap();
     let now = store.now().await.unwrap();
     // Prepared on the empty table, more often than the server's five trials.
     for n in 0..8 {
         in_flight(store.as_ref(), &format!("early-{n}")).await;
     }
+    control
+        .execute(
+            "insert into cases (order_id, kind, opened_at, escalate_at, evidence)
+             select 'other-' || n, 'in_doubt', now(), now(), '' from generate_series(1, 1000) as n",
+        )
+        .await
+        .unwrap();
     let mut batches = Vec::new();
     for round in 0..8 {
         let batch: Vec<_> = (0..500).map(|n| arrive(new_order(&format!("o-{round}-{n}"), now), now)).collect();
@@ -161,6 +169,9 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
     }
     let [after, _, _] = scans(store.as_ref(), &mut control, |[_, fetched, _]| fetched >= 8_000).await;
     assert_eq!(after, before, "no sequential scan");
+    let cases = "select idx_tup_read + pg_stat_get_tuples_returned('cases'::regclass)
+                 from pg_stat_user_indexes where indexrelname = 'cases_pkey'";
+    assert_eq!(place.number(cases).await, 0, "cases of other orders are not looked at");
 }
 
 /// Sequential scans of `orders`, rows fetched by its indexes, and rows inserted, once they are
