@@ -63,6 +63,7 @@ impl Terms {
 }
 
 /// A provider's row.
+#[expect(clippy::struct_field_names, reason = "units stand last in names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Cell {
     pub(super) tat_ns: i64,
@@ -158,6 +159,7 @@ fn moment(ns: i64) -> Timestamp {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "shares are compared roughly")]
 mod tests {
     use proptest::prelude::*;
 

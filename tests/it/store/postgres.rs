@@ -12,10 +12,11 @@ use recharged::ports::{Inserted, Store, StoreErrorKind, Written};
 use recharged::store::{StoreOptions, open};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fixture::{arrive, claim, id, in_flight, load_one, new_order, succeed};
 use super::laws::{assert_in_order, follow};
-use super::place::{Place, on_server};
+use super::place::{Place, on_server, server};
 
 /// Writers whose transactions stay open for a while after they have written: the log's reader
 /// must wait for them, or it would pass their entries by.
@@ -60,11 +61,11 @@ async fn work_goes_on_after_every_connection_was_terminated() {
     let place = Place::postgres().await;
     let now = place.store.now().await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let killer = {
+    let cutter = {
         let (url, stop) = (place.url.clone(), Arc::clone(&stop));
         tokio::spawn(async move {
             let mut connection = PgConnection::connect(&url).await.unwrap();
-            let mut killed = 0;
+            let mut cut = 0;
             while !stop.load(Ordering::Relaxed) {
                 let rows = connection
                     .fetch_all(
@@ -73,10 +74,10 @@ async fn work_goes_on_after_every_connection_was_terminated() {
                     )
                     .await
                     .unwrap();
-                killed += rows.len();
+                cut += rows.len();
                 tokio::time::sleep(Duration::from_millis(40)).await;
             }
-            killed
+            cut
         })
     };
     let mut writers = Vec::new();
@@ -103,8 +104,8 @@ async fn work_goes_on_after_every_connection_was_terminated() {
         failures += writer.await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
-    let killed = killer.await.unwrap();
-    assert!(killed > 0 && failures > 0, "the test did cut connections: {killed} killed, {failures} failures");
+    let cuts = cutter.await.unwrap();
+    assert!(cuts > 0 && failures > 0, "the test did cut connections: {cuts} cut, {failures} failures");
     // One failure is enough to give up every connection that died with it.
     let healed = place.store.load(&[id("t-0-0-0")]).await;
     if healed.is_err() {
@@ -256,4 +257,65 @@ async fn a_database_that_is_gone_is_said_to_be_so_in_bounded_time() {
     assert!(begin.elapsed() < Duration::from_secs(10));
     on_server(&format!("alter database {name} allow_connections true")).await.unwrap();
     assert!(load_one(place.store.as_ref(), &id("before")).await.is_some(), "and it is used again when it is back");
+}
+
+/// Passes connections on to the server, until it falls silent: it then keeps them and says nothing.
+async fn proxy(silent: Arc<AtomicBool>) -> std::net::SocketAddr {
+    let server = url::Url::parse(&server()).unwrap();
+    let target = (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5432));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (target, silent) = (target.clone(), Arc::clone(&silent));
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                let (mut question, mut answer) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+                loop {
+                    let sent = tokio::select! {
+                        read = near.read(&mut question) => match read {
+                            Ok(1..) if silent.load(Ordering::Relaxed) => std::future::pending().await,
+                            Ok(bytes @ 1..) => far.write_all(&question[..bytes]).await,
+                            _ => return,
+                        },
+                        read = far.read(&mut answer) => match read {
+                            Ok(bytes @ 1..) => near.write_all(&answer[..bytes]).await,
+                            _ => return,
+                        },
+                    };
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_costs_a_bounded_time_and_no_connection_for_ever() {
+    let place = Place::postgres().await;
+    let silent = Arc::new(AtomicBool::new(false));
+    let address = proxy(Arc::clone(&silent)).await;
+    let mut url = url::Url::parse(&place.url).unwrap();
+    url.set_ip_host(address.ip()).unwrap();
+    url.set_port(Some(address.port())).unwrap();
+    let options = StoreOptions {
+        max_connections: 2,
+        statement_timeout: Duration::from_millis(300),
+        acquire_timeout: Duration::from_millis(500),
+        ..StoreOptions::default()
+    };
+    let store = open(url.as_str(), &options).await.unwrap();
+    in_flight(store.as_ref(), "before").await;
+    silent.store(true, Ordering::Relaxed);
+    for _ in 0..4 {
+        let begin = tokio::time::Instant::now();
+        let error = store.load(&[id("before")]).await.expect_err("nobody answers");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error:?}");
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    }
+    silent.store(false, Ordering::Relaxed);
+    assert!(load_one(store.as_ref(), &id("before")).await.is_some());
 }
