@@ -1,12 +1,5 @@
 //! The store's adapters: one suite for both, and what only Postgres can do wrong.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::cast_precision_loss,
-    clippy::print_stdout,
-    reason = "a test ends at the first thing that is not as it should be"
-)]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 mod fixture;
 mod laws;
