@@ -94,6 +94,9 @@ async fn a_case_opens_with_doubt_and_closes_with_its_resolution(place: &Place) {
     assert_eq!(apply_one(store, &resolved).await, Written::Stored);
     let page = store.page(&OrderFilter::default(), Some(&quiet.order_id), 10).await.unwrap();
     assert_eq!(page.iter().map(|view| view.case_open).collect::<Vec<_>>(), [false]);
+    let alone = OrderFilter { ids: vec![order.order_id.clone()], ..OrderFilter::default() };
+    let page = store.page(&alone, None, 1).await.unwrap();
+    assert_eq!(page.iter().map(|view| (view.order.cases != 0, view.case_open)).collect::<Vec<_>>(), [(true, false)]);
     let explained = "select count(*) from cases where state = 'resolved' and resolved_by = 'a person'
                      and resolved_evidence = 'the provider''s statement' and next_query_at is null";
     assert_eq!(place.number(explained).await, 1);
