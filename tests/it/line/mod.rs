@@ -1,3 +1,6 @@
 //! The whole line on a real broker and a real database.
 
+mod books;
+mod crashes;
 mod happy;
+mod quota;
