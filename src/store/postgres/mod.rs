@@ -72,9 +72,12 @@ fn connect_options(
 /// Every hot statement reads by a key, and no other plan of it is ever right. Saying so makes one
 /// plan good for any size of the tables, so that it is made once and not for each execution
 /// (docs/adr/0103): a third of the cost at batches of 10, a sixth at 500.
-const BY_KEY: [(&str, &str); 4] = [
+const BY_KEY: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
+    // A plan's estimated cost says nothing where methods are switched off; compiling one takes
+    // longer than running any of them.
+    ("jit", "off"),
 ];

@@ -227,7 +227,7 @@ async fn a_reader_looks_only_at_the_days_from_the_cursor_on() {
     let plan = control
         .fetch_all(
             "explain (analyze, costs off) select * from order_events
-             where (xid, seq) > (0, 0) and at >= (select at - interval '1 day' from relay_cursor)
+             where (xid, seq) > (0, 0) and at >= (select at - interval '1 day' from relay_cursor where only_one)
                and xid < (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
              order by xid, seq limit 10",
         )
