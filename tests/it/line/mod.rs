@@ -1,3 +1,6 @@
 //! The whole line on a real broker and a real database.
 
 mod happy;
+mod input;
+mod shop;
+mod support;
