@@ -2,5 +2,6 @@
 
 mod happy;
 mod input;
+mod outcomes;
 mod shop;
 mod support;
