@@ -81,11 +81,14 @@ pub struct Audit {
     pub unaccounted: u64,
 }
 
+/// How often each reference was delivered.
+pub type Deliveries = HashMap<String, u32>;
+
 /// Compares the store with what was delivered under each reference. `sold` is how many orders
 /// were sold, where that is known; `on_progress` hears how many orders were read.
 pub async fn reckon(
     store: &dyn Store,
-    delivered: &HashMap<String, u32>,
+    delivered: &Deliveries,
     sold: Option<u64>,
     on_progress: impl Fn(u64),
 ) -> Result<Report, StoreError> {
@@ -117,7 +120,7 @@ pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<Strin
 }
 
 struct Tally<'a> {
-    delivered: &'a HashMap<String, u32>,
+    delivered: &'a Deliveries,
     deliveries_found: u64,
     report: Report,
     resolution: Histogram<u64>,
@@ -126,7 +129,7 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(delivered: &'a HashMap<String, u32>) -> Self {
+    fn new(delivered: &'a Deliveries) -> Self {
         Self {
             delivered,
             deliveries_found: 0,
@@ -208,6 +211,10 @@ impl<'a> Tally<'a> {
 }
 
 /// A histogram of microseconds up to a day; what is longer counts as a day.
+///
+/// # Panics
+///
+/// Never: the bounds are valid.
 pub fn micros_histogram() -> Histogram<u64> {
     #[expect(clippy::expect_used, reason = "valid bounds, checked by every run of the audit")]
     let histogram = Histogram::new_with_bounds(1, 86_400_000_000, 3).expect("a histogram of a day");

@@ -131,11 +131,23 @@ impl Line {
 
     /// Starts a service process without waiting for anything.
     pub(crate) fn spawn(&self, name: &str, environment: &[(&str, &str)]) -> Service {
+        self.spawn_with(name, &[], environment)
+    }
+
+    /// The same for some roles only.
+    pub(crate) async fn start_roles(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Service {
+        let service = self.spawn_with(name, &["--roles", roles], environment);
+        service.until_ready().await;
+        service
+    }
+
+    fn spawn_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
         let log = self.folder.path().join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let listen = free_address();
         let mut command = self.command(&["run"]);
         command
+            .args(arguments)
             .args(["--set", &format!("http.listen={listen}"), "--set", "log.level=info,recharged=debug"])
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -368,6 +380,22 @@ impl Service {
             }
             assert!(Instant::now() < deadline, "the service did not end in {limit:?}:\n{}", self.tail());
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until the process was stopped, as by SIGSTOP.
+    #[cfg(feature = "failpoints")]
+    pub(crate) async fn until_stopped(&self) {
+        let file = format!("/proc/{}/stat", self.child.id());
+        let deadline = Instant::now() + PATIENCE;
+        // Behind the name, which may hold anything, stands the state.
+        while !std::fs::read_to_string(&file).unwrap().rsplit(')').next().unwrap().starts_with(" T") {
+            assert!(Instant::now() < deadline, "the process was not stopped:\n{}", self.tail());
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 

@@ -1,7 +1,10 @@
 //! The whole line on a real broker and a real database.
 
+mod books;
+mod crashes;
 mod happy;
 mod input;
 mod outcomes;
+mod quota;
 mod shop;
 mod support;
