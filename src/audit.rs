@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{Order, OrderId, Sla, State};
+use crate::domain::{LoggedEvent, Order, OrderId, Sla, State};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
 /// Orders read from the store at once.
@@ -115,8 +115,11 @@ pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<Strin
         return Ok(vec![attempt.client_ref.to_string()]);
     }
     let timeline = store.timeline(&order.order_id).await?;
-    let news = timeline.iter().filter_map(|event| event.data.attempt_news.as_ref());
-    Ok(news.filter_map(|news| news.client_ref.as_ref()).map(ToString::to_string).collect())
+    let mut references: Vec<String> =
+        timeline.iter().filter_map(LoggedEvent::client_ref).map(|reference| reference.to_string()).collect();
+    // An attempt that was sent again has a claim, and an entry, for each time.
+    references.dedup();
+    Ok(references)
 }
 
 struct Tally<'a> {
@@ -177,7 +180,7 @@ impl<'a> Tally<'a> {
                 let is_failed = order.state == State::Failed;
                 report.failed += u64::from(is_failed);
                 report.cancelled += u64::from(!is_failed);
-                report.audit.wrongly_failed += u64::from(times > 0 && order.cases == 0);
+                report.audit.wrongly_failed += u64::from(times > 0 && !order.has_cases());
             }
             State::InDoubt => report.in_doubt += 1,
             State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => report.open += 1,
