@@ -6,5 +6,7 @@ mod happy;
 mod input;
 mod outcomes;
 mod quota;
+mod refusals;
+mod reports;
 mod shop;
 mod support;

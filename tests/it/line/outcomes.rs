@@ -9,7 +9,7 @@ use recharged::ports::OutRecord;
 use recharged::providers::simulator::{Declines, Faults, Latency, Profile, Rates, Throttle, read_ledger};
 use serde_json::{Value, json};
 
-use super::support::{body, changed, events_of, header_of, timeline, types, until};
+use super::support::{body, changed, events, header_of, timeline, types, until};
 use crate::harness::{Line, Wishes};
 
 fn quick() -> Profile {
@@ -44,11 +44,12 @@ async fn a_final_refusal_fails_the_order_and_asks_for_its_refund() {
         assert!(row.refund_requested && row.cases == 0, "{id}");
         let attempt = row.attempt.unwrap();
         assert_eq!((attempt.number, attempt.state), (attempts, AttemptState::Failed), "{id}");
-        let last = events_of(&line, id, row.version as usize).await.pop().unwrap();
-        assert_eq!((&body(&last)["reason"], &body(&last)["sla"]), (&json!(reason.as_str()), &json!("met")), "{id}");
     }
+    let told = events(&line).await;
     let refunds = line.read("refunds", |records| records.len() >= cases.len()).await;
     for (id, _, reason, attempts) in cases {
+        let last = body(told[id].last().unwrap());
+        assert_eq!((&last["reason"], &last["sla"]), (&json!(reason.as_str()), &json!("met")), "{id}");
         let refund = refunds.iter().find(|record| record.key.as_deref() == Some(id.as_bytes())).unwrap();
         let wanted = json!({
             "order_id": id, "payment_id": format!("pay-{id}"), "amount_minor": 5000, "currency": "CNY",
@@ -72,6 +73,7 @@ async fn a_refusal_for_now_is_tried_again_under_another_reference() {
     until("each order was declined once", || line.simulator.stats().refused >= 20).await;
     line.simulator.set_profile(quick()).unwrap();
     line.until_succeeded(20).await;
+    let (told, delivered) = (events(&line).await, line.delivered());
     for row in line.rows().await {
         let id = row.order_id.as_str();
         let log = timeline(&line, id).await;
@@ -84,13 +86,11 @@ async fn a_refusal_for_now_is_tried_again_under_another_reference() {
         let asked = log.iter().find(|event| event.kind == EventType::RetryScheduled).unwrap();
         let again = log.iter().filter(|event| event.kind == EventType::Submitted).nth(1).unwrap();
         assert!(again.at - asked.at >= chrono::Duration::milliseconds(1_490), "{id}");
-        let told = types(&events_of(&line, id, row.version as usize).await);
-        assert_eq!(&told[..3], ["queued", "submitted", "retry_scheduled"], "{id}");
+        assert_eq!(types(&told[id])[..3], ["queued", "submitted", "retry_scheduled"], "{id}");
         let shown = line.command(&["--json", "orders", "show", id]).output().unwrap();
         let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
         let references = shown["client_refs"].as_array().unwrap();
         assert_eq!(references.len(), usize::from(attempt.number), "{id}");
-        let delivered = line.delivered();
         assert_eq!(delivered.get(attempt.client_ref.as_str()), Some(&1), "the last reference was delivered");
         assert!(references[..references.len() - 1].iter().all(|r| !delivered.contains_key(r.as_str().unwrap())));
     }
@@ -187,7 +187,7 @@ async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
     let doubtful = faults.len() * 3 + 3;
     assert_eq!(line.counts().await, [(State::InFlight, doubtful as u64), (State::Succeeded, 60)].into());
     assert_eq!(line.simulator.stats().submits as usize, doubtful + 60, "each was sent once");
-    let delivered = line.delivered();
+    let (told, delivered) = (events(&line).await, line.delivered());
     for row in line.rows().await {
         let id = row.order_id.as_str();
         let attempt = row.attempt.unwrap();
@@ -196,8 +196,7 @@ async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
         let wanted = u32::from(id.contains("-after") || id.starts_with("good"));
         assert_eq!(times, wanted, "{id}");
         if row.state == State::InFlight {
-            let told = types(&events_of(&line, id, 2).await);
-            assert_eq!(&told[..2], ["queued", "submitted"], "{id}");
+            assert_eq!(types(&told[id])[..2], ["queued", "submitted"], "{id}");
         }
     }
     let report = line.audit().await;

@@ -7,7 +7,7 @@ use recharged::ports::{InRecord, OutRecord};
 use serde_json::{Value, json};
 
 use super::support::{
-    ago, body, cancelled, changed, events_of, header_of, letters, paid, timeline, types, unpaid, until_metric,
+    ago, body, cancelled, changed, events, header_of, letters, paid, timeline, types, unpaid, until_metric,
 };
 use crate::harness::{Line, Wishes, order_json};
 
@@ -74,11 +74,11 @@ async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
     }
     settle(&line, "then", 4).await;
     assert_eq!(line.load("changed").await.unwrap().amount.minor, 5_000);
+    let told = events(&line).await;
     for id in ["changed", "raced"] {
         let row = line.load(id).await.unwrap();
         assert_eq!(row.version, 4, "one event more, however often it came: {id}");
-        let events = events_of(&line, id, 4).await;
-        let mut kinds = types(&events);
+        let mut kinds = types(&told[id]);
         kinds.sort_unstable();
         assert_eq!(kinds, ["case_opened", "queued", "submitted", "succeeded"], "{id}");
         let opened: Vec<_> = timeline(&line, id).await.into_iter().flat_map(|event| event.data.cases_opened).collect();
@@ -124,9 +124,9 @@ async fn an_order_from_the_future_or_the_past_gets_what_its_time_allows() {
         let row = line.until_order(id, "failed", |order| order.state == State::Failed).await;
         assert_eq!((row.reason, row.version, row.sla), (Some(Reason::DeadlinePassed), 1, Some(Sla::Missed)), "{id}");
         assert!(row.refund_requested && row.attempt.is_none(), "{id}");
-        let events = events_of(&line, id, 1).await;
-        assert_eq!(types(&events), ["failed"], "{id}");
     }
+    let told = events(&line).await;
+    assert!(["late", "hours-late"].iter().all(|id| types(&told[*id]) == ["failed"]));
     let letter = letters(&line, 1).await.remove(0).1;
     assert_eq!(letter.reason, "too_old");
     assert!(line.load("forgotten").await.is_none(), "neither a row nor a refund");
@@ -219,20 +219,22 @@ async fn payments_and_cancellations_move_orders_as_they_may() {
         assert_eq!(row.payment_id.as_deref(), Some(format!("pay-{id}").as_str()));
         assert!(row.deadline_at < row.paid_at.unwrap() + chrono::Duration::seconds(181), "anew, from the payment");
         assert_eq!((row.version, row.cases), (4, 0));
-        assert_eq!(types(&events_of(&line, id, 4).await), ["accepted", "queued", "submitted", "succeeded"]);
     }
     let row = line.until_order("cancels", "cancelled", |order| order.state == State::Cancelled).await;
     assert_eq!((row.reason, row.refund_requested), (Some(Reason::CancelledUpstream), false));
-    assert_eq!(types(&events_of(&line, "cancels", 2).await), ["accepted", "cancelled"]);
 
     // Too late to cancel what is paid; too late to pay what is cancelled.
     line.until_order("pays-late", "cancelled", |order| order.state == State::Cancelled).await;
     line.write(vec![cancelled(&line, "pays"), cancelled(&line, "pays"), paid(&line, "pays-late")]).await;
     let late = line.until_order("pays-late", "refunded", |order| order.refund_requested).await;
     assert_eq!(late.state, State::Cancelled);
-    let events = events_of(&line, "pays", 5).await;
-    assert_eq!(types(&events)[4], "cancel_refused");
-    assert_eq!(body(&events[4])["state"], "succeeded");
+    line.until_order("pays", "refused its cancellation", |order| order.version == 5).await;
+    let told = events(&line).await;
+    assert_eq!(types(&told["pays"]), ["accepted", "queued", "submitted", "succeeded", "cancel_refused"]);
+    assert_eq!(types(&told["pays-twice"]), ["accepted", "queued", "submitted", "succeeded"]);
+    assert_eq!(types(&told["cancels"]), ["accepted", "cancelled"]);
+    assert_eq!(types(&told["pays-late"]), ["accepted", "cancelled", "cancelled"]);
+    assert_eq!(body(&told["pays"][4])["state"], "succeeded");
     let refunds = line.read("refunds", |records| !records.is_empty()).await;
     assert_eq!((refunds.len(), &body(&refunds[0])["reason"]), (1, &json!("paid_after_cancel")));
 
@@ -252,10 +254,10 @@ async fn public_events_are_cloud_events_with_the_fields_that_are_promised() {
     line.write(vec![line.record("some-other-key", &order), line.order("plain")]).await;
     line.until_succeeded(2).await;
     let row = line.load("told").await.unwrap();
-    let events = events_of(&line, "told", 3).await;
+    let told_of = events(&line).await;
     let expected = [("queued", 0, "queued"), ("submitted", 1, "in_flight"), ("succeeded", 1, "succeeded")];
     let mut earlier = String::new();
-    for ((event, (kind, attempt, state)), version) in events.iter().zip(expected).zip(1_u32..) {
+    for ((event, (kind, attempt, state)), version) in told_of["told"].iter().zip(expected).zip(1_u32..) {
         let told = body(event);
         let text = |name: &str| told[name].as_str().unwrap().to_owned();
         assert_eq!(header_of(event, "ce_type"), format!("recharge.order.{kind}.v1"));
@@ -294,5 +296,6 @@ async fn public_events_are_cloud_events_with_the_fields_that_are_promised() {
         }
         assert!(!told.to_string().contains(order_json("told")["phone"].as_str().unwrap()));
     }
-    assert!(events_of(&line, "plain", 3).await.iter().all(|event| body(event).get("metadata").is_none()));
+    assert_eq!((told_of["told"].len(), told_of["plain"].len()), (3, 3));
+    assert!(told_of["plain"].iter().all(|event| body(event).get("metadata").is_none()));
 }

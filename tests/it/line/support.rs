@@ -1,6 +1,6 @@
 //! What the tests of the line's edges share.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use recharged::ports::{InRecord, OutRecord};
 use recharged::roles::dead_letter::{DeadLetter, Header};
 use serde_json::{Value, json};
 
-use crate::harness::{Line, PATIENCE, Service, order_json};
+use crate::harness::{Line, PATIENCE, Service, last_versions, order_json};
 
 pub(super) fn header(name: &str, value: &str) -> Header {
     (Bytes::from(name.to_owned()), Some(Bytes::from(value.to_owned())))
@@ -77,21 +77,27 @@ pub(super) async fn letters(line: &Line, count: usize) -> Vec<(InRecord, DeadLet
     records.into_iter().map(read).collect()
 }
 
-/// The public events of one order, by version, once so many have come.
-pub(super) async fn events_of(line: &Line, id: &str, count: usize) -> Vec<InRecord> {
-    let of_it = |records: &[InRecord]| {
-        let mut versions = BTreeSet::new();
-        let records = records.iter().filter(|record| record.key.as_deref() == Some(id.as_bytes()));
-        let mut kept: Vec<InRecord> = Vec::new();
-        for record in records {
-            if versions.insert(body(record)["version"].as_u64()) {
-                kept.push(record.clone());
-            }
-        }
-        kept
+/// The public events of every order, each version once, when all that the store knows was told.
+pub(super) async fn events(line: &Line) -> HashMap<String, Vec<InRecord>> {
+    let rows = line.rows().await;
+    let wanted: HashMap<String, u64> =
+        rows.iter().map(|row| (row.order_id.to_string(), u64::from(row.version))).collect();
+    let told = |records: &[InRecord]| {
+        let last = last_versions(records);
+        wanted.iter().all(|(id, version)| last.get(id).is_some_and(|told| told >= version))
     };
-    let records = line.read("order-events", |records| of_it(records).len() >= count).await;
-    of_it(&records)
+    let mut events: HashMap<String, Vec<InRecord>> = HashMap::new();
+    for record in line.read("order-events", told).await {
+        let id = std::str::from_utf8(record.key.as_deref().unwrap()).unwrap().to_owned();
+        assert_eq!(body(&record)["order_id"], id.as_str(), "the key is the order id");
+        let of_it = events.entry(id).or_default();
+        // A version may be told twice; then with the same words.
+        match of_it.iter().find(|known| body(known)["version"] == body(&record)["version"]) {
+            Some(known) => assert_eq!((&known.value, &known.headers), (&record.value, &record.headers)),
+            None => of_it.push(record),
+        }
+    }
+    events
 }
 
 pub(super) fn body(record: &InRecord) -> Value {
