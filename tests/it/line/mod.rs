@@ -3,4 +3,10 @@
 mod books;
 mod crashes;
 mod happy;
+mod input;
+mod outcomes;
 mod quota;
+mod refusals;
+mod reports;
+mod shop;
+mod support;
