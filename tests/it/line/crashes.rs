@@ -126,7 +126,12 @@ mod at_a_point {
         sent + rest
     }
 
-    async fn one_process_crashes(roles: &str, others: Option<&str>, point: &str, after: u32) -> (Line, u64, Vec<Service>) {
+    async fn one_process_crashes(
+        roles: &str,
+        others: Option<&str>,
+        point: &str,
+        after: u32,
+    ) -> (Line, u64, Vec<Service>) {
         let line = Line::set_up(Wishes::default()).await;
         let mut running = Vec::new();
         if let Some(others) = others {
@@ -151,7 +156,8 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_crash_between_claim_and_send_sends_nothing_and_leaves_the_claims_open() {
-        let (line, sent, _running) = one_process_crashes("dispatch", Some("intake,relay"), "dispatch::claimed", 5).await;
+        let (line, sent, _running) =
+            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::claimed", 5).await;
         let crashed_at = now();
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "dispatch", &[]).await;
@@ -165,7 +171,8 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_crash_between_reply_and_settlement_leaves_a_delivered_order_open_and_never_sends_it_again() {
-        let (line, sent, _running) = one_process_crashes("dispatch", Some("intake,relay"), "dispatch::replied", 50).await;
+        let (line, sent, _running) =
+            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::replied", 50).await;
         let crashed_at = now();
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "dispatch", &[]).await;
