@@ -19,7 +19,7 @@ pub(super) struct Outcome {
     /// The row as the claim left it.
     pub(super) order: Order,
     pub(super) claim_id: ClaimId,
-    pub(super) outcome: SubmitOutcome,
+    pub(super) said: SubmitOutcome,
 }
 
 impl Lane {
@@ -27,7 +27,7 @@ impl Lane {
     /// flight is given up only once the settlement has taken it.
     pub(super) async fn call(self, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, class, permit, slot } = claimed;
-        let outcome = if self.holds_permit(permit, send_by, class).await {
+        let said = if self.holds_permit(permit, send_by, class).await {
             self.submit(&order, send_by).await
         } else {
             SubmitOutcome::NotSent(NotSentCause::NoPermit)
@@ -35,7 +35,7 @@ impl Lane {
         faults::point("dispatch::replied");
         // A closed channel means that the role was told to drop everything: the row says
         // `in_flight`, and whoever adopts it asks the provider.
-        let _closed = settle.send(Outcome { order, claim_id, outcome }).await;
+        let _closed = settle.send(Outcome { order, claim_id, said }).await;
         drop(slot);
     }
 

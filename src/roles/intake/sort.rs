@@ -45,7 +45,7 @@ impl Intake {
             match read.and_then(|event| self.input_of(event, record, now)) {
                 Err(unfit) => sorted.unfit.push((place, unfit)),
                 Ok((order_id, input)) => {
-                    self.place(&mut sorted, &mut seen, Pending { record: place, order_id, input }, now)
+                    self.place(&mut sorted, &mut seen, Pending { record: place, order_id, input }, now);
                 }
             }
         }

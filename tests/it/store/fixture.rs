@@ -112,7 +112,7 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
     let reply = |outcome| Input::SubmitReply { attempt, claim_id, outcome };
     let reported = |outcome| Input::Reported { attempt, asked_at: now, outcome };
     match choice % 14 {
-        0 | 1 | 2 => Input::Claim { claim_id: ClaimId::random() },
+        0..=2 => Input::Claim { claim_id: ClaimId::random() },
         3 => reply(SubmitOutcome::Succeeded(Receipt::default())),
         4 => reply(SubmitOutcome::Accepted { provider_ref: Some("P-1".to_owned()) }),
         5 => reply(SubmitOutcome::Rejected(no(again))),
