@@ -227,13 +227,7 @@ async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), Cli
         )));
     };
     let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
-<<<<<<< HEAD
     let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
-=======
-    let references = references_of(store, &order).await.map_err(|error| trouble(&error))?;
-    let resolved = !order.has_cases();
-    let view = OrderView { order, case_open: !resolved };
->>>>>>> domain
     let mut before: Option<Timestamp> = None;
     let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
     if output.json {

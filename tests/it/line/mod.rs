@@ -3,4 +3,6 @@
 mod books;
 mod crashes;
 mod happy;
+mod outages;
 mod quota;
+mod servers;

