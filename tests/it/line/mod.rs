@@ -9,6 +9,6 @@ mod outcomes;
 mod quota;
 mod refusals;
 mod reports;
-mod serv.rs;
+mod servers;
 mod shop;
 mod support;

@@ -112,7 +112,12 @@ async fn the_service_refuses_what_cannot_work_before_it_touches_an_order() {
     let cases: Vec<(&str, String, i32, Vec<&str>)> = vec![
         ("unknown key", "kafka.brokerz=x".into(), 78, vec!["kafka.brokerz", "kafka.brokers"]),
         ("wrong value", "sla.deadline=fast".into(), 78, vec!["sla.deadline", "180s"]),
-        ("missing key file", "security.phone_key_file=/nowhere/key".into(), 78, vec!["security.phone_key_file", "/nowhere/key"]),
+        (
+            "missing key file",
+            "security.phone_key_file=/nowhere/key".into(),
+            78,
+            vec!["security.phone_key_file", "/nowhere/key"],
+        ),
         ("taken port", format!("http.listen={taken_at}"), 78, vec!["http.listen", &taken_at]),
         ("dead broker", "kafka.brokers=127.0.0.1:1".into(), 69, vec!["kafka.brokers", "127.0.0.1:1"]),
         ("silent broker", format!("kafka.brokers={silent_at}"), 69, vec!["kafka.brokers"]),
