@@ -10,7 +10,7 @@ test *args:
 
 # The service at work, from order to recharge
 demo *args:
-    scripts/demo {{args}}
+    cargo run --release -- demo {{args}}
 
 # Kafka and Postgres for tests: just services up|down|status|env|...
 services *args:

@@ -5,7 +5,7 @@
 //! Prints orders a second, WAL an order, and how many updates stayed heap-only. WAL is counted for
 //! the whole server, so nothing else should write there meanwhile. `BENCH_ORDERS`, `BENCH_BATCH`,
 //! `BENCH_WRITERS` set the size; `BENCH_SQL` is run on the migrated schema, to compare variants.
-#![expect(clippy::print_stdout, clippy::expect_used, clippy::missing_docs_in_private_items, reason = "a benchmark")]
+#![expect(clippy::print_stdout, clippy::expect_used, clippy::cast_precision_loss, reason = "a benchmark")]
 
 use std::sync::Arc;
 use std::time::Instant;

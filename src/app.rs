@@ -2,6 +2,7 @@
 //! needs, in an order in which a mistake is found before any order is touched, and hands the
 //! roles their ports.
 
+mod measured;
 mod open;
 mod watch;
 
@@ -18,15 +19,19 @@ use crate::domain::msisdn::PhoneKey;
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::{
     Consumer, ConsumerHandle, ConsumerOptions, ConsumerStatus, KafkaOptions, Producer, ProducerOptions, TopicInbox,
+    TopicSubscription,
 };
 use crate::lifecycle::Lifecycle;
-use crate::metrics::{self, Exporter, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
+use crate::metrics;
+use crate::metrics::{Exporter, IntakeMetrics, KafkaMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, StoreMetrics};
 use crate::ports::{LaneTopics, Publisher, RechargeProvider, Store, Subscription};
 use crate::probes::{self, Health};
 use crate::roles::StopSignals;
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
+
+use measured::{MeasuredPublisher, MeasuredStore, MeasuredSubscription};
 
 pub use open::{
     StartError, broker_trouble, chain, kafka_options, open_store, store_options, store_trouble, topic_plans,
@@ -138,6 +143,11 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
     let store = open_store(&plan.config, &plan.secrets).await?;
     open::check_store(store.as_ref()).await?;
     watch::learn_skew(store.as_ref(), &clock).await?;
+    let store: Arc<dyn Store> = Arc::new(MeasuredStore {
+        inner: store,
+        clock: Arc::<SystemClock>::clone(&clock),
+        metrics: StoreMetrics::new(),
+    });
     let kafka = kafka_options(&plan.config, &plan.secrets);
     if !plan.embedded_broker {
         open::verify_topics(&plan.config, &kafka).await?;
@@ -150,6 +160,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         lifecycle: Lifecycle::new(plan.config.process.grace_period.get()),
         health: Health::new(),
         outcomes: Arc::new(OutcomeMetrics::new()),
+        kafka_metrics: Arc::new(kafka_metrics(&plan)),
         consumers: Consumers::default(),
         plan,
         store,
@@ -158,6 +169,25 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         providers,
     };
     builder.assemble(listener, address, exporter)
+}
+
+/// Of the topics that this process's roles read and write.
+fn kafka_metrics(plan: &Plan) -> KafkaMetrics {
+    let (topics, lanes) = (plan.config.topics(), plan.config.lanes());
+    let commands = || lanes.iter().flat_map(|lane| [topics.requests(lane), topics.due(lane)]);
+    let (mut read, mut written) = (Vec::new(), Vec::new());
+    if plan.roles.contains(&Role::Intake) {
+        read.extend([Arc::clone(&topics.orders), Arc::clone(&topics.lifecycle)]);
+    }
+    if plan.roles.contains(&Role::Dispatch) {
+        read.extend(commands());
+    }
+    if plan.roles.contains(&Role::Relay) {
+        written.extend([Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]);
+    }
+    written.extend(commands());
+    written.push(Arc::clone(&topics.dead_letters));
+    KafkaMetrics::new(&read, &written)
 }
 
 struct Builder {
@@ -169,6 +199,7 @@ struct Builder {
     kafka: KafkaOptions,
     providers: Providers,
     outcomes: Arc<OutcomeMetrics>,
+    kafka_metrics: Arc<KafkaMetrics>,
     consumers: Consumers,
 }
 
@@ -214,6 +245,7 @@ impl Builder {
                 clock: Arc::clone(&self.clock),
                 health: self.health.clone(),
                 consumers: Arc::clone(&consumers),
+                kafka: Arc::clone(&self.kafka_metrics),
                 embedded_broker: self.plan.embedded_broker,
             },
         );
@@ -250,7 +282,7 @@ impl Builder {
                 left => anyhow::bail!("{left} records were not acknowledged; what they tell is still in the store"),
             }
         });
-        Ok(producer)
+        Ok(Arc::new(MeasuredPublisher { inner: producer, metrics: Arc::clone(&self.kafka_metrics) }))
     }
 
     fn consumer(
@@ -276,7 +308,11 @@ impl Builder {
                 None => Ok(()),
             }
         });
-        Ok(subscriptions.into_iter().map(|subscription| Box::new(subscription) as Box<dyn Subscription>).collect())
+        let measured = |(topic, inner): (&Arc<str>, TopicSubscription)| {
+            let metrics = Arc::clone(&self.kafka_metrics);
+            Box::new(MeasuredSubscription { inner, topic: Arc::clone(topic), metrics }) as Box<dyn Subscription>
+        };
+        Ok(topics.iter().zip(subscriptions).map(measured).collect())
     }
 
     fn intake(&mut self, commands: &Arc<dyn Publisher>, stop: &StopSignals) -> Result<Vec<Running>, StartError> {

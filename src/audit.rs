@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{Order, OrderId, Sla, State};
+use crate::domain::{LoggedEvent, Order, OrderId, Sla, State};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
 /// Orders read from the store at once.
@@ -81,11 +81,14 @@ pub struct Audit {
     pub unaccounted: u64,
 }
 
+/// How often each reference was delivered.
+pub type Deliveries = HashMap<String, u32>;
+
 /// Compares the store with what was delivered under each reference. `sold` is how many orders
 /// were sold, where that is known; `on_progress` hears how many orders were read.
 pub async fn reckon(
     store: &dyn Store,
-    delivered: &HashMap<String, u32>,
+    delivered: &Deliveries,
     sold: Option<u64>,
     on_progress: impl Fn(u64),
 ) -> Result<Report, StoreError> {
@@ -112,12 +115,15 @@ pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<Strin
         return Ok(vec![attempt.client_ref.to_string()]);
     }
     let timeline = store.timeline(&order.order_id).await?;
-    let news = timeline.iter().filter_map(|event| event.data.attempt_news.as_ref());
-    Ok(news.filter_map(|news| news.client_ref.as_ref()).map(ToString::to_string).collect())
+    let mut references: Vec<String> =
+        timeline.iter().filter_map(LoggedEvent::client_ref).map(|reference| reference.to_string()).collect();
+    // An attempt that was sent again has a claim, and an entry, for each time.
+    references.dedup();
+    Ok(references)
 }
 
 struct Tally<'a> {
-    delivered: &'a HashMap<String, u32>,
+    delivered: &'a Deliveries,
     deliveries_found: u64,
     report: Report,
     resolution: Histogram<u64>,
@@ -126,7 +132,7 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(delivered: &'a HashMap<String, u32>) -> Self {
+    fn new(delivered: &'a Deliveries) -> Self {
         Self {
             delivered,
             deliveries_found: 0,
@@ -174,7 +180,7 @@ impl<'a> Tally<'a> {
                 let is_failed = order.state == State::Failed;
                 report.failed += u64::from(is_failed);
                 report.cancelled += u64::from(!is_failed);
-                report.audit.wrongly_failed += u64::from(times > 0 && order.cases == 0);
+                report.audit.wrongly_failed += u64::from(times > 0 && !order.has_cases());
             }
             State::InDoubt => report.in_doubt += 1,
             State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => report.open += 1,
@@ -208,6 +214,10 @@ impl<'a> Tally<'a> {
 }
 
 /// A histogram of microseconds up to a day; what is longer counts as a day.
+///
+/// # Panics
+///
+/// Never: the bounds are valid.
 pub fn micros_histogram() -> Histogram<u64> {
     #[expect(clippy::expect_used, reason = "valid bounds, checked by every run of the audit")]
     let histogram = Histogram::new_with_bounds(1, 86_400_000_000, 3).expect("a histogram of a day");

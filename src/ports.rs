@@ -156,6 +156,8 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
 /// Which orders to read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OrderFilter {
+    /// Only these; all, if empty. Unknown ids are left out.
+    pub ids: Vec<OrderId>,
     /// In one of these states; all, if empty.
     pub states: Vec<State>,
     /// Created before this moment.

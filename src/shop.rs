@@ -55,8 +55,8 @@ impl Shop {
         publisher: Arc<dyn Publisher>,
         topic: &Arc<str>,
         clock: &dyn Clock,
-        room: impl Fn() -> u64,
-        on_sold: impl Fn(u64),
+        room: &(impl Fn() -> u64 + Sync),
+        on_sold: &(impl Fn(u64) + Sync),
         stop: &CancellationToken,
     ) -> Sold {
         let mut rng = StdRng::seed_from_u64(self.seed);
@@ -71,7 +71,7 @@ impl Shop {
             if now == 0 || under_way.len() >= UNDER_WAY {
                 tokio::select! {
                     biased; // What is acknowledged makes room.
-                    Some(done) = under_way.join_next() => count(done, &mut sold, &on_sold),
+                    Some(done) = under_way.join_next() => count(&done, &mut sold, on_sold),
                     () = tokio::time::sleep(TICK) => {}
                 }
                 continue;
@@ -92,7 +92,7 @@ impl Shop {
             });
         }
         while let Some(done) = under_way.join_next().await {
-            count(done, &mut sold, &on_sold);
+            count(&done, &mut sold, on_sold);
         }
         sold
     }
@@ -134,9 +134,9 @@ impl Shop {
     }
 }
 
-fn count(done: Result<(u64, u64), tokio::task::JoinError>, sold: &mut Sold, on_sold: &impl Fn(u64)) {
+fn count(done: &Result<(u64, u64), tokio::task::JoinError>, sold: &mut Sold, on_sold: &impl Fn(u64)) {
     let Ok((acknowledged, failed)) = done else { return };
     sold.acknowledged += acknowledged;
     sold.unacknowledged += failed;
-    on_sold(acknowledged);
+    on_sold(*acknowledged);
 }

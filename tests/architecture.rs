@@ -212,7 +212,8 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-const PURE: [&str; 9] = ["serde", "serde_json", "chrono", "uuid", "phonenumber", "hmac", "sha2", "base64", "schemars"];
+const PURE: [&str; 10] =
+    ["bytes", "serde", "serde_json", "chrono", "uuid", "phonenumber", "hmac", "sha2", "base64", "schemars"];
 const ADAPTERS: [&str; 4] = ["kafka", "store", "providers", "console"];
 /// The composition: may reach for everything.
 const COMPOSITION: [&str; 3] = ["app", "cli", "main"];
@@ -233,7 +234,7 @@ fn violations(path: &Path, source: &str, dependencies: &BTreeSet<String>) -> Vec
     let allowed_modules: Option<&[&str]> = match module {
         "domain" => Some(&["domain"]),
         "ports" => Some(&["domain", "ports"]),
-        "roles" => Some(&["domain", "ports", "metrics", "roles"]),
+        "roles" => Some(&["domain", "ports", "metrics", "faults", "roles"]),
         "metrics" => Some(&["domain", "ports", "metrics"]),
         "clock" => Some(&["domain", "ports", "clock"]),
         "config" => Some(&["domain", "ports", "config"]),

@@ -49,12 +49,6 @@ create table orders (
 -- The watchdog reads in deadline order, from its low-water mark.
 create index orders_deadline_at on orders (deadline_at);
 
-create trigger orders_closed_stay_closed before update of state on orders
-when old.state in ('succeeded', 'failed', 'cancelled') and new.state <> old.state
-begin
-    select raise(abort, 'a closed order never changes its state');
-end;
-
 -- There is one writer at a time, so the numbers of the log rise in the order of commits. They are
 -- never used again, also after retention has deleted the newest.
 create table order_events (
@@ -113,13 +107,13 @@ create table cases (
 
 -- One row a provider; nanoseconds since 1970.
 create table quota_cells (
-    provider        text    primary key not null,
-    tat_ns          integer not null default 0,
-    fresh_tat_ns    integer not null default 0,
-    retry_tat_ns    integer not null default 0,
-    query_tat_ns    integer not null default 0,
-    fresh_asked_ns  integer not null default 0,
-    retry_asked_ns  integer not null default 0,
-    query_asked_ns  integer not null default 0,
-    paused_until_ns integer not null default 0
+    provider              text    primary key not null,
+    tat_ns                integer not null default 0,
+    fresh_tat_ns          integer not null default 0,
+    retry_tat_ns          integer not null default 0,
+    query_tat_ns          integer not null default 0,
+    fresh_active_until_ns integer not null default 0,
+    retry_active_until_ns integer not null default 0,
+    query_active_until_ns integer not null default 0,
+    paused_until_ns       integer not null default 0
 ) strict;

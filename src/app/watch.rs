@@ -1,6 +1,7 @@
 //! What looks after the process itself once a second: the store's clock and reachability, the
 //! consumers' state, and how long a drain may take when one of them is dead.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use tracing::warn;
 use super::open::chain;
 use super::{Consumers, StartError};
 use crate::clock::SystemClock;
-use crate::kafka::embedded;
+use crate::kafka::{ConsumerStatus, embedded};
 use crate::lifecycle::Lifecycle;
-use crate::metrics;
+use crate::metrics::{self, KafkaMetrics};
 use crate::ports::{Clock, Store, StoreError};
 use crate::probes::Health;
 
@@ -30,7 +31,23 @@ pub(super) struct Watched {
     pub(super) clock: Arc<SystemClock>,
     pub(super) health: Health,
     pub(super) consumers: Arc<Consumers>,
+    pub(super) kafka: Arc<KafkaMetrics>,
     pub(super) embedded_broker: bool,
+}
+
+/// What was told of the consumers before, so that counters grow by what is new.
+#[derive(Default)]
+struct Told {
+    skew: bool,
+    changes: HashMap<Arc<str>, Changes>,
+    lagging: HashSet<(Arc<str>, i32)>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Changes {
+    rebalances: u64,
+    lost: u64,
+    failed_commits: u64,
 }
 
 /// Measures the store's clock against ours, before anything is decided by it.
@@ -58,10 +75,10 @@ pub(super) fn add(lifecycle: &mut Lifecycle, watched: Watched) {
     let (drain, hard) = (lifecycle.drain(), lifecycle.hard_deadline());
     lifecycle.add("watch", Duration::from_secs(1), |stop| async move {
         let pulse = watched.health.watch("watch", POLL_MAX_AGE);
-        let mut told_skew = false;
+        let mut told = Told::default();
         loop {
             pulse.beat();
-            let well = watched.look(&mut told_skew).await;
+            let well = watched.look(&mut told).await;
             if drain.is_cancelled() && !well {
                 hard.at_most(TROUBLED_DRAIN);
             }
@@ -82,15 +99,15 @@ async fn wait(stop: &CancellationToken) -> bool {
 
 impl Watched {
     /// One look; whether all is well.
-    async fn look(&self, told_skew: &mut bool) -> bool {
+    async fn look(&self, told: &mut Told) -> bool {
         let store = match measure(self.store.as_ref(), &self.clock).await {
             Ok(skew) => {
-                if skew.abs() > SKEW_TOLD && !*told_skew {
+                if skew.abs() > SKEW_TOLD && !told.skew {
                     warn!(
                         skew_seconds = skew,
                         "this machine's clock differs from the database's; deadlines follow the database"
                     );
-                    *told_skew = true;
+                    told.skew = true;
                 }
                 Ok(())
             }
@@ -98,15 +115,17 @@ impl Watched {
         };
         let store_well = store.is_ok();
         self.health.set("store", store);
-        let kafka = self.look_at_consumers();
+        let kafka = self.look_at_consumers(told);
         let kafka_well = kafka.is_ok();
         self.health.set("kafka", kafka);
         store_well && kafka_well
     }
 
-    fn look_at_consumers(&self) -> Result<(), String> {
+    fn look_at_consumers(&self, told: &mut Told) -> Result<(), String> {
         let mut trouble = Ok(());
+        let mut lagging = HashSet::new();
         for status in self.consumers.statuses() {
+            self.count(&status, told, &mut lagging);
             if status.poll_age < POLL_MAX_AGE {
                 self.health.beat("kafka poll");
             }
@@ -119,6 +138,41 @@ impl Watched {
                 trouble = Err("the embedded broker dropped records".to_owned());
             }
         }
+        // A partition that went to another process is that one's to report.
+        for (topic, partition) in told.lagging.difference(&lagging) {
+            self.kafka.lag_records(topic, *partition, 0);
+        }
+        told.lagging = lagging;
         trouble
+    }
+
+    fn count(&self, status: &ConsumerStatus, told: &mut Told, lagging: &mut HashSet<(Arc<str>, i32)>) {
+        let now = self.clock.now();
+        for topic in &status.topics {
+            let name = &topic.topic;
+            self.kafka.assigned(name, topic.assigned.len());
+            self.kafka.poll_age(name, status.poll_age);
+            let age = topic.oldest_unread.map_or(Duration::ZERO, |at| (now - at).to_std().unwrap_or_default());
+            self.kafka.lag_seconds(name, age);
+            for (partition, lag) in &topic.lag_by_partition {
+                self.kafka.lag_records(name, *partition, *lag);
+                lagging.insert((Arc::clone(name), *partition));
+            }
+            let changes = Changes {
+                rebalances: status.rebalances,
+                lost: status.assignments_lost,
+                failed_commits: status.commits_failed + status.commits_refused,
+            };
+            let before = told.changes.insert(Arc::clone(name), changes).unwrap_or_default();
+            for _ in before.rebalances..changes.rebalances {
+                self.kafka.rebalance(name, "assigned");
+            }
+            for _ in before.lost..changes.lost {
+                self.kafka.rebalance(name, "lost");
+            }
+            for _ in before.failed_commits..changes.failed_commits {
+                self.kafka.commit_failure(name);
+            }
+        }
     }
 }

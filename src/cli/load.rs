@@ -81,7 +81,7 @@ pub(crate) async fn run(args: LoadArgs, output: Output) -> Result<(), CliError> 
     let producer = Producer::new(&kafka, options).map_err(|error| broker_trouble(&loaded.config, &error))?;
     let producer: Arc<dyn Publisher> = Arc::new(producer);
     let mut random = rand::rng();
-    let shop = Shop {
+    let seller = Shop {
         rate: args.rate,
         orders: args.orders,
         prefix: args.prefix.unwrap_or_else(|| format!("load-{:08x}", random.random::<u32>())),
@@ -100,13 +100,13 @@ pub(crate) async fn run(args: LoadArgs, output: Output) -> Result<(), CliError> 
             output.progress(format_args!("{sold} orders acknowledged"));
         }
     };
-    let sold = shop.sell(producer, &topic, &clock, || u64::MAX, on_sold, &stop).await;
+    let sold = seller.sell(producer, &topic, &clock, &|| u64::MAX, &on_sold, &stop).await;
     let seconds = clock.since_boot().saturating_sub(began).as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let orders_per_second = sold.acknowledged as f64 / seconds.max(1e-9);
     output.result(&Sent {
-        prefix: shop.prefix,
-        seed: shop.seed,
+        prefix: seller.prefix,
+        seed: seller.seed,
         acknowledged: sold.acknowledged,
         unacknowledged: sold.unacknowledged,
         seconds,

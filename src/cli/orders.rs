@@ -74,7 +74,11 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
         OrdersAction::Show { id, .. } => show(store.as_ref(), id, output).await,
         OrdersAction::List { state, older_than, limit, .. } => {
             let now = store.now().await.map_err(|error| trouble(&error))?;
-            let filter = OrderFilter { states: state.clone(), created_before: older_than.map(|age| now - age) };
+            let filter = OrderFilter {
+                states: state.clone(),
+                created_before: older_than.map(|age| now - age),
+                ..OrderFilter::default()
+            };
             list(store.as_ref(), &filter, *limit, output).await
         }
         OrdersAction::Export { .. } => export(store.as_ref(), output).await,
@@ -215,16 +219,15 @@ struct Step {
 }
 
 async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
-    let found = store.load(std::slice::from_ref(id)).await.map_err(|error| trouble(&error))?;
-    let Some(order) = found.into_iter().next().flatten() else {
+    let filter = OrderFilter { ids: vec![id.clone()], ..OrderFilter::default() };
+    let found = store.page(&filter, None, 1).await.map_err(|error| trouble(&error))?;
+    let Some(view) = found.into_iter().next() else {
         return Err(CliError::failed(format!(
             "there is no order {id} in the store: it was never accepted, or it is older than the retention"
         )));
     };
     let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
-    let references = references_of(store, &order).await.map_err(|error| trouble(&error))?;
-    let resolved = order.cases == 0;
-    let view = OrderView { order, case_open: !resolved };
+    let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
     let mut before: Option<Timestamp> = None;
     let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
     if output.json {

@@ -80,7 +80,7 @@ pub struct Order {
     /// Whether a refund was requested; at most one per order.
     pub refund_requested: bool,
     /// The kinds of cases that were ever opened ([`super::CaseKind::bit`]), and
-    /// [`Order::CANCEL_REFUSED`].
+    /// [`Order::CANCEL_REFUSED`]; whether there is a case is asked by [`Order::has_cases`].
     pub cases: u16,
 }
 
@@ -141,6 +141,11 @@ impl Order {
     /// Whether an attempt may still deliver.
     pub fn has_open_attempt(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.state.is_open())
+    }
+
+    /// Whether a case was ever opened.
+    pub fn has_cases(&self) -> bool {
+        self.cases & !Self::CANCEL_REFUSED != 0
     }
 
     /// The current attempt's number; 0 before the first.

@@ -184,7 +184,7 @@ pub(super) const KAFKA_PRODUCED: Metric =
 pub(super) const KAFKA_LAG_RECORDS: Metric = gauge(
     "recharge_kafka_consumer_lag_records",
     &["topic", "partition"],
-    "Records between the committed offset and the end, of the partitions that this process holds",
+    "Records not read yet, of the partitions that this process holds",
 );
 pub(super) const KAFKA_LAG_SECONDS: Metric =
     gauge("recharge_kafka_consumer_lag_seconds", &["topic"], "Age of the oldest record that is not yet read");

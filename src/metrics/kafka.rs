@@ -80,8 +80,8 @@ impl KafkaMetrics {
         }
     }
 
-    /// Records between the committed offset and the end of a partition; 0 once it is revoked, so
-    /// that two processes never both report it.
+    /// Records of a partition that are not read yet; 0 once it is revoked, so that two processes
+    /// never both report it.
     pub fn lag_records(&self, topic: &str, partition: i32, records: u64) {
         names::KAFKA_LAG_RECORDS.gauge(&[topic, &partition.to_string()]).set(exact(records));
     }

@@ -2,7 +2,14 @@
 //! provider that fail as the seed says. Time is tokio's paused clock, so minutes take
 //! milliseconds, and a failing seed fails again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stderr, reason = "a test")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test"
+)]
 
 mod broker;
 mod provider;

@@ -70,13 +70,11 @@ impl OrderStore for MemStore {
             let mut state = self.state.lock().unwrap();
             for transition in batch {
                 assert_eq!(transition.from_version, 0);
-                match state.rows.get(&transition.after.order_id) {
-                    Some(row) => answers.push(Inserted::Exists(Box::new(row.clone()))),
-                    None => {
-                        state.write(transition);
-                        answers.push(Inserted::Stored);
-                    }
+                let there = state.rows.get(&transition.after.order_id).cloned();
+                if there.is_none() {
+                    state.write(transition);
                 }
+                answers.push(there.map_or(Inserted::Stored, |row| Inserted::Exists(Box::new(row))));
             }
         }
         self.pass("insert").await?;

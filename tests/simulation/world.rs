@@ -346,8 +346,9 @@ impl Report {
             }
             // Unknown outcomes rest here until something asks about them.
             State::InFlight => assert!(row.has_open_attempt(), "{id} is in flight without an open attempt"),
-            State::Queued | State::RetryWait if self.crashed => panic!("{id} was forgotten as {}", row.state),
-            other => panic!("{id} rests as {other}"),
+            State::Queued | State::RetryWait | State::AwaitingPayment | State::InDoubt | State::Cancelled => {
+                panic!("{id} rests as {} (crashed: {})", row.state, self.crashed)
+            }
         }
         let mine: Vec<LoggedEvent> = self.log.iter().filter(|e| e.order_id == row.order_id).cloned().collect();
         assert_eq!(replay(&mine, &row.recipient).unwrap().as_ref(), Some(row), "the log of {id} does not rebuild it");

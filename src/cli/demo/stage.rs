@@ -149,7 +149,7 @@ impl Stage {
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
         let topic = self.config.topics().orders;
-        let shop = Shop {
+        let seller = Shop {
             rate: args.rate,
             orders: Some(args.orders),
             prefix: format!("demo-{:06x}", self.seed & 0xff_ffff),
@@ -173,7 +173,7 @@ impl Stage {
         let on_sold = |count| {
             sold.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         };
-        let selling = shop.sell(producer, &topic, self.app.clock.as_ref(), room, on_sold, &stop);
+        let selling = seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop);
         let watching = self.watch(args, output, &sold);
         tokio::join!(selling, watching);
     }

@@ -185,6 +185,7 @@ impl Topic {
             buffered,
             in_hand: open.saturating_sub(buffered),
             lag: lags.into_iter().sum(),
+            lag_by_partition: slots.iter().filter_map(|(partition, slot)| Some((*partition, slot.lag()?))).collect(),
             oldest_unread: self.inbox.oldest(),
             offset_gaps: self.gaps.load(Ordering::Relaxed),
             offsets_skipped: self.skipped.load(Ordering::Relaxed),

@@ -53,6 +53,8 @@ pub struct TopicStatus {
     /// Records in the log that were not yet fetched, where it is known; at most a second old, for
     /// a paused partition at most ten.
     pub lag: Option<u64>,
+    /// The same for each partition of which it is known.
+    pub lag_by_partition: Vec<(i32, u64)>,
     /// The timestamp of the oldest record that waits to be read.
     pub oldest_unread: Option<Timestamp>,
     /// Jumps between consecutive delivered offsets.

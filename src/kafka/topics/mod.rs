@@ -4,10 +4,15 @@ mod admin;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use super::{KafkaError, KafkaOptions};
 
 use admin::{Admin, Found};
+
+/// A broker may answer that a topic is made some time before it knows the topic itself.
+const UNTIL_SEEN: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A topic as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,8 +139,25 @@ pub async fn create(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Out
             Found::There { partitions, .. } => outcomes.extend(raise(&admin, plan, partitions).await?),
         }
     }
+    await_created(&admin, &outcomes).await?;
     admin.close().await;
     Ok(outcomes)
+}
+
+/// Waits until the brokers know what was made, so that whoever looks next finds it. What they do
+/// not know in time is for [`verify`] to tell.
+async fn await_created(admin: &Admin, outcomes: &[Outcome]) -> Result<(), KafkaError> {
+    let until = tokio::time::Instant::now() + UNTIL_SEEN;
+    for outcome in outcomes {
+        let Outcome::Created { topic } = outcome else { continue };
+        while matches!(admin.find(topic).await?, Found::Missing | Found::Unreadable(_)) {
+            if tokio::time::Instant::now() >= until {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
 }
 
 /// Compares the topics with their plans; nothing is changed.

@@ -19,7 +19,7 @@ pub(super) struct Outcome {
     /// The row as the claim left it.
     pub(super) order: Order,
     pub(super) claim_id: ClaimId,
-    pub(super) outcome: SubmitOutcome,
+    pub(super) said: SubmitOutcome,
 }
 
 impl Lane {
@@ -27,7 +27,7 @@ impl Lane {
     /// flight is given up only once the settlement has taken it.
     pub(super) async fn call(self, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, class, permit, slot } = claimed;
-        let outcome = if self.holds_permit(permit, send_by, class).await {
+        let said = if self.holds_permit(permit, send_by, class).await {
             self.submit(&order, send_by).await
         } else {
             SubmitOutcome::NotSent(NotSentCause::NoPermit)
@@ -35,27 +35,38 @@ impl Lane {
         faults::point("dispatch::replied");
         // A closed channel means that the role was told to drop everything: the row says
         // `in_flight`, and whoever adopts it asks the provider.
-        let _closed = settle.send(Outcome { order, claim_id, outcome }).await;
+        let _closed = settle.send(Outcome { order, claim_id, said }).await;
         drop(slot);
     }
 
-    /// A claim that took long to commit may have outlived its permit; then it needs another one,
-    /// inside its send window.
+    /// Waits for the permit's moment. A claim that took long to commit may have outlived its
+    /// permit; then it needs another one, inside its send window.
     async fn holds_permit(&self, permit: Timestamp, send_by: Duration, class: crate::ports::PermitClass) -> bool {
+        if !self.until(permit, send_by).await {
+            return false;
+        }
         if self.clock.now() <= permit + STALE_AFTER {
             return true;
         }
+        self.metrics.permits("delayed", 1);
         let window = send_by.saturating_sub(self.clock.since_boot());
         let reservation =
             Reservation { provider: self.provider.id().clone(), class, wanted: 1, terms: self.rules.terms };
         let reserve = tokio::time::timeout(window, self.quota.reserve(&reservation)).await;
         let Ok(Ok(grant)) = reserve else { return false };
         let Some(send_at) = grant.send_at.first().copied() else { return false };
-        let wait = (send_at - self.clock.now()).to_std().unwrap_or_default();
+        self.until(send_at, send_by).await
+    }
+
+    /// Waits for a moment; `false` at once where that lies behind the send window.
+    async fn until(&self, moment: Timestamp, send_by: Duration) -> bool {
+        let wait = (moment - self.clock.now()).to_std().unwrap_or_default();
         if wait > send_by.saturating_sub(self.clock.since_boot()) {
             return false;
         }
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         true
     }
 

@@ -22,6 +22,8 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 const CATCH_UPS: u8 = 30;
 /// With no connection to be had, the next look.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// A command that could not be acted on for another reason than a known time.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A command with its permit and its place among the calls in flight.
 #[derive(Debug)]
@@ -86,17 +88,17 @@ impl Lane {
                     continue;
                 };
                 match self.judge(&one.queued.command, &row, now) {
-                    Fit::Acts => match self.decide_claim(&row, one.permit.is_some(), now, &policy) {
+                    Fit::Acts => match Self::decide_claim(&row, one.permit.is_some(), now, &policy) {
                         Ok((transition, claim_id)) => {
                             transitions.push(transition);
                             writing.push((one, claim_id));
                         }
                         Err(Why::TooEarly) => {
-                            let until = row.wake_at.unwrap_or(now);
+                            let until = row.wake_at.unwrap_or(now).max(now + LOOK_AGAIN);
                             leftover.put_back(one, until);
                         }
                         Err(Why::Known | Why::Overtaken | Why::NotApplicable | Why::NoNews) => {
-                            leftover.drop_command(one)
+                            leftover.drop_command(one);
                         }
                     },
                     Fit::Dead => leftover.drop_command(one),
@@ -151,7 +153,6 @@ impl Lane {
 
     /// Without a permit only the end of an order may be written, never a send.
     fn decide_claim(
-        &self,
         row: &Order,
         has_permit: bool,
         now: Timestamp,

@@ -73,12 +73,11 @@ impl DeadlineHeap {
     pub(super) fn push(&mut self, queued: Queued, until: Option<Timestamp>, now: Timestamp) {
         self.counter += 1;
         let order = self.counter;
-        match until.filter(|until| *until > now) {
-            Some(key) => self.waiting.push(Reverse(Entry { key, order, queued })),
-            None => {
-                let key = queued.command.deadline_at;
-                self.ready.push(Reverse(Entry { key, order, queued }));
-            }
+        if let Some(key) = until.filter(|until| *until > now) {
+            self.waiting.push(Reverse(Entry { key, order, queued }));
+        } else {
+            let key = queued.command.deadline_at;
+            self.ready.push(Reverse(Entry { key, order, queued }));
         }
     }
 

@@ -1,9 +1,9 @@
 //! Dispatch: the rate-limited consumer that performs recharges. One [`Lane`] per provider, with
 //! its own topics, quota, heap and in-flight limit, so that a sick provider holds up no other.
 //!
-//! A command's way: [`heap`] (by deadline) → a permit from the store ([`permits`]) → [`claim`]
-//! (intent committed before the first byte leaves) → [`call`] → [`settle`]. The loop that owns
-//! all of a lane's state is in [`lane`].
+//! A command's way: `heap` (by deadline) → a permit from the store (`permits`) → `claim`
+//! (intent committed before the first byte leaves) → `call` → `settle`. The loop that owns
+//! all of a lane's state is in `lane`.
 
 mod call;
 mod claim;

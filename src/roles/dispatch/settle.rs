@@ -65,7 +65,7 @@ impl Lane {
             .into_iter()
             .map(|o| {
                 let attempt = o.order.attempt_number();
-                (o.order, Input::SubmitReply { attempt, claim_id: o.claim_id, outcome: o.outcome })
+                (o.order, Input::SubmitReply { attempt, claim_id: o.claim_id, outcome: o.said })
             })
             .collect();
         while !open.is_empty() {
@@ -137,11 +137,16 @@ impl Lane {
 
     /// A provider that asks us to slow down is heard by the whole fleet.
     async fn heed_throttling(&self, batch: &[Outcome]) {
-        let asked = batch.iter().filter_map(|outcome| match &outcome.outcome {
+        let asked = batch.iter().filter_map(|outcome| match &outcome.said {
             SubmitOutcome::Throttled { retry_after } => {
                 Some(retry_after.and_then(|wait| chrono::Duration::from_std(wait).ok()).unwrap_or(PAUSE))
             }
-            _ => None,
+            SubmitOutcome::Succeeded(_)
+            | SubmitOutcome::Accepted { .. }
+            | SubmitOutcome::Rejected(_)
+            | SubmitOutcome::NotSent(_)
+            | SubmitOutcome::Duplicate
+            | SubmitOutcome::Unknown(_) => None,
         });
         let Some(longest) = asked.max() else { return };
         let until = self.clock.now() + longest;

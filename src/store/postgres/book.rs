@@ -17,6 +17,7 @@ impl OrderBook for PostgresStore {
         limit: usize,
     ) -> Result<Vec<OrderView>, StoreError> {
         let page = Page {
+            ids: filter.ids.iter().map(|id| id.as_str().to_owned()).collect(),
             states: filter.states.iter().map(|state| state.as_str()).collect(),
             created_before: filter.created_before,
             after: after.map_or_else(String::new, |id| id.as_str().to_owned()),
@@ -48,6 +49,7 @@ impl OrderBook for PostgresStore {
 }
 
 struct Page {
+    ids: Vec<String>,
     states: Vec<&'static str>,
     created_before: Option<Timestamp>,
     /// Before the first id stands the empty text.
@@ -66,12 +68,14 @@ async fn read(on: &mut PgConnection, page: Page) -> Result<Vec<(OrderRow, bool)>
                claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
         from orders
         where order_id > $1
-          and (cardinality($2::text[]) = 0 or state = any($2))
-          and ($3::timestamptz is null or created_at < $3)
+          and (cardinality($2::text[]) = 0 or order_id = any($2))
+          and (cardinality($3::text[]) = 0 or state = any($3))
+          and ($4::timestamptz is null or created_at < $4)
         order by order_id
-        limit $4
+        limit $5
         "#,
         page.after,
+        &page.ids,
         page.states as _,
         page.created_before,
         page.limit,

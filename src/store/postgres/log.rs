@@ -38,7 +38,7 @@ impl EventLog for PostgresStore {
         self.hot
             .run("cursor", |on| {
                 Box::pin(async move {
-                    sqlx::query_as!(LogPosition, "select xid, seq from relay_cursor").fetch_one(on).await
+                    sqlx::query_as!(LogPosition, "select xid, seq from relay_cursor where only_one").fetch_one(on).await
                 })
             })
             .await
@@ -67,7 +67,7 @@ async fn read(on: &mut PgConnection, after: LogPosition, limit: i64) -> Result<V
         from order_events
         where (xid, seq) > ($1, $2)
           and xid < (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
-          and at >= (select at - interval '1 day' from relay_cursor)
+          and at >= (select at - interval '1 day' from relay_cursor where only_one)
         order by xid, seq
         limit $3
         "#,
@@ -86,9 +86,9 @@ async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> R
             xid = $3, seq = $4,
             at = coalesce(
                 (select e.at from order_events as e
-                 where e.xid = $3 and e.seq = $4 and e.at >= (select at - interval '1 day' from relay_cursor)),
+                 where e.xid = $3 and e.seq = $4 and e.at >= (select at - interval '1 day' from relay_cursor where only_one)),
                 c.at)
-        where c.xid = $1 and c.seq = $2
+        where c.only_one and c.xid = $1 and c.seq = $2
         "#,
         from.xid,
         from.seq,

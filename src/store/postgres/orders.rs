@@ -75,6 +75,9 @@ impl PostgresStore {
 }
 
 /// Rows, log entries, refunds and cases of the orders that are not there yet; returns their ids.
+///
+/// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
+/// would become a join, and joins go by key only on these connections.
 async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, sqlx::Error> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
     sqlx::query_scalar!(
@@ -111,14 +114,15 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
         ), logged as (
             insert into order_events (xid, at, version, order_id, kind, data)
             select (select pg_current_xact_id()::text::bigint), at, version, order_id, kind, data
-            from input join stored using (order_id)
+            from input
+            where (order_id in (select order_id from stored)) is true
         ), refunded as (
             insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
             select order_id, payment_id, amount_minor, currency, reason,
                    timestamptz 'epoch' + requested_at * interval '1 microsecond'
             from jsonb_to_recordset($33::text::jsonb) as r (
                 order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
-            join stored using (order_id)
+            where (order_id in (select order_id from stored)) is true
             on conflict (order_id) do nothing
         ), opened as (
             insert into cases (order_id, kind, opened_at, escalate_at, next_query_at, evidence)
@@ -127,7 +131,7 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
                    timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
             from jsonb_to_recordset($34::text::jsonb) as c (
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
-            join stored using (order_id)
+            where (order_id in (select order_id from stored)) is true
             on conflict (order_id, kind) do nothing
         )
         select order_id as "order_id!" from stored
@@ -199,6 +203,8 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                 sla, closed_at, refund_requested, cases, kind, at, data
             )
             where o.order_id = i.order_id and o.version = i.from_version
+              -- A closed order never changes its state (docs/adr/0101).
+              and (o.state not in ('succeeded', 'failed', 'cancelled') or o.state = i.state)
             returning o.order_id, o.version, i.kind, i.at, i.data
         ), logged as (
             insert into order_events (xid, at, version, order_id, kind, data)
@@ -210,7 +216,7 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                    timestamptz 'epoch' + requested_at * interval '1 microsecond'
             from jsonb_to_recordset($27::text::jsonb) as r (
                 order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
-            where order_id in (select order_id from moved)
+            where (order_id in (select order_id from moved)) is true
             on conflict (order_id) do nothing
         ), opened as (
             insert into cases (order_id, kind, opened_at, escalate_at, next_query_at, evidence)
@@ -219,7 +225,7 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                    timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
             from jsonb_to_recordset($28::text::jsonb) as c (
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
-            where order_id in (select order_id from moved)
+            where (order_id in (select order_id from moved)) is true
             on conflict (order_id, kind) do nothing
         ), resolved as (
             update cases as c set
@@ -229,7 +235,10 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
             from jsonb_to_recordset($29::text::jsonb) as r (
                 order_id text, kind text, resolved_at bigint, resolved_by text, resolved_evidence text)
             where c.order_id = r.order_id and c.kind = r.kind and c.state = 'open'
-              and r.order_id in (select order_id from moved)
+              -- Named again as a list, so that the table is read by it whichever side comes first.
+              and c.order_id = any (array (
+                  select order_id from jsonb_to_recordset($29::text::jsonb) as a (order_id text)))
+              and (r.order_id in (select order_id from moved)) is true
         )
         select order_id as "order_id!" from moved
         "#,

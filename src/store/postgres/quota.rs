@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use super::PostgresStore;
 use crate::domain::{ProviderId, Timestamp};
 use crate::ports::{Grant, Quota, Reservation, StoreError};
-use crate::store::quota::{Reserved, Terms, nanos};
+use crate::store::quota::{ACTIVE_NS, LEAST_AHEAD_NS, Reserved, Terms, nanos};
 
 #[async_trait]
 impl Quota for PostgresStore {
@@ -46,7 +46,7 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
             select *,
                    (extract(epoch from clock_timestamp()) * 1000000)::bigint * 1000 as now_ns,
                    array[fresh_tat_ns, retry_tat_ns, query_tat_ns] as tats,
-                   array[fresh_asked_ns, retry_asked_ns, query_asked_ns] as asked
+                   array[fresh_active_until_ns, retry_active_until_ns, query_active_until_ns] as active_until
             from locked
         ), shared as (
             select *,
@@ -54,8 +54,8 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
                    greatest(tats[$2::int], now_ns) as class_tat,
                    ceil($4::bigint * (
                        select sum(share)
-                       from unnest(asked, $9::float8[]) with ordinality as c (asked_ns, share, class)
-                       where class = $2 or asked_ns > now_ns - $8::bigint
+                       from unnest(active_until, $9::float8[]) with ordinality as c (until_ns, share, class)
+                       where class = $2 or until_ns > now_ns
                    ) / ($9::float8[])[$2])::bigint as class_interval
             from read
         ), counted as (
@@ -64,31 +64,40 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
                         else (now_ns + $6 + $5 - tat) / $4 + 1 end as by_total,
                    case when now_ns + $6 + $7::bigint < class_tat then 0
                         else (now_ns + $6 + $7 - class_tat) / class_interval + 1 end as by_class,
-                   case when now_ns < tat_ns then 0 else (now_ns - tat_ns) / $4 + 1 end as left_over
+                   case when now_ns + $8::bigint + $5 < tat then 0
+                        else (now_ns + $8 + $5 - tat) / $4 + 1 end as spare
             from shared
         ), granted as (
             select *,
                    case when paused_until_ns > now_ns then 0
-                        else least($3::bigint, by_total, greatest(by_class, left_over)) end as permits
+                        else least($3::bigint, by_total, greatest(by_class, spare)) end as permits
             from counted
+        ), after as materialized (
+            select *,
+                   case when paused_until_ns > now_ns then paused_until_ns
+                        else greatest(tat_after - $5 - $6, least(class_tat_after - $7 - $6, tat_after - $5 - $8),
+                                      now_ns + $10::bigint) end as again
+            from granted, lateral (
+                select tat + permits * $4 as tat_after,
+                       class_tat + least(permits, by_class) * class_interval as class_tat_after
+            ) as tats_after
         ), written as (
             update quota_cells as q set
-                tat_ns = case when g.permits > 0 then g.tat + g.permits * $4 else q.tat_ns end,
-                fresh_tat_ns = case when $2 = 1 then g.class_tat + least(g.permits, g.by_class) * g.class_interval
-                                    else q.fresh_tat_ns end,
-                retry_tat_ns = case when $2 = 2 then g.class_tat + least(g.permits, g.by_class) * g.class_interval
-                                    else q.retry_tat_ns end,
-                query_tat_ns = case when $2 = 3 then g.class_tat + least(g.permits, g.by_class) * g.class_interval
-                                    else q.query_tat_ns end,
-                fresh_asked_ns = case when $2 = 1 then g.now_ns else q.fresh_asked_ns end,
-                retry_asked_ns = case when $2 = 2 then g.now_ns else q.retry_asked_ns end,
-                query_asked_ns = case when $2 = 3 then g.now_ns else q.query_asked_ns end
-            from granted as g
-            where q.provider = g.provider
+                tat_ns = a.tat_after,
+                fresh_tat_ns = case $2 when 1 then a.class_tat_after else q.fresh_tat_ns end,
+                retry_tat_ns = case $2 when 2 then a.class_tat_after else q.retry_tat_ns end,
+                query_tat_ns = case $2 when 3 then a.class_tat_after else q.query_tat_ns end,
+                fresh_active_until_ns = case $2 when 1 then a.active_until else q.fresh_active_until_ns end,
+                retry_active_until_ns = case $2 when 2 then a.active_until else q.retry_active_until_ns end,
+                query_active_until_ns = case $2 when 3 then a.active_until else q.query_active_until_ns end
+            from (
+                select provider, tat_after, class_tat_after,
+                       $11::bigint + case when permits < $3 then again else now_ns end as active_until
+                from after
+            ) as a
+            where q.provider = a.provider
         )
-        select now_ns as "now_ns!", paused_until_ns as "paused_until_ns!", tat as "tat_ns!",
-               class_tat + least(permits, by_class) * class_interval as "class_tat_ns!", permits as "permits!"
-        from granted
+        select now_ns as "now_ns!", tat as "tat_ns!", permits as "permits!", again as "again_ns!" from after
         "#,
         provider,
         terms.class,
@@ -96,9 +105,11 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
         terms.interval_ns,
         terms.tolerance_ns,
         terms.horizon_ns,
-        terms.class_tolerance_ns,
-        crate::store::quota::ACTIVE_NS,
+        LEAST_AHEAD_NS,
+        terms.spare_ns,
         &terms.shares[..],
+        LEAST_AHEAD_NS / 4,
+        ACTIVE_NS,
     )
     .fetch_optional(on)
     .await

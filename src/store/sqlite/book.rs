@@ -14,10 +14,11 @@ const PAGE: &str = "
     select *, exists (select 1 from cases as c where c.order_id = orders.order_id and c.state = 'open') as case_open
     from orders
     where order_id > ?1
-      and (json_array_length(?2) = 0 or state in (select value from json_each(?2)))
-      and (?3 is null or created_at < ?3)
+      and (json_array_length(?2) = 0 or order_id in (select value from json_each(?2)))
+      and (json_array_length(?3) = 0 or state in (select value from json_each(?3)))
+      and (?4 is null or created_at < ?4)
     order by order_id
-    limit ?4";
+    limit ?5";
 
 #[async_trait]
 impl OrderBook for SqliteStore {
@@ -28,13 +29,14 @@ impl OrderBook for SqliteStore {
         limit: usize,
     ) -> Result<Vec<OrderView>, StoreError> {
         let after = after.map_or_else(String::new, |id| id.as_str().to_owned());
+        let ids = Extras::json(&filter.ids);
         let states = Extras::json(&filter.states);
         let created_before = filter.created_before.map(|at| at.timestamp_micros());
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self
             .read("page", move |on| {
                 Box::pin(async move {
-                    let query = sqlx::query(PAGE).bind(after).bind(states).bind(created_before).bind(limit);
+                    let query = sqlx::query(PAGE).bind(after).bind(ids).bind(states).bind(created_before).bind(limit);
                     let rows = query.fetch_all(on).await?;
                     rows.iter().map(|row| Ok((order_row(row)?, row.try_get::<bool, _>("case_open")?))).collect::<Result<
                         Vec<_>,

@@ -94,6 +94,7 @@ const APPLY: &str = "
         i.value->>'refund_requested', cases = i.value->>'cases'
     from json_each(?1) as i
     where orders.order_id = i.value->>'order_id' and orders.version = i.value->>'from_version'
+      and (orders.state not in ('succeeded', 'failed', 'cancelled') or orders.state = i.value->>'state')
     returning orders.order_id";
 
 /// Writes the rows by `statement`, and with those that were written their log entries, refunds

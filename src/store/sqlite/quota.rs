@@ -43,16 +43,16 @@ async fn reserve(on: &mut SqliteConnection, provider: String, terms: Terms) -> R
     let mut cell = read(on, &provider).await?;
     let reserved = cell.reserve(terms, nanos(now()));
     let [fresh_tat, retry_tat, query_tat] = cell.class_tat_ns;
-    let [fresh_asked, retry_asked, query_asked] = cell.asked_ns;
+    let [fresh_active, retry_active, query_active] = cell.active_until_ns;
     sqlx::query("insert or replace into quota_cells values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")
         .bind(provider)
         .bind(cell.tat_ns)
         .bind(fresh_tat)
         .bind(retry_tat)
         .bind(query_tat)
-        .bind(fresh_asked)
-        .bind(retry_asked)
-        .bind(query_asked)
+        .bind(fresh_active)
+        .bind(retry_active)
+        .bind(query_active)
         .bind(cell.paused_until_ns)
         .execute(on)
         .await?;
@@ -65,7 +65,11 @@ async fn read(on: &mut SqliteConnection, provider: &str) -> Result<Cell, sqlx::E
     Ok(Cell {
         tat_ns: row.try_get("tat_ns")?,
         class_tat_ns: [row.try_get("fresh_tat_ns")?, row.try_get("retry_tat_ns")?, row.try_get("query_tat_ns")?],
-        asked_ns: [row.try_get("fresh_asked_ns")?, row.try_get("retry_asked_ns")?, row.try_get("query_asked_ns")?],
+        active_until_ns: [
+            row.try_get("fresh_active_until_ns")?,
+            row.try_get("retry_active_until_ns")?,
+            row.try_get("query_active_until_ns")?,
+        ],
         paused_until_ns: row.try_get("paused_until_ns")?,
     })
 }

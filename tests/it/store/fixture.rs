@@ -109,10 +109,10 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
     let (claim_id, attempt) = order.attempt.as_ref().map_or((ClaimId::random(), 1), |at| (at.claim_id, at.number));
     let no = |advice| Failure { class: FailureClass::OperatorUnavailable, code: "E7".to_owned(), advice };
     let again = RetryAdvice::NewAttempt { after: Duration::from_secs(1) };
-    let reply = |outcome| Input::SubmitReply { attempt: 1, claim_id, outcome };
+    let reply = |outcome| Input::SubmitReply { attempt, claim_id, outcome };
     let reported = |outcome| Input::Reported { attempt, asked_at: now, outcome };
     match choice % 14 {
-        0 | 1 | 2 => Input::Claim { claim_id: ClaimId::random() },
+        0..=2 => Input::Claim { claim_id: ClaimId::random() },
         3 => reply(SubmitOutcome::Succeeded(Receipt::default())),
         4 => reply(SubmitOutcome::Accepted { provider_ref: Some("P-1".to_owned()) }),
         5 => reply(SubmitOutcome::Rejected(no(again))),

@@ -55,7 +55,7 @@ async fn every_order_replays_from_its_log_into_its_row(place: &Place) {
 pub(crate) async fn follow(store: &dyn Store, enough: usize) -> Vec<(LogPosition, LoggedEvent)> {
     let mut seen = Vec::new();
     let mut at = LogPosition::default();
-    let give_up = tokio::time::Instant::now() + Duration::from_secs(60);
+    let give_up = tokio::time::Instant::now() + Duration::from_mins(1);
     while seen.len() < enough {
         assert!(tokio::time::Instant::now() < give_up, "{} of {enough} entries came", seen.len());
         let page = store.read_log(at, 37).await.unwrap();

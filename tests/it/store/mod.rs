@@ -3,7 +3,7 @@
 mod fixture;
 mod laws;
 mod migrations;
-mod place;
+pub(crate) mod place;
 mod postgres;
 mod quota;
 

@@ -13,7 +13,7 @@ pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) store: Arc<dyn Store>,
     /// What must be taken away.
-    _database: Database,
+    database: Database,
 }
 
 enum Database {
@@ -26,7 +26,7 @@ impl Place {
         let scratch = Scratch::from_template().await;
         let url = scratch.url.clone();
         let store = open(&url, &StoreOptions::default()).await.expect("the scratch database opens");
-        Self { url, store, _database: Database::Postgres(scratch) }
+        Self { url, store, database: Database::Postgres(scratch) }
     }
 
     pub(crate) async fn sqlite() -> Self {
@@ -34,13 +34,13 @@ impl Place {
         let url = format!("sqlite://{}", folder.path().join("store.db").display());
         migrate(&url, &StoreOptions::default()).await.expect("a new file migrates");
         let store = open(&url, &StoreOptions::default()).await.expect("the file opens");
-        Self { url, store, _database: Database::Sqlite(folder) }
+        Self { url, store, database: Database::Sqlite(folder) }
     }
 
     /// The one number that `sql` selects.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());
-        match &self._database {
+        match &self.database {
             Database::Postgres(_) => {
                 let mut connection = PgConnection::connect(&self.url).await.expect("connects");
                 connection.fetch_one(sql).await.expect("answers").get(0)

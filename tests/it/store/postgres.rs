@@ -1,1 +1,321 @@
+//! What only Postgres can do wrong: other transactions, lost connections, plans, partitions.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use recharged::domain::EventType;
+use recharged::ports::{Inserted, Store, StoreErrorKind, Written};
+use recharged::store::{StoreOptions, open};
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::fixture::{arrive, claim, id, in_flight, load_one, new_order, succeed};
+use super::laws::{assert_in_order, follow};
+use super::place::{Place, on_server, server};
+
+/// Writers whose transactions stay open for a while after they have written: the log's reader
+/// must wait for them, or it would pass their entries by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_waits_for_transactions_that_are_still_open() {
+    const WRITERS: u64 = 8;
+    const ENTRIES: u64 = 25;
+    let place = Place::postgres().await;
+    let now = place.store.now().await.unwrap();
+    let sample = arrive(new_order("sample", now), now);
+    let data = serde_json::to_string(&sample.event.data).unwrap();
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let (url, data) = (place.url.clone(), data.clone());
+        writers.push(tokio::spawn(async move {
+            let mut random = StdRng::seed_from_u64(writer);
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            for entry in 0..ENTRIES {
+                connection.execute("begin").await.unwrap();
+                let insert = format!(
+                    "insert into order_events (xid, at, version, order_id, kind, data)
+                     values (pg_current_xact_id()::text::bigint, clock_timestamp(), {}, 'slow-{writer}', '{}', '{data}')",
+                    entry + 1,
+                    EventType::Queued,
+                );
+                connection.execute(AssertSqlSafe(insert)).await.unwrap();
+                let pause = Duration::from_millis(random.random_range(0..25));
+                tokio::time::sleep(pause).await;
+                connection.execute("commit").await.unwrap();
+            }
+        }));
+    }
+    let log = follow(place.store.as_ref(), usize::try_from(WRITERS * ENTRIES).unwrap()).await;
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_in_order(&log);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_goes_on_after_every_connection_was_terminated() {
+    let place = Place::postgres().await;
+    let now = place.store.now().await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let cutter = {
+        let (url, stop) = (place.url.clone(), Arc::clone(&stop));
+        tokio::spawn(async move {
+            let mut connection = PgConnection::connect(&url).await.unwrap();
+            let mut cut = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let rows = connection
+                    .fetch_all(
+                        "select pg_terminate_backend(pid) from pg_stat_activity
+                         where datname = current_database() and pid <> pg_backend_pid()",
+                    )
+                    .await
+                    .unwrap();
+                cut += rows.len();
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+            cut
+        })
+    };
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        let store = Arc::clone(&place.store);
+        writers.push(tokio::spawn(async move {
+            let mut failures = 0;
+            for round in 0..40 {
+                let batch: Vec<_> =
+                    (0..5).map(|n| arrive(new_order(&format!("t-{writer}-{round}-{n}"), now), now)).collect();
+                let mut tries = 0;
+                while let Err(error) = store.insert(&batch).await {
+                    assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error:?}");
+                    failures += 1;
+                    tries += 1;
+                    assert!(tries < 50, "the store recovers by itself: {error:?}");
+                }
+            }
+            failures
+        }));
+    }
+    let mut failures = 0;
+    for writer in writers {
+        failures += writer.await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let cuts = cutter.await.unwrap();
+    assert!(cuts > 0 && failures > 0, "the test did cut connections: {cuts} cut, {failures} failures");
+    // One failure is enough to give up every connection that died with it.
+    let healed = place.store.load(&[id("t-0-0-0")]).await;
+    if healed.is_err() {
+        place.store.load(&[id("t-0-0-0")]).await.unwrap();
+    }
+    assert_eq!(place.number("select count(*) from orders").await, 800);
+    assert_eq!(place.number("select count(*) from order_events").await, 800);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_hangs_is_ended_and_its_connection_is_not_lost() {
+    let place = Place::postgres().await;
+    let options =
+        StoreOptions { max_connections: 1, statement_timeout: Duration::from_millis(200), ..StoreOptions::default() };
+    let store = open(&place.url, &options).await.unwrap();
+    let order = in_flight(store.as_ref(), "held").await;
+    let mut holder = PgConnection::connect(&place.url).await.unwrap();
+    holder.execute("begin").await.unwrap();
+    holder.execute("select * from orders for update").await.unwrap();
+    let done = succeed(&order, order.deadline_at);
+    let error = store.apply(std::slice::from_ref(&done)).await.expect_err("the row is held");
+    assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error:?}");
+    holder.execute("rollback").await.unwrap();
+    assert_eq!(store.apply(&[done]).await.unwrap(), [Written::Stored]);
+}
+
+/// A plan that was made while the table was empty would scan it for ever after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
+    let place = Place::postgres().await;
+    let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
+    let store = open(&place.url, &options).await.unwrap();
+    let mut control = PgConnection::connect(&place.url).await.unwrap();
+    control.execute("alter table orders set (autovacuum_enabled = off)").await.unwrap();
+    control.execute("alter table cases set (autovacuum_enabled = off)").await.unwrap();
+    let now = store.now().await.unwrap();
+    // Prepared on the empty table, more often than the server's five trials.
+    for n in 0..8 {
+        in_flight(store.as_ref(), &format!("early-{n}")).await;
+    }
+    control
+        .execute(
+            "insert into cases (order_id, kind, opened_at, escalate_at, evidence)
+             select 'other-' || n, 'in_doubt', now(), now(), '' from generate_series(1, 1000) as n",
+        )
+        .await
+        .unwrap();
+    let mut batches = Vec::new();
+    for round in 0..8 {
+        let batch: Vec<_> = (0..500).map(|n| arrive(new_order(&format!("o-{round}-{n}"), now), now)).collect();
+        store.insert(&batch).await.unwrap();
+        batches.push(batch);
+    }
+    let [_, _, inserted] = scans(store.as_ref(), &mut control, |[_, _, inserted]| inserted >= 4_008).await;
+    let [before, _, _] = scans(store.as_ref(), &mut control, |_| true).await;
+    assert_eq!(inserted, 4_008);
+    for batch in &batches {
+        let claims: Vec<_> = batch.iter().map(|arrived| claim(&arrived.after, now)).collect();
+        assert!(store.apply(&claims).await.unwrap().iter().all(|written| *written == Written::Stored));
+        let ids: Vec<_> = batch.iter().map(|arrived| arrived.after.order_id.clone()).collect();
+        assert!(store.load(&ids).await.unwrap().iter().all(Option::is_some));
+    }
+    let [after, _, _] = scans(store.as_ref(), &mut control, |[_, fetched, _]| fetched >= 8_000).await;
+    assert_eq!(after, before, "no sequential scan");
+    let cases = "select idx_tup_read + pg_stat_get_tuples_returned('cases'::regclass)
+                 from pg_stat_user_indexes where indexrelname = 'cases_pkey'";
+    assert_eq!(place.number(cases).await, 0, "cases of other orders are not looked at");
+}
+
+/// Sequential scans of `orders`, rows fetched by its indexes, and rows inserted, once they are
+/// `enough`. A server process reports them when it next has something to do, a second later.
+async fn scans(store: &dyn Store, control: &mut PgConnection, enough: impl Fn([i64; 3]) -> bool) -> [i64; 3] {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        store.now().await.unwrap();
+        let row = control
+            .fetch_one("select seq_scan, idx_tup_fetch, n_tup_ins from pg_stat_user_tables where relname = 'orders'")
+            .await
+            .unwrap();
+        let counts = [row.get(0), row.get(1), row.get(2)];
+        if enough(counts) {
+            return counts;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{counts:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_go_to_their_day_and_an_unforeseen_day_stops_nothing() {
+    let place = Place::postgres().await;
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let far = now + Duration::from_hours(24 * 40);
+    let batch = [arrive(new_order("today", now), now), arrive(new_order("far", far), far)];
+    assert_eq!(store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 2]);
+    assert_eq!(place.number("select count(*) from order_events_default").await, 1);
+    let today = format!("select count(*) from order_events_{}", now.format("%Y%m%d"));
+    assert_eq!(place.number(&today).await, 1);
+    assert_eq!(place.number("select make_event_partitions(14)::bigint").await, 0, "all are there");
+    assert_eq!(place.number("select make_event_partitions(16)::bigint").await, 2);
+    // The fortieth day is taken by the default partition; the days around it are made.
+    assert_eq!(place.number("select make_event_partitions(41)::bigint").await, 24);
+    assert_eq!(store.timeline(&id("far")).await.unwrap().len(), 1);
+}
+
+/// Readers leave out the days before the cursor's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_looks_only_at_the_days_from_the_cursor_on() {
+    let place = Place::postgres().await;
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let later = now + Duration::from_hours(24 * 6);
+    store.insert(&[arrive(new_order("now", now), now)]).await.unwrap();
+    store.insert(&[arrive(new_order("later", later), later)]).await.unwrap();
+    let log = follow(store, 2).await;
+    assert!(store.advance_cursor(store.cursor().await.unwrap(), log[1].0).await.unwrap());
+    let mut control = PgConnection::connect(&place.url).await.unwrap();
+    let plan = control
+        .fetch_all(
+            "explain (analyze, costs off) select * from order_events
+             where (xid, seq) > (0, 0) and at >= (select at - interval '1 day' from relay_cursor where only_one)
+               and xid < (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+             order by xid, seq limit 10",
+        )
+        .await
+        .unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let old = format!("order_events_{}", now.format("%Y%m%d"));
+    let looked: HashSet<&str> =
+        plan.iter().filter(|line| line.contains("(actual")).flat_map(|line| line.split(' ')).collect();
+    assert!(looked.contains(format!("order_events_{}", later.format("%Y%m%d")).as_str()), "{plan:#?}");
+    assert!(!looked.contains(old.as_str()), "{plan:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_gone_is_said_to_be_so_in_bounded_time() {
+    let place = Place::postgres().await;
+    in_flight(place.store.as_ref(), "before").await;
+    let name = place.url.rsplit('/').next().unwrap().to_owned();
+    on_server(&format!("alter database {name} allow_connections false")).await.unwrap();
+    on_server(&format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'"))
+        .await
+        .unwrap();
+    let begin = tokio::time::Instant::now();
+    for _ in 0..3 {
+        place.store.load(&[id("before")]).await.expect_err("nobody is let in");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    on_server(&format!("alter database {name} allow_connections true")).await.unwrap();
+    assert!(load_one(place.store.as_ref(), &id("before")).await.is_some(), "and it is used again when it is back");
+}
+
+/// Passes connections on to the server, until it falls silent: it then keeps them and says nothing.
+async fn proxy(silent: Arc<AtomicBool>) -> std::net::SocketAddr {
+    let server = url::Url::parse(&server()).unwrap();
+    let target = (server.host_str().unwrap().to_owned(), server.port().unwrap_or(5432));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (target, silent) = (target.clone(), Arc::clone(&silent));
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+                let (mut question, mut answer) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+                loop {
+                    let sent = tokio::select! {
+                        read = near.read(&mut question) => match read {
+                            Ok(1..) if silent.load(Ordering::Relaxed) => std::future::pending().await,
+                            Ok(bytes @ 1..) => far.write_all(&question[..bytes]).await,
+                            _ => return,
+                        },
+                        read = far.read(&mut answer) => match read {
+                            Ok(bytes @ 1..) => near.write_all(&answer[..bytes]).await,
+                            _ => return,
+                        },
+                    };
+                    if sent.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_falls_silent_costs_a_bounded_time_and_no_connection_for_ever() {
+    let place = Place::postgres().await;
+    let silent = Arc::new(AtomicBool::new(false));
+    let address = proxy(Arc::clone(&silent)).await;
+    let mut url = url::Url::parse(&place.url).unwrap();
+    url.set_ip_host(address.ip()).unwrap();
+    url.set_port(Some(address.port())).unwrap();
+    let options = StoreOptions {
+        max_connections: 2,
+        statement_timeout: Duration::from_millis(300),
+        acquire_timeout: Duration::from_millis(500),
+        ..StoreOptions::default()
+    };
+    let store = open(url.as_str(), &options).await.unwrap();
+    in_flight(store.as_ref(), "before").await;
+    silent.store(true, Ordering::Relaxed);
+    for _ in 0..4 {
+        let begin = tokio::time::Instant::now();
+        let error = store.load(&[id("before")]).await.expect_err("nobody answers");
+        assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error:?}");
+        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    }
+    silent.store(false, Ordering::Relaxed);
+    assert!(load_one(store.as_ref(), &id("before")).await.is_some());
+}

@@ -321,7 +321,7 @@ impl World {
         if self.deliveries > 1 {
             return Err("recharged twice");
         }
-        if order.refund_requested && self.deliveries > 0 && order.cases == 0 {
+        if order.refund_requested && self.deliveries > 0 && !order.has_cases() {
             return Err("refunded what was delivered, and no case says so");
         }
         if order.state == State::Succeeded && self.deliveries == 0 {

@@ -40,7 +40,10 @@ async fn a_new_order_reads_back_as_it_was_decided(place: &Place) {
     let expected = [Some(&batch[2].after), None, Some(&batch[3].after), Some(&batch[0].after), Some(&batch[1].after)];
     assert_eq!(loaded.iter().map(Option::as_ref).collect::<Vec<_>>(), expected);
     for transition in &batch {
-        assert_eq!(place.store.timeline(&transition.after.order_id).await.unwrap(), [transition.event.clone()]);
+        assert_eq!(
+            place.store.timeline(&transition.after.order_id).await.unwrap(),
+            std::slice::from_ref(&transition.event)
+        );
     }
     let refunds =
         place.number("select count(*) from refunds where order_id = 'hopeless' and state = 'requested'").await;

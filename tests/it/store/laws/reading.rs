@@ -69,8 +69,12 @@ async fn a_filter_keeps_what_it_names(place: &Place) {
         page.into_iter().map(|view| view.order.order_id).collect::<Vec<_>>()
     };
     let states = vec![State::InFlight, State::InDoubt];
-    assert_eq!(ids(OrderFilter { states, created_before: None }).await, [flying.order_id]);
-    assert_eq!(ids(OrderFilter { states: vec![], created_before: Some(now) }).await, [id("old")]);
+    assert_eq!(ids(OrderFilter { states, ..OrderFilter::default() }).await, [flying.order_id]);
+    assert_eq!(ids(OrderFilter { created_before: Some(now), ..OrderFilter::default() }).await, [id("old")]);
+    let named = vec![id("young"), id("unknown"), id("old")];
+    assert_eq!(ids(OrderFilter { ids: named.clone(), ..OrderFilter::default() }).await, [id("old"), id("young")]);
+    let both = OrderFilter { ids: named, states: vec![State::InFlight], ..OrderFilter::default() };
+    assert_eq!(ids(both).await, []);
     assert_eq!(ids(OrderFilter::default()).await.len(), 3);
 }
 

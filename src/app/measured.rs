@@ -1,0 +1,138 @@
+//! The ports, with their numbers taken on the way: what is read, written, and asked of the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
+use crate::metrics::{KafkaMetrics, StoreMetrics};
+use crate::ports::{
+    Clock, EventLog, Grant, InRecord, Inserted, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
+    PublishError, Publisher, Quota, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
+};
+
+/// A subscription that counts what is read.
+#[derive(Debug)]
+pub(super) struct MeasuredSubscription<S> {
+    pub(super) inner: S,
+    pub(super) topic: Arc<str>,
+    pub(super) metrics: Arc<KafkaMetrics>,
+}
+
+#[async_trait]
+impl<S: Subscription> Subscription for MeasuredSubscription<S> {
+    async fn next(&mut self, max: usize) -> Result<Vec<InRecord>, Stopped> {
+        let records = self.inner.next(max).await?;
+        self.metrics.consumed(&self.topic, records.len() as u64);
+        Ok(records)
+    }
+}
+
+/// A publisher that counts what was acknowledged and what was not.
+#[derive(Debug)]
+pub(super) struct MeasuredPublisher<P> {
+    pub(super) inner: Arc<P>,
+    pub(super) metrics: Arc<KafkaMetrics>,
+}
+
+#[async_trait]
+impl<P: Publisher> Publisher for MeasuredPublisher<P> {
+    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>> {
+        let topics: Vec<Arc<str>> = batch.iter().map(|record| Arc::clone(&record.topic)).collect();
+        let results = self.inner.publish(batch).await;
+        let mut answered = topics.iter().zip(&results).peekable();
+        // Batches go to one or two topics: runs of the same topic and result are counted at once.
+        while let Some((topic, result)) = answered.next() {
+            let mut count = 1;
+            while answered.next_if(|(next, also)| *next == topic && also.is_ok() == result.is_ok()).is_some() {
+                count += 1;
+            }
+            self.metrics.produced(topic, result.is_ok(), count);
+        }
+        results
+    }
+}
+
+/// A store whose operations are timed.
+#[derive(Debug)]
+pub(super) struct MeasuredStore {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: StoreMetrics,
+}
+
+impl MeasuredStore {
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let began = self.clock.since_boot();
+        let done = work.await;
+        self.metrics.query(operation, self.clock.since_boot().saturating_sub(began));
+        if let Err(error) = &done {
+            self.metrics.error(operation, error.kind);
+        }
+        done
+    }
+}
+
+#[async_trait]
+impl OrderStore for MeasuredStore {
+    async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
+        self.timed("insert", self.inner.insert(batch)).await
+    }
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+        self.timed("load", self.inner.load(ids)).await
+    }
+    async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        self.timed("apply", self.inner.apply(batch)).await
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.timed("now", self.inner.now()).await
+    }
+    async fn check(&self) -> Result<(), SchemaError> {
+        self.inner.check().await
+    }
+}
+
+#[async_trait]
+impl EventLog for MeasuredStore {
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<(LogPosition, LoggedEvent)>, StoreError> {
+        self.timed("read_log", self.inner.read_log(after, limit)).await
+    }
+    async fn cursor(&self) -> Result<LogPosition, StoreError> {
+        self.timed("cursor", self.inner.cursor()).await
+    }
+    async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError> {
+        self.timed("advance_cursor", self.inner.advance_cursor(from, to)).await
+    }
+    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
+        self.timed("timeline", self.inner.timeline(order_id)).await
+    }
+}
+
+#[async_trait]
+impl OrderBook for MeasuredStore {
+    async fn page(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&OrderId>,
+        limit: usize,
+    ) -> Result<Vec<OrderView>, StoreError> {
+        self.timed("page", self.inner.page(filter, after, limit)).await
+    }
+    async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
+        self.timed("count_by_state", self.inner.count_by_state()).await
+    }
+}
+
+#[async_trait]
+impl Quota for MeasuredStore {
+    async fn reserve(&self, reservation: &Reservation) -> Result<Grant, StoreError> {
+        self.timed("reserve", self.inner.reserve(reservation)).await
+    }
+    async fn pause(&self, provider: &ProviderId, until: Timestamp) -> Result<(), StoreError> {
+        self.timed("pause", self.inner.pause(provider, until)).await
+    }
+}

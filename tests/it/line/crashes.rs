@@ -1,0 +1,248 @@
+//! Processes that die, are stopped, or are asked to go, in the middle of the work.
+
+use std::time::{Duration, Instant};
+
+use recharged::domain::State;
+use recharged::providers::simulator::{Latency, Profile};
+use rustix::process::Signal;
+
+use super::books::now;
+use crate::harness::{Line, Wishes};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doubles_nothing() {
+    const ORDERS: u64 = 20_000;
+    let line = Line::set_up(Wishes::default()).await;
+    let mut one = line.start("one", &[]).await;
+    let _two = line.start("two", &[]).await;
+    line.send("k", ORDERS).await;
+    line.until_under_way(4_000).await;
+    one.kill();
+    let killed_at = now();
+    let before = line.succeeded().await;
+    assert!(before < ORDERS, "it was killed too late");
+    let _again = line.start("one again", &[]).await;
+    let caught = line.all_but_caught(ORDERS, killed_at).await;
+    println!("killed after {before}; {} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
+    // At most what one process may have in flight, and what it may have claimed for that.
+    assert!(caught.len() <= 1_500, "{}", caught.len());
+    line.books_balance(ORDERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sigterm_under_load_ends_in_time_and_leaves_nothing_in_flight() {
+    const ORDERS: u64 = 3_000;
+    let reply = Latency::Uniform { min: Duration::from_millis(20), max: Duration::from_secs(1) };
+    let line = Line::set_up(Wishes {
+        permits_per_second: 300.0,
+        burst: 30,
+        call_timeout: "3s",
+        profile: Profile { reply, ..Profile::default() },
+        ..Wishes::default()
+    })
+    .await;
+    let mut service = line.start("one", &[]).await;
+    line.send("t", ORDERS).await;
+    line.until_under_way(200).await;
+    let began = Instant::now();
+    let status = service.terminate(Duration::from_secs(8)).await;
+    println!("ended after {:?}", began.elapsed());
+    assert!(status.success(), "{status}:\n{}", service.log_text());
+    let counts = line.counts().await;
+    assert_eq!(counts.get(&State::InFlight), None, "{counts:?}");
+    assert!(counts.get(&State::Queued) > Some(&0), "it worked on to the end: {counts:?}");
+    let _again = line.start("one again", &[]).await;
+    line.all_succeeded(ORDERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() {
+    let reply = Latency::Fixed(Duration::from_secs(30));
+    let profile = Profile { reply, ..Profile::default() };
+    let line = Line::set_up(Wishes { call_timeout: "25s", profile, ..Wishes::default() }).await;
+    let mut service = line.start("one", &[]).await;
+    line.send("s", 10).await;
+    line.until_counts("all are in flight", |counts| counts.get(&State::InFlight) == Some(&10)).await;
+    service.signal(Signal::TERM);
+    let log = || service.log_text().contains("a second signal stops at once");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !log() {
+        assert!(Instant::now() < deadline, "the first signal was not heard");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!service.has_ended(), "it waits for its calls");
+    let began = Instant::now();
+    let status = service.terminate(Duration::from_secs(2)).await;
+    println!("ended after {:?}: {status}", began.elapsed());
+    assert_eq!(status.code(), Some(1));
+    let counts = line.counts().await;
+    assert_eq!(counts.get(&State::InFlight), Some(&10), "what was sent stays open: {counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
+    const ORDERS: u64 = 6_000;
+    let line = Line::set_up(Wishes { permits_per_second: 400.0, burst: 40, ..Wishes::default() }).await;
+    let mut one = line.start("one", &[]).await;
+    let mut two = line.start("two", &[]).await;
+    line.send("r", ORDERS).await;
+    line.until_under_way(500).await;
+    for (name, process) in [("one", &mut one), ("two", &mut two)] {
+        let before = line.succeeded().await;
+        let status = process.terminate(Duration::from_secs(10)).await;
+        assert!(status.success(), "{status}:\n{}", process.log_text());
+        *process = line.start(&format!("{name} again"), &[]).await;
+        assert!(before < ORDERS, "the load was over before {name} was restarted");
+    }
+    line.all_succeeded(ORDERS).await;
+}
+
+/// With the points of `src/faults.rs` armed.
+#[cfg(feature = "failpoints")]
+mod at_a_point {
+    use recharged::domain::EventType;
+
+    use super::*;
+    use crate::harness::Service;
+
+    const ENOUGH: u64 = 400;
+
+    /// Small batches one after another, so that a point is passed often.
+    async fn feed_until_ended(line: &Line, prefix: &str, service: &mut Service) -> u64 {
+        let mut sent = 0;
+        while !service.has_ended() {
+            assert!(sent < 20_000, "it did not crash:\n{}", service.log_text());
+            line.send(&format!("{prefix}{sent}"), 20).await;
+            sent += 20;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        sent
+    }
+
+    /// The rest, so that something follows the crash.
+    async fn feed_to_enough(line: &Line, prefix: &str, sent: u64) -> u64 {
+        let rest = ENOUGH.saturating_sub(sent).max(100);
+        line.send(&format!("{prefix}rest"), rest).await;
+        sent + rest
+    }
+
+    async fn one_process_crashes(
+        roles: &str,
+        others: Option<&str>,
+        point: &str,
+        after: u32,
+    ) -> (Line, u64, Vec<Service>) {
+        let line = Line::set_up(Wishes::default()).await;
+        let mut running = Vec::new();
+        if let Some(others) = others {
+            running.push(line.start_roles("others", others, &[]).await);
+        }
+        let armed = format!("{point}={after}*off->1*return(abort)");
+        let mut service = line.start_roles("crashing", roles, &[("FAILPOINTS", &armed)]).await;
+        let sent = feed_until_ended(&line, "c", &mut service).await;
+        assert!(service.log_text().contains(&format!("failpoint {point}")), "{}", service.log_text());
+        (line, sent, running)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_crash_between_the_insert_and_its_commands_strands_no_order() {
+        let (line, sent, _running) = one_process_crashes("intake", Some("dispatch,relay"), "intake::stored", 3).await;
+        let stored: u64 = line.counts().await.values().sum();
+        let sent = feed_to_enough(&line, "c", sent).await;
+        let _again = line.start_roles("again", "intake", &[]).await;
+        line.all_succeeded(sent).await;
+        println!("{stored} were stored at the crash, of {sent} in the end");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_crash_between_claim_and_send_sends_nothing_and_leaves_the_claims_open() {
+        let (line, sent, _running) =
+            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::claimed", 5).await;
+        let crashed_at = now();
+        let sent = feed_to_enough(&line, "c", sent).await;
+        let _again = line.start_roles("again", "dispatch", &[]).await;
+        let caught = line.all_but_caught(sent, crashed_at).await;
+        let delivered = line.delivered_of(&caught);
+        println!("{} caught, {delivered} of them delivered", caught.len());
+        // The batch at the point was never sent; others may have been under way beside it.
+        assert!(caught.len() > delivered);
+        line.books_balance(sent).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_crash_between_reply_and_settlement_leaves_a_delivered_order_open_and_never_sends_it_again() {
+        let (line, sent, _running) =
+            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::replied", 50).await;
+        let crashed_at = now();
+        let sent = feed_to_enough(&line, "c", sent).await;
+        let _again = line.start_roles("again", "dispatch", &[]).await;
+        let caught = line.all_but_caught(sent, crashed_at).await;
+        let delivered = line.delivered_of(&caught);
+        println!("{} caught, {delivered} of them delivered", caught.len());
+        assert!(delivered > 0);
+        line.books_balance(sent).await;
+        assert_eq!(line.simulator.stats().duplicates, 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_crash_between_publish_and_cursor_leaves_no_event_out_and_none_out_of_order() {
+        let (line, sent, _running) = one_process_crashes("relay", Some("intake,dispatch"), "relay::published", 4).await;
+        let sent = feed_to_enough(&line, "c", sent).await;
+        let _again = line.start_roles("again", "relay", &[]).await;
+        line.all_succeeded(sent).await;
+    }
+
+    const STOPPED: u64 = 40;
+
+    /// Starts a process that stops itself between its first claims and their first bytes, and
+    /// returns what it had claimed by then.
+    async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>) {
+        let service = line.start("stopped", &[("FAILPOINTS", "dispatch::claimed=1*return(stop)")]).await;
+        line.send("z", STOPPED).await;
+        service.until_stopped().await;
+        let rows = line.rows().await;
+        let claimed: Vec<String> =
+            rows.iter().filter(|row| row.state == State::InFlight).map(|row| row.order_id.to_string()).collect();
+        assert!(!claimed.is_empty());
+        (service, claimed)
+    }
+
+    async fn each_was_retried_and_sent_once(line: &Line, claimed: &[String], count: u64) {
+        line.until_succeeded(count).await;
+        for id in claimed {
+            assert_eq!(line.times_logged(id, EventType::RetryScheduled).await, 1, "{id}");
+        }
+        assert_eq!(line.simulator.arrivals_us().len() as u64, count, "one request an order");
+        line.books_balance(count).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_process_stopped_after_its_claims_sends_none_of_them_when_it_goes_on() {
+        let line = Line::set_up(Wishes { call_timeout: "2s", ..Wishes::default() }).await;
+        let (service, claimed) = stopped_after_its_claims(&line).await;
+        // Longer than the send window and the call's time-out together.
+        tokio::time::sleep(Duration::from_millis(3_500)).await;
+        assert!(line.simulator.arrivals_us().is_empty(), "{} were claimed", claimed.len());
+        service.signal(Signal::CONT);
+        each_was_retried_and_sent_once(&line, &claimed, STOPPED).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_process_stopped_for_longer_than_its_session_sends_nothing_that_others_may_have() {
+        let line = Line::set_up(Wishes { call_timeout: "2s", ..Wishes::default() }).await;
+        let (service, claimed) = stopped_after_its_claims(&line).await;
+        let stopped_at = Instant::now();
+        assert!(line.simulator.arrivals_us().is_empty());
+        // Its partitions go to another process, which is ready once it has them and which does
+        // all that the stopped one has not claimed.
+        let _heir = line.start("heir", &[]).await;
+        line.send("more", 200).await;
+        let rest = STOPPED + 200 - claimed.len() as u64;
+        line.until_under_way(rest).await;
+        tokio::time::sleep(Duration::from_secs(8).saturating_sub(stopped_at.elapsed())).await;
+        assert_eq!(line.simulator.arrivals_us().len() as u64, rest, "{} were claimed", claimed.len());
+        service.signal(Signal::CONT);
+        each_was_retried_and_sent_once(&line, &claimed, STOPPED + 200).await;
+        service.until_ready().await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Nothing goes wrong.
+
+use crate::harness::{Line, Wishes};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_orders_are_delivered_once_and_their_events_come_in_order() {
+    let line = Line::set_up(Wishes::default()).await;
+    let mut service = line.start("one", &[]).await;
+    line.send("o", 2_000).await;
+    line.until_succeeded(2_000).await;
+    let report = line.audit().await;
+    assert!(report.audit.clean, "{report:?}");
+    assert_eq!(report.sla.met, 2_000);
+    let events = line.events_in_order().await;
+    assert!(events.values().all(|version| *version == 3), "queued, submitted, succeeded");
+    assert!(service.terminate(std::time::Duration::from_secs(15)).await.success());
+}

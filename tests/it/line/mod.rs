@@ -1,0 +1,14 @@
+//! The whole line on a real broker and a real database.
+
+mod books;
+mod crashes;
+mod happy;
+mod input;
+mod outages;
+mod outcomes;
+mod quota;
+mod refusals;
+mod reports;
+mod servers;
+mod shop;
+mod support;
