@@ -34,7 +34,8 @@ use crate::roles::relay::{Relay, RelayTopics};
 use measured::{MeasuredPublisher, MeasuredStore, MeasuredSubscription};
 
 pub use open::{
-    StartError, broker_trouble, chain, kafka_options, open_store, store_options, store_trouble, topic_plans,
+    StartError, broker_trouble, chain, kafka_options, open_checked_store, open_store, store_options, store_trouble,
+    topic_plans,
 };
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
@@ -140,8 +141,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         metrics::ProcessInfo { config_hash: plan.config.fingerprint(), sla_deadline: plan.config.sla.deadline.get() };
     let exporter = metrics::install(&process).map_err(StartError::failed)?;
     let clock = Arc::new(SystemClock::new());
-    let store = open_store(&plan.config, &plan.secrets).await?;
-    open::check_store(store.as_ref()).await?;
+    let store = open_checked_store(&plan.config, &plan.secrets).await?;
     watch::learn_skew(store.as_ref(), &clock).await?;
     let store: Arc<dyn Store> = Arc::new(MeasuredStore {
         inner: store,

@@ -28,16 +28,32 @@ pub(super) struct Ended {
 
 /// Runs a command to its end; kills it and fails if it takes too long.
 pub(super) async fn ended(mut command: Command, limit: Duration) -> Ended {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     let began = Instant::now();
-    let mut command = tokio::process::Command::from(command);
-    let child = command.kill_on_drop(true).spawn().unwrap();
-    let output = tokio::time::timeout(limit, child.wait_with_output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{command:?} did not end in {limit:?}")).unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let mut child = command.spawn().unwrap();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > limit {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("{command:?} did not end in {limit:?}: {}", text_of(&mut stderr));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let (stdout, stderr) = (text_of(&mut stdout), text_of(&mut stderr));
     let said = stderr.lines().filter_map(|line| line.strip_prefix("recharged: ")).map(str::to_owned).collect();
-    let stdout = String::from_utf8(output.stdout).unwrap();
-    Ended { code: output.status.code(), stdout, said, stderr, took: began.elapsed() }
+    Ended { code: status.code(), stdout, said, stderr, took: began.elapsed() }
+}
+
+fn text_of(file: &mut std::fs::File) -> String {
+    use std::io::{Read as _, Seek as _};
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    text
 }
 
 impl Ended {
@@ -110,9 +126,14 @@ async fn the_service_refuses_what_cannot_work_before_it_touches_an_order() {
         url.to_string()
     };
     let cases: Vec<(&str, String, i32, Vec<&str>)> = vec![
-        ("unknown key", "kafka.brokerz=x".into(), 78, vec!["kafka.brokerz", "kafka.brokers"]),
+        ("unknown key", "kafka.brokerz=x".into(), 78, vec!["kafka.brokerz", "did you mean \"brokers\""]),
         ("wrong value", "sla.deadline=fast".into(), 78, vec!["sla.deadline", "180s"]),
-        ("missing key file", "security.phone_key_file=/nowhere/key".into(), 78, vec!["security.phone_key_file", "/nowhere/key"]),
+        (
+            "missing key file",
+            "security.phone_key_file=/nowhere/key".into(),
+            78,
+            vec!["security.phone_key_file", "/nowhere/key"],
+        ),
         ("taken port", format!("http.listen={taken_at}"), 78, vec!["http.listen", &taken_at]),
         ("dead broker", "kafka.brokers=127.0.0.1:1".into(), 69, vec!["kafka.brokers", "127.0.0.1:1"]),
         ("silent broker", format!("kafka.brokers={silent_at}"), 69, vec!["kafka.brokers"]),

@@ -38,8 +38,22 @@ async fn sold() -> Line {
 }
 
 const FIELDS: [&str; 16] = [
-    "order_id", "state", "reason", "attempt", "version", "provider", "client_refs", "amount_minor", "currency",
-    "created_at", "paid_at", "deadline_at", "closed_at", "sla", "refund_requested", "case_open",
+    "order_id",
+    "state",
+    "reason",
+    "attempt",
+    "version",
+    "provider",
+    "client_refs",
+    "amount_minor",
+    "currency",
+    "created_at",
+    "paid_at",
+    "deadline_at",
+    "closed_at",
+    "sla",
+    "refund_requested",
+    "case_open",
 ];
 
 fn assert_row(row: &Value) {
@@ -59,13 +73,19 @@ async fn orders_are_shown_listed_and_exported_with_the_fields_that_are_promised(
     rows.iter().for_each(assert_row);
     let of = |id: &str| rows.iter().find(|row| row["order_id"] == id).unwrap();
     let good = of("good-07");
-    assert_eq!((&good["state"], &good["sla"], &good["client_refs"]), (&json!("succeeded"), &json!("met"), &json!(["good-07-1"])));
+    assert_eq!(
+        (&good["state"], &good["sla"], &good["client_refs"]),
+        (&json!("succeeded"), &json!("met"), &json!(["good-07-1"]))
+    );
     assert!(good["closed_at"].is_string() && good["paid_at"].is_string());
     let declined = of("declined");
     assert_eq!((&declined["reason"], &declined["refund_requested"]), (&json!("provider_declined"), &json!(true)));
     assert_eq!(declined["case_open"], false, "a refused cancellation is no case");
     let waiting = of("unpaid");
-    assert_eq!((&waiting["paid_at"], &waiting["client_refs"], &waiting["sla"]), (&Value::Null, &json!([]), &Value::Null));
+    assert_eq!(
+        (&waiting["paid_at"], &waiting["client_refs"], &waiting["sla"]),
+        (&Value::Null, &json!([]), &Value::Null)
+    );
 
     let shown = asked(&line, &["orders", "show", "declined"]).await.object();
     assert_row(&shown);
@@ -76,8 +96,11 @@ async fn orders_are_shown_listed_and_exported_with_the_fields_that_are_promised(
     assert!(told.contains("provider_declined") && !told.contains("138000"), "{told}");
 
     let list = asked(&line, &["orders", "list", "--state", "failed,cancelled"]).await;
-    let ids: Vec<String> =
-        list.stdout.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["order_id"].as_str().unwrap().to_owned()).collect();
+    let ids: Vec<String> = list
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["order_id"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(ids, ["declined", "withdrawn"]);
     assert_eq!(asked(&line, &["orders", "list", "--limit", "7"]).await.stdout.lines().count(), 7);
     assert_eq!(asked(&line, &["orders", "list", "--older-than", "10m"]).await.stdout, "");
@@ -120,7 +143,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
     let right = books.against(&books.ledger).await;
     let report = right.object();
     assert_eq!(right.code, Some(0), "{report}");
-    let wanted = json!({ "orders": 23, "succeeded": 20, "failed": 1, "in_doubt": 0, "open": 1, "refunds": 1, "early": 0 });
+    let wanted =
+        json!({ "orders": 23, "succeeded": 20, "failed": 1, "in_doubt": 0, "open": 1, "refunds": 1, "early": 0 });
     for (field, value) in wanted.as_object().unwrap() {
         assert_eq!(report[field], *value, "{field}: {report}");
     }
@@ -161,7 +185,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
     assert_eq!((nothing.code, &nothing.object()["audit"]["lost"]), (Some(1), &json!(20)));
 
     // A ledger that is not whole is no ledger.
-    let gap: String = text.lines().enumerate().filter(|(at, _)| *at != 4).map(|(_, line)| format!("{line}\n")).collect();
+    let gap: String =
+        text.lines().enumerate().filter(|(at, _)| *at != 4).map(|(_, line)| format!("{line}\n")).collect();
     let copied = format!("{text}{}\n", text.lines().next().unwrap());
     for (what, doctored, word) in [
         ("torn", text[..text.len() - 9].to_owned(), "line 20"),
