@@ -94,7 +94,7 @@ impl Cell {
 
         let by_total = count(ahead_ns + terms.tolerance_ns - tat_ns, terms.interval_ns);
         let by_class = count(ahead_ns + LEAST_AHEAD_NS - class_tat_ns, class_interval_ns);
-        let spare = count(now_ns + terms.spare_ns - tat_ns, terms.interval_ns);
+        let spare = count(now_ns + terms.spare_ns + terms.tolerance_ns - tat_ns, terms.interval_ns);
         let paused = self.paused_until_ns > now_ns;
         let permits = if paused { 0 } else { terms.wanted.min(by_total).min(by_class.max(spare)) };
 
@@ -106,7 +106,9 @@ impl Cell {
         } else {
             let by_total = tat_after_ns - terms.tolerance_ns - terms.horizon_ns;
             let by_class = class_tat_after_ns - LEAST_AHEAD_NS - terms.horizon_ns;
-            by_total.max(by_class.min(tat_after_ns - terms.spare_ns)).max(now_ns + LEAST_AHEAD_NS / 4)
+            by_total
+                .max(by_class.min(tat_after_ns - terms.tolerance_ns - terms.spare_ns))
+                .max(now_ns + LEAST_AHEAD_NS / 4)
         };
         self.tat_ns = tat_after_ns;
         if let (Some(tat), Some(until)) = (self.class_tat_ns.get_mut(own), self.active_until_ns.get_mut(own)) {

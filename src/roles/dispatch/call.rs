@@ -39,23 +39,34 @@ impl Lane {
         drop(slot);
     }
 
-    /// A claim that took long to commit may have outlived its permit; then it needs another one,
-    /// inside its send window.
+    /// Waits for the permit's moment. A claim that took long to commit may have outlived its
+    /// permit; then it needs another one, inside its send window.
     async fn holds_permit(&self, permit: Timestamp, send_by: Duration, class: crate::ports::PermitClass) -> bool {
+        if !self.until(permit, send_by).await {
+            return false;
+        }
         if self.clock.now() <= permit + STALE_AFTER {
             return true;
         }
+        self.metrics.permits("delayed", 1);
         let window = send_by.saturating_sub(self.clock.since_boot());
         let reservation =
             Reservation { provider: self.provider.id().clone(), class, wanted: 1, terms: self.rules.terms };
         let reserve = tokio::time::timeout(window, self.quota.reserve(&reservation)).await;
         let Ok(Ok(grant)) = reserve else { return false };
         let Some(send_at) = grant.send_at.first().copied() else { return false };
-        let wait = (send_at - self.clock.now()).to_std().unwrap_or_default();
+        self.until(send_at, send_by).await
+    }
+
+    /// Waits for a moment; `false` at once where that lies behind the send window.
+    async fn until(&self, moment: Timestamp, send_by: Duration) -> bool {
+        let wait = (moment - self.clock.now()).to_std().unwrap_or_default();
         if wait > send_by.saturating_sub(self.clock.since_boot()) {
             return false;
         }
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         true
     }
 

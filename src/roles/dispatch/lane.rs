@@ -26,12 +26,15 @@ const LINGER_BUSY: Duration = Duration::from_millis(8);
 const RESERVE_AHEAD: f64 = 0.05;
 /// The next try after the store could not be asked for permits.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
+/// Claims begin before their permits' moments by as long as a claim takes, and by this at most:
+/// what is claimed early holds its place among the calls in flight.
+const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
 enum Event {
     Granted(PermitClass, Result<Grant, StoreError>),
-    Claimed(Result<Leftover, StoreError>),
+    Claimed(Result<Leftover, StoreError>, Duration),
     Buried,
 }
 
@@ -45,6 +48,8 @@ struct Scheduler {
     slots: Arc<Semaphore>,
     under_way: JoinSet<Event>,
     claims: usize,
+    /// How long a claim takes, over the last few.
+    claim_time: Duration,
     /// Since when claims could have been made.
     claimable_since: Option<Timestamp>,
     arrivals: Arrivals,
@@ -90,6 +95,7 @@ impl Scheduler {
             slots: Arc::new(Semaphore::new(in_flight_max)),
             under_way: JoinSet::new(),
             claims: 0,
+            claim_time: Duration::ZERO,
             claimable_since: None,
             arrivals: Arrivals::default(),
             calls: JoinSet::new(),
@@ -138,7 +144,8 @@ impl Scheduler {
         let shed_at = self.shed(now);
         self.reserve(PermitClass::Retry, now);
         self.reserve(PermitClass::Fresh, now);
-        let claim_at = self.start_claims(now);
+        let ahead = chrono::TimeDelta::from_std(self.claim_time.min(CLAIM_AHEAD_MAX)).unwrap_or_default();
+        let claim_at = self.start_claims(now, ahead);
         self.lane.metrics.backlog(PermitClass::Fresh, self.fresh.len());
         self.lane.metrics.backlog(PermitClass::Retry, self.retry.len());
         self.lane.metrics.in_flight(self.lane.rules.in_flight_max - self.slots.available_permits());
@@ -147,8 +154,8 @@ impl Scheduler {
             fresh_matured,
             shed_at,
             claim_at,
-            self.fresh_permits.next_change(now).filter(|_| self.fresh.ready() > 0),
-            self.retry_permits.next_change(now).filter(|_| self.retry.ready() > 0),
+            self.fresh_permits.next_change(now, ahead).filter(|_| self.fresh.ready() > 0),
+            self.retry_permits.next_change(now, ahead).filter(|_| self.retry.ready() > 0),
         ]
         .into_iter()
         .flatten()
@@ -198,9 +205,10 @@ impl Scheduler {
 
     /// Starts a batch of claims, if there are commands, permits and places for calls; returns
     /// when it will, if it waits for company.
-    fn start_claims(&mut self, now: Timestamp) -> Option<Timestamp> {
-        let retry = self.retry.ready().min(self.retry_permits.due(now));
-        let fresh = self.fresh.ready().min(self.fresh_permits.due(now));
+    fn start_claims(&mut self, now: Timestamp, ahead: chrono::TimeDelta) -> Option<Timestamp> {
+        let usable = now + ahead;
+        let retry = self.retry.ready().min(self.retry_permits.due(usable));
+        let fresh = self.fresh.ready().min(self.fresh_permits.due(usable));
         let batch_max = self.lane.rules.batch_max;
         let possible = (retry + fresh).min(self.slots.available_permits()).min(batch_max);
         if possible == 0 || self.claims >= self.lane.rules.writers.max(1) {
@@ -216,23 +224,29 @@ impl Scheduler {
         }
         self.claimable_since = None;
         let mut batch = Vec::with_capacity(possible);
-        self.pick(PermitClass::Retry, possible, now, &mut batch);
-        self.pick(PermitClass::Fresh, possible, now, &mut batch);
+        self.pick(PermitClass::Retry, possible, (now, usable), &mut batch);
+        self.pick(PermitClass::Fresh, possible, (now, usable), &mut batch);
         if !batch.is_empty() {
             self.spawn_claim(batch);
         }
         Some(now)
     }
 
-    fn pick(&mut self, class: PermitClass, most: usize, now: Timestamp, batch: &mut Vec<Picked>) {
+    fn pick(
+        &mut self,
+        class: PermitClass,
+        most: usize,
+        (now, usable): (Timestamp, Timestamp),
+        batch: &mut Vec<Picked>,
+    ) {
         let (heap, stock) = match class {
             PermitClass::Fresh => (&mut self.fresh, &mut self.fresh_permits),
             PermitClass::Retry | PermitClass::Query => (&mut self.retry, &mut self.retry_permits),
         };
-        while batch.len() < most && stock.due(now) > 0 {
+        while batch.len() < most && stock.due(usable) > 0 {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
             let Some(queued) = heap.pop() else { return };
-            let permit = stock.take(now);
+            let permit = stock.take(usable);
             if let Some(send_at) = permit {
                 self.lane.metrics.permit_wait((now - send_at).to_std().unwrap_or_default());
             }
@@ -243,14 +257,20 @@ impl Scheduler {
     fn spawn_claim(&mut self, batch: Vec<Picked>) {
         self.claims += 1;
         let (lane, abort) = (self.lane.clone(), self.stop.abort.clone());
-        self.under_way.spawn(async move { Event::Claimed(lane.claim(batch, &abort).await) });
+        let began = self.lane.clock.since_boot();
+        self.under_way.spawn(async move {
+            let clock = Arc::clone(&lane.clock);
+            let claimed = lane.claim(batch, &abort).await;
+            Event::Claimed(claimed, clock.since_boot().saturating_sub(began))
+        });
     }
 
     fn take_event(&mut self, event: Result<Event, tokio::task::JoinError>) -> Result<(), RoleError> {
         match event.map_err(|error| RoleError::Task(error.to_string()))? {
             Event::Granted(class, granted) => self.take_grant(class, granted)?,
-            Event::Claimed(claimed) => {
+            Event::Claimed(claimed, took) => {
                 self.claims -= 1;
+                self.claim_time = (self.claim_time * 3 + took) / 4;
                 match claimed {
                     Ok(leftover) => self.take_leftover(leftover),
                     Err(_) if self.stop.abort.is_cancelled() => {}

@@ -5,6 +5,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use chrono::TimeDelta;
+
 use crate::domain::Timestamp;
 use crate::ports::Grant;
 
@@ -45,9 +47,9 @@ impl Stock {
         dropped
     }
 
-    /// Permits that may be used now.
-    pub(super) fn due(&self, now: Timestamp) -> usize {
-        self.permits.partition_point(|send_at| *send_at <= now)
+    /// Permits whose moment comes by then.
+    pub(super) fn due(&self, by: Timestamp) -> usize {
+        self.permits.partition_point(|send_at| *send_at <= by)
     }
 
     /// Permits in hand.
@@ -55,9 +57,9 @@ impl Stock {
         self.permits.len()
     }
 
-    /// Takes one that may be used now.
-    pub(super) fn take(&mut self, now: Timestamp) -> Option<Timestamp> {
-        if self.permits.front().is_some_and(|send_at| *send_at <= now) { self.permits.pop_front() } else { None }
+    /// Takes one whose moment comes by then.
+    pub(super) fn take(&mut self, by: Timestamp) -> Option<Timestamp> {
+        if self.permits.front().is_some_and(|send_at| *send_at <= by) { self.permits.pop_front() } else { None }
     }
 
     /// Whether asking the store makes sense.
@@ -65,9 +67,10 @@ impl Stock {
         !self.asking && self.ask_again_at.is_none_or(|at| at <= now)
     }
 
-    /// When something changes by itself: a permit becomes due, or the store may have more.
-    pub(super) fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
-        let due = self.permits.get(self.due(now)).copied();
+    /// When something changes by itself: the moment of a permit lies no more than `ahead` in the
+    /// future, or the store may have more.
+    pub(super) fn next_change(&self, now: Timestamp, ahead: TimeDelta) -> Option<Timestamp> {
+        let due = self.permits.get(self.due(now + ahead)).map(|send_at| *send_at - ahead);
         let ask = self.ask_again_at.filter(|at| *at > now);
         match (due, ask) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -94,7 +97,9 @@ mod tests {
         let mut stock = Stock::default();
         stock.add(Grant { send_at: vec![at(0), at(100)], ask_again_at: Some(at(150)) });
         assert_eq!(stock.due(at(50)), 1);
-        assert_eq!(stock.next_change(at(50)), Some(at(100)));
+        assert_eq!(stock.next_change(at(50), TimeDelta::zero()), Some(at(100)));
+        assert_eq!(stock.next_change(at(50), TimeDelta::milliseconds(30)), Some(at(70)));
+        assert_eq!(stock.next_change(at(50), TimeDelta::milliseconds(60)), Some(at(150)));
         assert!(!stock.may_ask(at(50)));
         assert_eq!(stock.drop_stale(at(251)), 1);
         assert_eq!(stock.take(at(251)), Some(at(100)));

@@ -64,8 +64,8 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
                         else (now_ns + $6 + $5 - tat) / $4 + 1 end as by_total,
                    case when now_ns + $6 + $7::bigint < class_tat then 0
                         else (now_ns + $6 + $7 - class_tat) / class_interval + 1 end as by_class,
-                   case when now_ns + $8::bigint < tat then 0
-                        else (now_ns + $8 - tat) / $4 + 1 end as spare
+                   case when now_ns + $8::bigint + $5 < tat then 0
+                        else (now_ns + $8 + $5 - tat) / $4 + 1 end as spare
             from shared
         ), granted as (
             select *,
@@ -75,7 +75,7 @@ async fn take(on: &mut PgConnection, provider: &str, terms: Terms) -> Result<Opt
         ), after as materialized (
             select *,
                    case when paused_until_ns > now_ns then paused_until_ns
-                        else greatest(tat_after - $5 - $6, least(class_tat_after - $7 - $6, tat_after - $8),
+                        else greatest(tat_after - $5 - $6, least(class_tat_after - $7 - $6, tat_after - $5 - $8),
                                       now_ns + $10::bigint) end as again
             from granted, lateral (
                 select tat + permits * $4 as tat_after,

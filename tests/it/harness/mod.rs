@@ -182,7 +182,7 @@ impl Line {
     }
 
     /// Sends paid orders `{prefix}-0` and on.
-    pub(crate) async fn send(&self, prefix: &str, count: usize) {
+    pub(crate) async fn send(&self, prefix: &str, count: u64) {
         let ids: Vec<String> = (0..count).map(|number| format!("{prefix}-{number}")).collect();
         for chunk in ids.chunks(1_000) {
             self.write(chunk.iter().map(|id| self.order(id)).collect()).await;
@@ -333,17 +333,7 @@ impl Service {
 
     /// A probe's status and body; nothing if it does not answer.
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let fetch = async {
-            let mut stream = tokio::net::TcpStream::connect(self.listen).await.ok()?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-            stream.write_all(request.as_bytes()).await.ok()?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.ok()?;
-            let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-            Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
-        };
-        tokio::time::timeout(Duration::from_secs(5), fetch).await.ok().flatten()
+        get(self.listen, path).await
     }
 
     /// A metric's value, summed over its labels.
@@ -425,4 +415,19 @@ fn text_of(bytes: &[u8]) -> String {
 /// An address that was free a moment ago.
 pub(crate) fn free_address() -> std::net::SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// What a probe answers: status and body.
+pub(crate) async fn get(listen: std::net::SocketAddr, path: &str) -> Option<(u16, String)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let fetch = async {
+        let mut stream = tokio::net::TcpStream::connect(listen).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    };
+    tokio::time::timeout(Duration::from_secs(5), fetch).await.ok().flatten()
 }

@@ -16,6 +16,7 @@ on_both_adapters!(
     a_greedy_class_leaves_the_others_their_share,
     a_class_alone_has_everything,
     what_others_leave_is_not_lost,
+    what_others_leave_is_lent_before_a_whole_burst_has_gathered,
     a_pause_stops_everything_and_is_never_shortened,
     providers_do_not_share_a_quota,
 );
@@ -157,6 +158,19 @@ async fn what_others_leave_is_not_lost(place: &Place) {
     let modest = modest.await.unwrap();
     assert!(modest >= 20, "the modest class gets what it asks for: {modest}");
     assert!(greedy.len() > 1_350, "the greedy one gets the rest: {} of 1,500", greedy.len());
+}
+
+/// A large burst is no reason to hold back what another class does not take.
+async fn what_others_leave_is_lent_before_a_whole_burst_has_gathered(place: &Place) {
+    let terms = terms(200.0, 200);
+    // The burst is spent, and the other class has asked just now.
+    let store = place.store.as_ref();
+    while !store.reserve(&ask("burst", PermitClass::Fresh, 50, terms)).await.unwrap().send_at.is_empty() {}
+    store.reserve(&ask("burst", PermitClass::Retry, 1, terms)).await.unwrap();
+    let until = store.now().await.unwrap() + Duration::from_secs(1);
+    let sends = use_quota(Arc::clone(&place.store), ask("burst", PermitClass::Fresh, 100, terms), until).await;
+    // Some of a tenth of a second, which the other class might have taken ahead, is not lent.
+    assert!(sends.len() >= 170, "{} of 200", sends.len());
 }
 
 async fn a_pause_stops_everything_and_is_never_shortened(place: &Place) {

@@ -1,0 +1,155 @@
+//! A broker and a database that go away in the middle of the work and come back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use recharged::domain::State;
+use tokio::task::JoinHandle;
+
+use super::servers::Torture;
+use crate::harness::{Line, PATIENCE, Service, Wishes};
+
+const ORDERS: u64 = 3_000;
+
+/// A run of a dozen seconds with a service that must go on by itself.
+async fn under_load(torture: &Torture) -> (Line, Service) {
+    let line = torture.line(Wishes { permits_per_second: 250.0, burst: 25, ..Wishes::default() }).await;
+    let service = line.start("one", &[]).await;
+    line.send("u", ORDERS).await;
+    line.until_under_way(300).await;
+    (line, service)
+}
+
+/// Asks `/livez` all the time; it must say yes whatever the servers do.
+struct Pulse {
+    stop: Arc<AtomicBool>,
+    asking: JoinHandle<Vec<String>>,
+}
+
+impl Pulse {
+    fn of(service: &Service) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, listen) = (Arc::clone(&stop), service.listen);
+        let asking = tokio::spawn(async move {
+            let mut bad = Vec::new();
+            while !stopped.load(Ordering::SeqCst) {
+                match crate::harness::get(listen, "/livez").await {
+                    Some((200, _)) => {}
+                    other => bad.push(format!("{other:?}")),
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            bad
+        });
+        Self { stop, asking }
+    }
+
+    async fn was_steady(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let bad = self.asking.await.unwrap();
+        assert!(bad.is_empty(), "/livez: {bad:?}");
+    }
+}
+
+/// Waits until `/readyz` says 503 with this word in it; returns how long that took.
+async fn until_unready(service: &Service, word: &str) -> Duration {
+    let began = Instant::now();
+    let mut last = None;
+    while began.elapsed() < Duration::from_secs(20) {
+        last = service.get("/readyz").await;
+        if last.as_ref().is_some_and(|(status, body)| *status == 503 && body.contains(word)) {
+            return began.elapsed();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("/readyz never said that {word} is away, but {last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_goes_on_by_itself_after_every_outage_of_its_database() {
+    let torture = Torture::begin().await;
+    let (line, mut service) = under_load(&torture).await;
+    let pulse = Pulse::of(&service);
+
+    torture.services(&["postgres", "immediate"]).await;
+    println!("unready after {:?}", until_unready(&service, "store").await);
+    torture.services(&["postgres", "start"]).await;
+    service.until_ready().await;
+
+    let before = line.succeeded().await;
+    println!("{before} after the restart");
+    for _ in 0..10 {
+        torture
+            .sql("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() and datname like 'line_%'")
+            .await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(before < ORDERS, "the load was over before the connections were ended");
+
+    line.all_succeeded(ORDERS).await;
+    service.until_ready().await;
+    pulse.was_steady().await;
+    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_goes_on_by_itself_after_the_broker_was_killed() {
+    let torture = Torture::begin().await;
+    let (line, mut service) = under_load(&torture).await;
+    let pulse = Pulse::of(&service);
+    torture.services(&["broker", "kill"]).await;
+    println!("unready after {:?}", until_unready(&service, "kafka").await);
+    torture.services(&["broker", "start"]).await;
+    service.until_ready().await;
+    line.send("after", 100).await;
+    line.all_succeeded(ORDERS + 100).await;
+    pulse.was_steady().await;
+    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_longer_than_the_session() {
+    let torture = Torture::begin().await;
+    let (line, mut service) = under_load(&torture).await;
+    let pulse = Pulse::of(&service);
+    let began = Instant::now();
+    torture.services(&["broker", "suspend"]).await;
+    // The session is 6 s.
+    tokio::time::sleep(Duration::from_secs(8).saturating_sub(began.elapsed())).await;
+    torture.services(&["broker", "resume"]).await;
+    service.until_ready().await;
+    line.send("after", 100).await;
+    line.all_succeeded(ORDERS + 100).await;
+    pulse.was_steady().await;
+    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+}
+
+/// Under load, with one server dead: the process ends in time, and what it had in hand comes to
+/// an end once all is back. What was in its calls meanwhile may stay open; it is not sent again.
+async fn sigterm_without(server: &str, torture: &Torture) {
+    let (line, mut service) = under_load(torture).await;
+    torture.services(&[server, "kill"]).await;
+    let began = Instant::now();
+    let status = service.terminate(Duration::from_secs(10)).await;
+    println!("without {server}: {status} after {:?}", began.elapsed());
+    let ended_at = super::books::now();
+    torture.services(&[server, "start"]).await;
+    let _again = line.start("again", &[]).await;
+    let deadline = Instant::now() + PATIENCE;
+    while line.store.count_by_state().await.is_err() {
+        assert!(Instant::now() < deadline, "the database did not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let caught = line.all_but_caught(ORDERS, ended_at).await;
+    println!("{} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
+    line.books_balance(ORDERS).await;
+    assert!(caught.iter().all(|order| order.state == State::InFlight));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sigterm_ends_in_time_while_a_server_is_dead() {
+    let torture = Torture::begin().await;
+    sigterm_without("broker", &torture).await;
+    sigterm_without("postgres", &torture).await;
+}
