@@ -151,7 +151,7 @@ async fn what_the_demo_cannot_use_is_refused() {
         (&["--database", "postgres://nobody@127.0.0.1:1/none"], 69, "start the database"),
         (&["--database", &scratch.url], 78, "1 orders already"),
         (&["--report", "/nowhere/at/all/report.json"], 78, "--report /nowhere/at/all/report.json"),
-        (&["--sla", "1ms"], 78, "sla"),
+        (&["--sla", "9s"], 78, "--sla: 9s"),
     ];
     for (arguments, code, word) in cases {
         let ended = ended(demo_of(arguments), PATIENCE).await;
@@ -165,6 +165,9 @@ async fn what_the_demo_cannot_use_is_refused() {
 fn demo_of(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_recharged"));
     command.args(["demo", "--json"]).env("NO_COLOR", "1");
+    if !arguments.contains(&"--orders") {
+        command.args(["--orders", "10"]);
+    }
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }

@@ -4,6 +4,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt as _, stream};
 use recharged::store::{StoreOptions, open};
 use serde_json::{Value, json};
 
@@ -149,11 +150,12 @@ async fn the_service_refuses_what_cannot_work_before_it_touches_an_order() {
         ("bad provider address", "providers.sim.base_url=nonsense".into(), 78, vec!["providers.sim.base_url"]),
         ("bad level", "log.level=shouting=very".into(), 78, vec!["log.level"]),
     ];
-    for (what, set, code, words) in &cases {
-        let mut sets = vec!["http.listen=127.0.0.1:0"];
-        sets.push(set);
-        tried(&line, &["run"], &sets).await.refused(what, *code, words);
-    }
+    // Some at a time: most of them wait for what does not come.
+    let tries = stream::iter(&cases).for_each_concurrent(6, |(what, set, code, words)| {
+        let line = &line;
+        async move { tried(line, &["run"], &["http.listen=127.0.0.1:0", set]).await.refused(what, *code, words) }
+    });
+    tries.await;
     let mut missing = Command::new(env!("CARGO_BIN_EXE_recharged"));
     missing.args(["run", "--config", "/nowhere/recharged.toml"]);
     ended(missing, LIMIT).await.refused("missing file", 78, &["/nowhere/recharged.toml"]);
@@ -181,11 +183,16 @@ async fn a_wrong_login_is_told_and_never_shown() {
         "log.level=debug".to_owned(),
     ];
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
-    for command in [&["run"][..], &["topics", "verify"], &["load", "--orders", "1"]] {
-        let ended = tried(&line, command, &sets).await;
-        ended.refused("wrong password", 69, &["kafka.brokers", "login"]);
-        assert!(!format!("{ended:?}").contains(canary), "{command:?}");
-    }
+    let commands = [&["run"][..], &["topics", "verify"], &["load", "--orders", "1"]];
+    let tries = stream::iter(commands).for_each_concurrent(3, |command| {
+        let (line, sets) = (&line, &sets);
+        async move {
+            let ended = tried(line, command, sets).await;
+            ended.refused("wrong password", 69, &["kafka.brokers", "login"]);
+            assert!(!format!("{ended:?}").contains(canary), "{command:?}");
+        }
+    });
+    tries.await;
     // The right one works: it was the password, and nothing else.
     let right = std::fs::read_to_string(variable("KAFKA_SCRAM_PASSWORD_FILE")).unwrap();
     std::fs::write(&file, right.trim()).unwrap();
@@ -220,9 +227,11 @@ async fn every_other_command_refuses_in_the_same_way() {
         (&["load", "--orders", "1"], absent, 78, &["absent-orders", "recharged topics create"]),
         (&["load", "--orders", "1"], dead_broker, 69, &["kafka.brokers"]),
     ];
-    for (command, set, code, words) in &cases {
-        tried(&line, command, &[set]).await.refused(&format!("{command:?} {set}"), *code, words);
-    }
+    let tries = stream::iter(&cases).for_each_concurrent(6, |(command, set, code, words)| {
+        let line = &line;
+        async move { tried(line, command, &[set]).await.refused(&format!("{command:?} {set}"), *code, words) }
+    });
+    tries.await;
     tried(&line, &audit(&ledger), &[dead_store]).await.refused("audit, dead store", 69, &["store.url"]);
     tried(&line, &audit(&ledger), &[&empty_store]).await.refused("audit, no schema", 78, &["recharged migrate"]);
     tried(&line, &audit("/nowhere/l.jsonl"), &[]).await.refused("no ledger", 78, &["--ledger", "/nowhere/l.jsonl"]);
