@@ -253,7 +253,12 @@ fn moment(field: &str, at: DateTime<Utc>) -> Result<Timestamp, Unfit> {
     }
 }
 
+/// The parser would also take a list for an object, its values in the order of our fields.
 fn parse<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, Unfit> {
+    if data.trim_ascii_start().first() == Some(&b'[') {
+        serde_json::from_slice::<serde::de::IgnoredAny>(data).map_err(|error| unfit_json(&error))?;
+        return Err(schema("a list where an object is expected"));
+    }
     serde_json::from_slice(data).map_err(|error| unfit_json(&error))
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{DeadLetterReason, Unfit, unfit_json};
+use super::{DeadLetterReason, Unfit};
 
 /// A header as it came: name and value as raw bytes.
 pub type RawHeader = (bytes::Bytes, Option<bytes::Bytes>);
@@ -86,7 +86,7 @@ struct Structured<'a> {
 
 fn structured(value: &[u8]) -> Result<(Kind, Cow<'_, [u8]>), Unfit> {
     use base64::Engine as _;
-    let envelope: Structured<'_> = serde_json::from_slice(value).map_err(|error| unfit_json(&error))?;
+    let envelope: Structured<'_> = super::parse(value)?;
     check_spec(envelope.specversion.as_deref())?;
     let missing = |what: &str| Unfit::new(DeadLetterReason::Schema, format!("a CloudEvent without {what}"));
     let kind = kind_of(envelope.kind.as_deref().ok_or_else(|| missing("type"))?)?;

@@ -178,7 +178,10 @@ impl Scheduler {
             debug!(lane = %self.lane.provider.id(), orders = batch.len(), "orders can no longer make their deadline");
             self.spawn_claim(batch);
         }
-        [self.retry.earliest(), self.fresh.earliest()].into_iter().flatten().min().map(|deadline| deadline - expected)
+        let earliest = [self.retry.earliest(), self.fresh.earliest()].into_iter().flatten().min()?;
+        // A deadline from outside may lie so far back that nothing lies before it.
+        let expected = chrono::Duration::from_std(expected).unwrap_or_default();
+        Some(earliest.checked_sub_signed(expected).unwrap_or(earliest))
     }
 
     fn reserve(&mut self, class: PermitClass, now: Timestamp) {
@@ -397,10 +400,16 @@ fn call_ended(ended: Result<(), tokio::task::JoinError>) -> Result<(), RoleError
 fn read_command(record: &InRecord) -> Result<Command, Unfit> {
     let value = record.value.as_deref();
     let value = value.ok_or_else(|| Unfit::new(DeadLetterReason::NullValue, "a command without a value"))?;
-    serde_json::from_slice(value).map_err(|error| {
-        let reason = if error.is_data() { DeadLetterReason::Schema } else { DeadLetterReason::Malformed };
+    let command: Command = serde_json::from_slice(value).map_err(|error| {
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(value).is_ok();
+        let reason = if is_json { DeadLetterReason::Schema } else { DeadLetterReason::Malformed };
         Unfit::new(reason, format!("not a command, line {} column {}", error.line(), error.column()))
-    })
+    })?;
+    // None of ours waits beyond its deadline; this one would hold a place, and its partition's offset.
+    if command.wake_at.is_some_and(|until| until > command.deadline_at) {
+        return Err(Unfit::new(DeadLetterReason::BadDueTime, "a command that wakes after its deadline"));
+    }
+    Ok(command)
 }
 
 /// How fast fresh orders come: an average over about half a second.

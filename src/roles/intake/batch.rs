@@ -35,7 +35,6 @@ impl Intake {
             match outcome {
                 Outcome::Is(Inserted::Stored) => self.note_stored(&transition, &mut commands),
                 Outcome::Is(Inserted::Exists(row)) => {
-                    self.metrics.duplicate("intake", 1);
                     commands.again(&row);
                     later.push(said);
                 }
@@ -113,7 +112,11 @@ impl Intake {
                         transitions.push(*transition);
                         events.push(event);
                     }
-                    Decision::Keep(why) => debug!(order_id = %row.order_id, ?why, "an event changes nothing"),
+                    Decision::Keep(why) => {
+                        // Whether the first came in this batch or in another one.
+                        self.metrics.duplicate("intake", 1);
+                        debug!(order_id = %row.order_id, ?why, "an event changes nothing");
+                    }
                 }
             }
             round = self.write(&transitions, events, commands, abort).await?;

@@ -70,14 +70,14 @@ impl Intake {
     fn input_of(&self, event: Inbound, record: &InRecord, now: Timestamp) -> Result<(OrderId, Input), Unfit> {
         match event {
             Inbound::Created(mut new) => {
-                new.created_at = self.not_ahead(new.created_at, record, now);
-                new.paid_at = new.paid_at.map(|at| self.not_ahead(at, record, now));
+                new.created_at = not_ahead(new.created_at, record, now);
+                new.paid_at = new.paid_at.map(|at| self.paid_not_ahead(at, record, now));
                 self.refuse_too_old(&new, now)?;
                 let verdict = (self.rules.route)(&new);
                 Ok((new.order_id.clone(), Input::Arrived { new, verdict }))
             }
             Inbound::Paid { order_id, paid_at, payment_id } => {
-                let paid_at = self.not_ahead(paid_at, record, now);
+                let paid_at = self.paid_not_ahead(paid_at, record, now);
                 // The lane is chosen once the row, and with it the number, is known.
                 let verdict = Err(crate::domain::Reason::NoRoute);
                 Ok((order_id, Input::Paid { paid_at, payment_id, verdict }))
@@ -90,13 +90,11 @@ impl Intake {
         }
     }
 
-    /// A time that lies ahead of ours is wrong: the record's own timestamp counts instead.
-    fn not_ahead(&self, at: Timestamp, record: &InRecord, now: Timestamp) -> Timestamp {
-        if at <= now + FUTURE_TOLERANCE {
-            return at;
+    fn paid_not_ahead(&self, at: Timestamp, record: &InRecord, now: Timestamp) -> Timestamp {
+        if at > now + FUTURE_TOLERANCE {
+            self.metrics.future_paid_at(1);
         }
-        self.metrics.future_paid_at(1);
-        record.timestamp.filter(|stamp| *stamp <= now + FUTURE_TOLERANCE).unwrap_or(now)
+        not_ahead(at, record, now)
     }
 
     /// An order older than the retention of closed orders may have been recharged or refunded,
@@ -109,6 +107,14 @@ impl Intake {
         let detail = "older than closed orders are kept: it may have been handled and forgotten";
         Err(Unfit::new(DeadLetterReason::TooOld, detail))
     }
+}
+
+/// A time that lies ahead of ours is wrong: the record's own timestamp counts instead.
+fn not_ahead(at: Timestamp, record: &InRecord, now: Timestamp) -> Timestamp {
+    if at <= now + FUTURE_TOLERANCE {
+        return at;
+    }
+    record.timestamp.filter(|stamp| *stamp <= now + FUTURE_TOLERANCE).unwrap_or(now)
 }
 
 /// Splits events into rounds: in each round an order has at most one, and they stay in order.

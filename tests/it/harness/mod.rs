@@ -182,7 +182,7 @@ impl Line {
     }
 
     /// Sends paid orders `{prefix}-0` and on.
-    pub(crate) async fn send(&self, prefix: &str, count: usize) {
+    pub(crate) async fn send(&self, prefix: &str, count: u64) {
         let ids: Vec<String> = (0..count).map(|number| format!("{prefix}-{number}")).collect();
         for chunk in ids.chunks(1_000) {
             self.write(chunk.iter().map(|id| self.order(id)).collect()).await;

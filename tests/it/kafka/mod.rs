@@ -11,4 +11,4 @@ mod security;
 mod speed;
 mod support;
 mod topics;
-mod wire;
+pub(crate) mod wire;

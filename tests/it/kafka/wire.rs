@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::support::variable;
 
 /// Writes one record to partition 0; the broker must be the only one.
-pub(super) async fn produce(topic: &str, value: &[u8], headers: &[(&[u8], &[u8])]) {
+pub(crate) async fn produce(topic: &str, value: &[u8], headers: &[(&[u8], &[u8])]) {
     let mut body = Vec::new();
     body.extend(0_i16.to_be_bytes()); // Produce
     body.extend(3_i16.to_be_bytes()); // version

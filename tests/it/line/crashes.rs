@@ -15,7 +15,7 @@ async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doub
     let line = Line::set_up(Wishes::default()).await;
     let mut one = line.start("one", &[]).await;
     let _two = line.start("two", &[]).await;
-    line.send("k", ORDERS as usize).await;
+    line.send("k", ORDERS).await;
     line.until_under_way(4_000).await;
     one.kill();
     let killed_at = now();
@@ -42,7 +42,7 @@ async fn a_sigterm_under_load_ends_in_time_and_leaves_nothing_in_flight() {
     })
     .await;
     let mut service = line.start("one", &[]).await;
-    line.send("t", ORDERS as usize).await;
+    line.send("t", ORDERS).await;
     line.until_under_way(200).await;
     let began = Instant::now();
     let status = service.terminate(Duration::from_secs(8)).await;
@@ -85,7 +85,7 @@ async fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
     let line = Line::set_up(Wishes { permits_per_second: 400.0, burst: 40, ..Wishes::default() }).await;
     let mut one = line.start("one", &[]).await;
     let mut two = line.start("two", &[]).await;
-    line.send("r", ORDERS as usize).await;
+    line.send("r", ORDERS).await;
     line.until_under_way(500).await;
     for (name, process) in [("one", &mut one), ("two", &mut two)] {
         let before = line.succeeded().await;
@@ -122,7 +122,7 @@ mod at_a_point {
     /// The rest, so that something follows the crash.
     async fn feed_to_enough(line: &Line, prefix: &str, sent: u64) -> u64 {
         let rest = ENOUGH.saturating_sub(sent).max(100);
-        line.send(&format!("{prefix}rest"), rest as usize).await;
+        line.send(&format!("{prefix}rest"), rest).await;
         sent + rest
     }
 
@@ -198,7 +198,7 @@ mod at_a_point {
     /// returns what it had claimed by then.
     async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>) {
         let service = line.start("stopped", &[("FAILPOINTS", "dispatch::claimed=1*return(stop)")]).await;
-        line.send("z", STOPPED as usize).await;
+        line.send("z", STOPPED).await;
         service.until_stopped().await;
         let rows = line.rows().await;
         let claimed: Vec<String> =

@@ -3,6 +3,12 @@
 mod books;
 mod crashes;
 mod happy;
+mod input;
 mod outages;
+mod outcomes;
 mod quota;
+mod refusals;
+mod reports;
 mod servers;
+mod shop;
+mod support;

@@ -16,7 +16,7 @@ const ORDERS: u64 = 3_000;
 async fn under_load(torture: &Torture) -> (Line, Service) {
     let line = torture.line(Wishes { permits_per_second: 250.0, burst: 25, ..Wishes::default() }).await;
     let service = line.start("one", &[]).await;
-    line.send("u", ORDERS as usize).await;
+    line.send("u", ORDERS).await;
     line.until_under_way(300).await;
     (line, service)
 }

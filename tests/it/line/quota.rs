@@ -32,7 +32,7 @@ impl Stretch {
 }
 
 impl Fleet {
-    async fn of_three(rate: f64, burst: u32, orders: usize) -> Self {
+    async fn of_three(rate: f64, burst: u32, orders: u64) -> Self {
         let reply = Latency::Lognormal { p50: Duration::from_millis(20), p99: Duration::from_millis(100) };
         let line = Line::set_up(Wishes {
             partitions: 8,
@@ -48,7 +48,7 @@ impl Fleet {
         }
         line.send("q", orders).await;
         // What is measured is dispatch: intake and relay have had their share of the machine.
-        line.until_counts("all are stored", |counts| counts.values().sum::<u64>() == orders as u64).await;
+        line.until_counts("all are stored", |counts| counts.values().sum::<u64>() == orders).await;
         Self { line, rate, burst, running }
     }
 
@@ -94,7 +94,7 @@ fn now_us() -> u64 {
 }
 
 /// Three processes; a fourth joins and leaves; one is killed and comes back.
-async fn through_every_change(rate: f64, burst: u32, orders: usize) {
+async fn through_every_change(rate: f64, burst: u32, orders: u64) {
     let mut fleet = Fleet::of_three(rate, burst, orders).await;
     fleet.line.until_under_way(rate as u64).await;
     let mut stretches = Vec::new();

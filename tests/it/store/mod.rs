@@ -1,5 +1,4 @@
 //! The store's adapters: one suite for both, and what only Postgres can do wrong.
-#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 mod fixture;
 mod laws;

@@ -37,6 +37,13 @@ fn row_14_the_deadline_with_an_open_attempt_is_a_doubt_with_a_case_and_no_refund
 }
 
 #[test]
+fn row_14_a_miss_stays_a_miss_when_the_clock_steps_back_before_the_end() {
+    let mut story = in_doubt();
+    story.report(1, found_delivered(), 179);
+    assert_eq!((story.row().state, story.row().sla), (State::Succeeded, Some(Sla::Missed)));
+}
+
+#[test]
 fn row_14_the_policy_may_refund_the_doubt_and_says_so_when_it_was_delivered_after_all() {
     let mut story = Story::in_flight(RejectsAlways);
     story.policy.on_unknown = OnUnknown::RefundFlagged;

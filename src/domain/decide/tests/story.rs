@@ -201,6 +201,8 @@ impl Story {
         if let Some(refund) = &transition.refund {
             assert!(after.paid_at.is_some(), "only what was paid is refunded");
             assert_eq!((refund.amount, &refund.payment_id), (after.amount, &after.payment_id));
+            let is_doubt = after.state == State::InDoubt;
+            assert!(!is_doubt || self.policy.on_unknown == OnUnknown::RefundFlagged, "a doubt is not refunded");
         }
     }
 

@@ -1,0 +1,202 @@
+//! What programs read of a line: orders as JSON, and an audit that can fail.
+
+use std::path::PathBuf;
+
+use recharged::domain::State;
+use recharged::providers::simulator::{Latency, Profile};
+use serde_json::{Value, json};
+
+use super::refusals::{Ended, ended};
+use super::support::{cancelled, changed, unpaid};
+use crate::harness::{Line, PATIENCE, Wishes};
+
+async fn asked(line: &Line, arguments: &[&str]) -> Ended {
+    ended(line.command(&[&["--json"], arguments].concat()), PATIENCE).await
+}
+
+/// A line on which 20 orders succeeded, one was declined and refused its cancellation, one waits
+/// for its payment, and one was cancelled.
+async fn sold() -> Line {
+    let reply = Latency::Fixed(std::time::Duration::from_millis(5));
+    let profile = Profile { suffix_scenarios: true, reply, ..Profile::default() };
+    let line = Line::set_up(Wishes { profile, ..Wishes::default() }).await;
+    let mut service = line.start("one", &[]).await;
+    let with_phone = |id: &str, phone: &str| line.record(id, &changed(id, json!({ "phone": phone })));
+    let mut batch: Vec<_> = (0..20).map(|number| with_phone(&format!("good-{number:02}"), "+8613800000811")).collect();
+    batch.push(with_phone("declined", "+8613800000806"));
+    batch.push(line.record("unpaid", &unpaid("unpaid")));
+    batch.push(line.record("withdrawn", &unpaid("withdrawn")));
+    line.write(batch).await;
+    line.until_order("declined", "failed", |order| order.state == State::Failed).await;
+    line.until_order("withdrawn", "stored", |_| true).await;
+    line.write(vec![cancelled(&line, "declined"), cancelled(&line, "withdrawn")]).await;
+    line.until_order("declined", "refused its cancellation", |order| order.cases != 0).await;
+    line.until_order("withdrawn", "cancelled", |order| order.state == State::Cancelled).await;
+    line.until_succeeded(20).await;
+    assert!(service.terminate(PATIENCE).await.success());
+    line
+}
+
+const FIELDS: [&str; 16] = [
+    "order_id",
+    "state",
+    "reason",
+    "attempt",
+    "version",
+    "provider",
+    "client_refs",
+    "amount_minor",
+    "currency",
+    "created_at",
+    "paid_at",
+    "deadline_at",
+    "closed_at",
+    "sla",
+    "refund_requested",
+    "case_open",
+];
+
+fn assert_row(row: &Value) {
+    for field in FIELDS {
+        assert!(row.get(field).is_some(), "{field} is missing: {row}");
+    }
+    assert!(!row.to_string().contains("138000"), "a phone number is nobody's business: {row}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_are_shown_listed_and_exported_with_the_fields_that_are_promised() {
+    let line = sold().await;
+    let export = asked(&line, &["orders", "export"]).await;
+    assert_eq!((export.code, export.said.len()), (Some(0), 0));
+    let rows: Vec<Value> = export.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), 23);
+    rows.iter().for_each(assert_row);
+    let of = |id: &str| rows.iter().find(|row| row["order_id"] == id).unwrap();
+    let good = of("good-07");
+    assert_eq!(
+        (&good["state"], &good["sla"], &good["client_refs"]),
+        (&json!("succeeded"), &json!("met"), &json!(["good-07-1"]))
+    );
+    assert!(good["closed_at"].is_string() && good["paid_at"].is_string());
+    let declined = of("declined");
+    assert_eq!((&declined["reason"], &declined["refund_requested"]), (&json!("provider_declined"), &json!(true)));
+    assert_eq!(declined["case_open"], false, "a refused cancellation is no case");
+    let waiting = of("unpaid");
+    assert_eq!(
+        (&waiting["paid_at"], &waiting["client_refs"], &waiting["sla"]),
+        (&Value::Null, &json!([]), &Value::Null)
+    );
+
+    let shown = asked(&line, &["orders", "show", "declined"]).await.object();
+    assert_row(&shown);
+    let steps: Vec<&str> = shown["timeline"].as_array().unwrap().iter().map(|s| s["event"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["queued", "submitted", "failed", "cancel_refused"]);
+    let told = line.command(&["orders", "show", "declined"]).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains("provider_declined") && !told.contains("138000"), "{told}");
+
+    let list = asked(&line, &["orders", "list", "--state", "failed,cancelled"]).await;
+    let ids: Vec<String> = list
+        .stdout
+        .lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["order_id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids, ["declined", "withdrawn"]);
+    assert_eq!(asked(&line, &["orders", "list", "--limit", "7"]).await.stdout.lines().count(), 7);
+    assert_eq!(asked(&line, &["orders", "list", "--older-than", "10m"]).await.stdout, "");
+}
+
+struct Books {
+    line: Line,
+    /// Each line of the true ledger.
+    ledger: Vec<Value>,
+}
+
+impl Books {
+    /// Audits against a ledger of these lines, numbered as they stand.
+    async fn against(&self, lines: &[Value]) -> Ended {
+        let mut text = String::new();
+        for (line, number) in lines.iter().zip(1_u64..) {
+            let mut line = line.clone();
+            line["seq"] = json!(number);
+            text.push_str(&format!("{line}\n"));
+        }
+        self.against_text(&text).await
+    }
+
+    async fn against_text(&self, text: &str) -> Ended {
+        let path: PathBuf = self.line.folder.path().join("doctored.jsonl");
+        std::fs::write(&path, text).unwrap();
+        asked(&self.line, &["audit", "--ledger", path.to_str().unwrap()]).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
+    let line = sold().await;
+    let path = line.folder.path().join("ledger.jsonl");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let ledger: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(ledger.len(), 20);
+    let books = Books { line, ledger };
+
+    let right = books.against(&books.ledger).await;
+    let report = right.object();
+    assert_eq!(right.code, Some(0), "{report}");
+    let wanted =
+        json!({ "orders": 23, "succeeded": 20, "failed": 1, "in_doubt": 0, "open": 1, "refunds": 1, "early": 0 });
+    for (field, value) in wanted.as_object().unwrap() {
+        assert_eq!(report[field], *value, "{field}: {report}");
+    }
+    assert_eq!(report["sla"], json!({ "met": 21, "missed": 0 }));
+    assert!(report["orders_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
+    for field in ["resolution_ms", "delay_lateness_ms"] {
+        for percentile in ["p50", "p99", "p999", "max"] {
+            assert!(report[field].get(percentile).is_some(), "{field}.{percentile}: {report}");
+        }
+    }
+    let clean = json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "unaccounted": 0 });
+    assert_eq!(report["audit"], clean);
+
+    let changed_reference = |reference: &str| {
+        let mut line = books.ledger[0].clone();
+        line["client_ref"] = json!(reference);
+        line
+    };
+    let with = |line: Value| [books.ledger.clone(), vec![line]].concat();
+    let cases = [
+        ("double", with(books.ledger[3].clone())),
+        ("lost", books.ledger[1..].to_vec()),
+        ("unaccounted", with(changed_reference("foreign-1"))),
+        // Delivered although it failed; that its cancellation was refused excuses nothing.
+        ("wrongly_failed", with(changed_reference("declined-1"))),
+    ];
+    for (counter, lines) in cases {
+        let found = books.against(&lines).await;
+        let mut wanted = clean.clone();
+        (wanted["clean"], wanted[counter]) = (json!(false), json!(1));
+        assert_eq!((found.code, &found.object()["audit"]), (Some(1), &wanted), "{counter}");
+        assert!(found.said.is_empty(), "the report has said it: {:?}", found.said);
+    }
+    // An order that nothing was ever sent for, delivered: of nobody's account.
+    let unasked = books.against(&with(changed_reference("unpaid-1"))).await;
+    assert_eq!((unasked.code, &unasked.object()["audit"]["unaccounted"]), (Some(1), &json!(1)));
+    let nothing = books.against(&[]).await;
+    assert_eq!((nothing.code, &nothing.object()["audit"]["lost"]), (Some(1), &json!(20)));
+
+    // A ledger that is not whole is no ledger.
+    let gap: String =
+        text.lines().enumerate().filter(|(at, _)| *at != 4).map(|(_, line)| format!("{line}\n")).collect();
+    let copied = format!("{text}{}\n", text.lines().next().unwrap());
+    for (what, doctored, word) in [
+        ("torn", text[..text.len() - 9].to_owned(), "line 20"),
+        ("gap", gap, "line 5"),
+        ("copied", copied, "line 21"),
+        ("foreign", format!("{text}{{\"an\":\"other file\"}}\n"), "line 21"),
+        ("binary", format!("{text}\u{0}\u{1}\n"), "line 21"),
+    ] {
+        let found = books.against_text(&doctored).await;
+        assert_eq!((found.code, found.said.len(), found.stdout.as_str()), (Some(1), 1, ""), "{what}: {found:?}");
+        assert!(found.said[0].contains("--ledger") && found.said[0].contains(word), "{what}: {:?}", found.said);
+    }
+}
