@@ -206,9 +206,17 @@ impl Line {
         }
     }
 
-    /// How many orders are in each state; states without any are absent.
+    /// How many orders are in each state; states without any are absent. A store that is away is
+    /// waited for.
     pub(crate) async fn counts(&self) -> BTreeMap<State, u64> {
-        self.store.count_by_state().await.unwrap().into_iter().collect()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.store.count_by_state().await {
+                Ok(counts) => return counts.into_iter().collect(),
+                Err(error) => assert!(Instant::now() < deadline, "the store stays away: {error:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until the counts satisfy a condition; a store that is away counts as "not yet".
