@@ -136,9 +136,13 @@ impl Line {
 
     /// The same for some roles only.
     pub(crate) async fn start_roles(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Service {
-        let service = self.spawn_with(name, &["--roles", roles], environment);
+        let service = self.spawn_roles(name, roles, environment);
         service.until_ready().await;
         service
+    }
+
+    pub(crate) fn spawn_roles(&self, name: &str, roles: &str, environment: &[(&str, &str)]) -> Service {
+        self.spawn_with(name, &["--roles", roles], environment)
     }
 
     fn spawn_with(&self, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
