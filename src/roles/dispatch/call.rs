@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::domain::{ClaimId, NotSentCause, Order, SubmitOutcome, Timestamp, UnknownCause};
 use crate::faults;
-use crate::ports::{Reservation, SubmitRequest};
+use crate::ports::{PermitClass, Reservation, SubmitRequest};
 
 use super::Lane;
 use super::claim::Claimed;
@@ -26,8 +27,8 @@ impl Lane {
     /// Makes the call and hands its outcome to the settlement. Its place among the calls in
     /// flight is given up only once the settlement has taken it.
     pub(super) async fn call(self, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
-        let Claimed { order, claim_id, send_by, class, permit, slot } = claimed;
-        let said = if self.holds_permit(permit, send_by, class).await {
+        let Claimed { order, claim_id, send_by, permit, slot, .. } = claimed;
+        let said = if self.holds_permit(permit, send_by).await {
             self.submit(&order, send_by).await
         } else {
             SubmitOutcome::NotSent(NotSentCause::NoPermit)
@@ -39,23 +40,44 @@ impl Lane {
         drop(slot);
     }
 
-    /// Waits for the permit's moment. A claim that took long to commit may have outlived its
-    /// permit; then it needs another one, inside its send window.
-    async fn holds_permit(&self, permit: Timestamp, send_by: Duration, class: crate::ports::PermitClass) -> bool {
-        if !self.until(permit, send_by).await {
-            return false;
+    /// Calls claims of one class that took so long to commit that their permits will be, or are,
+    /// too late: they share the asking for others, inside their send window. (Each asking for
+    /// itself would be one statement a call, just when the store is slow.)
+    pub(super) async fn call_late(self, class: PermitClass, mut late: Vec<Claimed>, settle: mpsc::Sender<Outcome>) {
+        self.metrics.permits("delayed", late.len() as u64);
+        let mut calls = JoinSet::new();
+        while let Some(send_by) = late.first().map(|claimed| claimed.send_by) {
+            let window = send_by.saturating_sub(self.clock.since_boot());
+            let wanted = u32::try_from(late.len()).unwrap_or(u32::MAX);
+            let reservation =
+                Reservation { provider: self.provider.id().clone(), class, wanted, terms: self.rules.terms };
+            let Ok(Ok(grant)) = tokio::time::timeout(window, self.quota.reserve(&reservation)).await else { break };
+            let granted = grant.send_at.len().min(late.len());
+            for (claimed, permit) in late.drain(..granted).zip(grant.send_at) {
+                calls.spawn(self.clone().call(Claimed { permit, ..claimed }, settle.clone()));
+            }
+            let again = grant.ask_again_at.unwrap_or_else(|| self.clock.now());
+            if late.is_empty() || !self.until(again, send_by).await {
+                break;
+            }
         }
-        if self.clock.now() <= permit + STALE_AFTER {
-            return true;
+        for Claimed { order, claim_id, slot, .. } in late {
+            let said = SubmitOutcome::NotSent(NotSentCause::NoPermit);
+            let _closed = settle.send(Outcome { order, claim_id, said }).await;
+            drop(slot);
         }
-        self.metrics.permits("delayed", 1);
-        let window = send_by.saturating_sub(self.clock.since_boot());
-        let reservation =
-            Reservation { provider: self.provider.id().clone(), class, wanted: 1, terms: self.rules.terms };
-        let reserve = tokio::time::timeout(window, self.quota.reserve(&reservation)).await;
-        let Ok(Ok(grant)) = reserve else { return false };
-        let Some(send_at) = grant.send_at.first().copied() else { return false };
-        self.until(send_at, send_by).await
+        while let Some(ended) = calls.join_next().await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    /// Waits for the permit's moment; `false` if the permit cannot be used any more.
+    async fn holds_permit(&self, permit: Timestamp, send_by: Duration) -> bool {
+        self.until(permit, send_by).await && self.clock.now() <= permit + STALE_AFTER
     }
 
     /// Waits for a moment; `false` at once where that lies behind the send window.

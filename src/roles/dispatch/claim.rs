@@ -108,7 +108,9 @@ impl Lane {
             }
             picked = self.write_claims(&transitions, writing, send_by, &mut leftover, abort).await?;
         }
-        faults::point("dispatch::claimed");
+        if !leftover.claimed.is_empty() {
+            faults::point("dispatch::claimed");
+        }
         Ok(leftover)
     }
 

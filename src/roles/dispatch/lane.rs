@@ -29,6 +29,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Claims begin before their permits' moments by as long as a claim takes, and by this at most:
 /// what is claimed early holds its place among the calls in flight.
 const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
+/// A claim that ends later than this after its permit's moment needs another permit: a call needs
+/// a little time to begin, and what is then too late would not be sent at all.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -317,8 +320,17 @@ impl Scheduler {
                 PermitClass::Retry | PermitClass::Query => self.retry.push(queued, Some(until), now),
             }
         }
-        for claimed in leftover.claimed {
+        let (timely, late): (Vec<_>, Vec<_>) =
+            leftover.claimed.into_iter().partition(|claimed| now <= claimed.permit + LAST_MOMENT);
+        for claimed in timely {
             self.calls.spawn(self.lane.clone().call(claimed, self.settle.clone()));
+        }
+        let (fresh, retry): (Vec<_>, Vec<_>) =
+            late.into_iter().partition(|claimed| claimed.class == PermitClass::Fresh);
+        for (class, late) in [(PermitClass::Retry, retry), (PermitClass::Fresh, fresh)] {
+            if !late.is_empty() {
+                self.calls.spawn(self.lane.clone().call_late(class, late, self.settle.clone()));
+            }
         }
     }
 

@@ -194,17 +194,27 @@ mod at_a_point {
 
     const STOPPED: u64 = 40;
 
-    /// Starts a process that stops itself between its first claims and their first bytes, and
-    /// returns what it had claimed by then.
-    async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>) {
-        let service = line.start("stopped", &[("FAILPOINTS", "dispatch::claimed=1*return(stop)")]).await;
+    /// A process that stopped itself between its first claims and their first bytes, what it had
+    /// claimed by then, and the rest of the fleet.
+    async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>, Service) {
+        let others = line.start_roles("others", "intake,relay", &[]).await;
         line.send("z", STOPPED).await;
+        // All at once, and in one partition: a second claim beside the first could be on its way
+        // to the provider while the process is being stopped.
+        line.until_counts("all are stored", |counts| counts.get(&State::Queued) == Some(&STOPPED)).await;
+        let stop = ("FAILPOINTS", "dispatch::claimed=1*return(stop)");
+        let service = line.spawn_roles("stopped", "dispatch", &[stop]);
         service.until_stopped().await;
+        assert!(line.simulator.arrivals_us().is_empty());
         let rows = line.rows().await;
         let claimed: Vec<String> =
             rows.iter().filter(|row| row.state == State::InFlight).map(|row| row.order_id.to_string()).collect();
         assert!(!claimed.is_empty());
-        (service, claimed)
+        (service, claimed, others)
+    }
+
+    fn one_partition() -> Wishes {
+        Wishes { partitions: 1, call_timeout: "2s", ..Wishes::default() }
     }
 
     async fn each_was_retried_and_sent_once(line: &Line, claimed: &[String], count: u64) {
@@ -218,8 +228,8 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_process_stopped_after_its_claims_sends_none_of_them_when_it_goes_on() {
-        let line = Line::set_up(Wishes { call_timeout: "2s", ..Wishes::default() }).await;
-        let (service, claimed) = stopped_after_its_claims(&line).await;
+        let line = Line::set_up(one_partition()).await;
+        let (service, claimed, _others) = stopped_after_its_claims(&line).await;
         // Longer than the send window and the call's time-out together.
         tokio::time::sleep(Duration::from_millis(3_500)).await;
         assert!(line.simulator.arrivals_us().is_empty(), "{} were claimed", claimed.len());
@@ -229,13 +239,12 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_process_stopped_for_longer_than_its_session_sends_nothing_that_others_may_have() {
-        let line = Line::set_up(Wishes { call_timeout: "2s", ..Wishes::default() }).await;
-        let (service, claimed) = stopped_after_its_claims(&line).await;
+        let line = Line::set_up(one_partition()).await;
+        let (service, claimed, _others) = stopped_after_its_claims(&line).await;
         let stopped_at = Instant::now();
-        assert!(line.simulator.arrivals_us().is_empty());
         // Its partitions go to another process, which is ready once it has them and which does
         // all that the stopped one has not claimed.
-        let _heir = line.start("heir", &[]).await;
+        let _heir = line.start_roles("heir", "dispatch", &[]).await;
         line.send("more", 200).await;
         let rest = STOPPED + 200 - claimed.len() as u64;
         line.until_under_way(rest).await;

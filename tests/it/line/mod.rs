@@ -2,6 +2,7 @@
 
 mod books;
 mod crashes;
+mod demo;
 mod happy;
 mod input;
 mod outages;
