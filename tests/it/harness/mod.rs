@@ -129,9 +129,16 @@ impl Line {
             _place: place,
             _turn: turn,
         };
-        let made = line.command(&["topics", "create"]).output().unwrap();
-        assert!(made.status.success(), "{}{}", text_of(&made.stdout), text_of(&made.stderr));
-        line
+        // A broker that is busy with the topics of other tests may refuse for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let made = line.command(&["topics", "create"]).output().unwrap();
+            if made.status.success() {
+                return line;
+            }
+            assert!(Instant::now() < deadline, "{}{}", text_of(&made.stdout), text_of(&made.stderr));
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// A command of the binary under test, with this line's configuration.

@@ -3,6 +3,7 @@
 mod books;
 mod crashes;
 mod demo;
+mod ending;
 mod happy;
 mod input;
 mod outages;

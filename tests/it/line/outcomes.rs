@@ -16,7 +16,8 @@ fn quick() -> Profile {
     Profile { reply: Latency::Fixed(Duration::from_millis(5)), ..Profile::default() }
 }
 
-const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
+const QUICK_RETRY: &str =
+    "send_window = \"20s\"\n[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
 
 fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
     line.record(id, &changed(id, &json!({ "phone": phone })))

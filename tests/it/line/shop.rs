@@ -7,9 +7,13 @@ use recharged::ports::{InRecord, OutRecord};
 use serde_json::{Value, json};
 
 use super::support::{
-    ago, body, cancelled, changed, events, header_of, letters, paid, timeline, types, unpaid, until_metric,
+    UNHURRIED, ago, body, cancelled, changed, events, header_of, letters, paid, timeline, types, unpaid, until_metric,
 };
 use crate::harness::{Line, Wishes, order_json};
+
+fn unhurried() -> Wishes {
+    Wishes { toml: UNHURRIED.to_owned(), ..Wishes::default() }
+}
 
 fn keyed(record: &OutRecord, key: &str) -> OutRecord {
     OutRecord { key: Some(Bytes::from(key.to_owned())), ..record.clone() }
@@ -25,7 +29,7 @@ async fn settle(line: &Line, name: &str, partitions: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_comes_again_is_recharged_once() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let service = line.start("one", &[]).await;
     let mut batch = Vec::new();
     for number in 0..10 {
@@ -53,7 +57,7 @@ async fn an_order_that_comes_again_is_recharged_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
     line.write(vec![line.order("changed")]).await;
     line.until_succeeded(1).await;
@@ -97,7 +101,7 @@ async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_from_the_future_or_the_past_gets_what_its_time_allows() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let service = line.start("one", &[]).await;
     let at = |id: &str, seconds: i64| {
         line.record(id, &changed(id, &json!({ "paid_at": ago(seconds), "created_at": ago(seconds) })))
@@ -159,7 +163,8 @@ fn assert_refund(record: &InRecord, id: &str, reason: &str, version: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refund() {
-    let toml = "products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
+    let toml = "send_window = \"20s\"\n\
+                products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
                 [[routes]]\ncountry = \"CN\"\nlanes = [\"sim\"]\n";
     let line = Line::set_up(Wishes { toml: toml.to_owned(), ..Wishes::default() }).await;
     let _service = line.start("one", &[]).await;
@@ -201,7 +206,7 @@ async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refun
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_and_cancellations_move_orders_as_they_may() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
     let ids = ["pays", "cancels", "pays-late", "pays-twice"];
     line.write(ids.map(|id| line.record(id, &unpaid(id))).to_vec()).await;
@@ -247,7 +252,7 @@ async fn payments_and_cancellations_move_orders_as_they_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn public_events_are_cloud_events_with_the_fields_that_are_promised() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
     let order = changed("told", &json!({ "metadata": { "shop": 7, "词": ["a", null] } }));
     line.write(vec![line.record("some-other-key", &order), line.order("plain")]).await;
