@@ -31,7 +31,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 /// A claim that ends later than this after its permit's moment needs another permit: a call needs
 /// a little time to begin, and what is then too late would not be sent at all.
-const LAST_MOMENT: Duration = Duration::from_millis(200);
+const LAST_MOMENT: Duration = Duration::from_millis(150);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
