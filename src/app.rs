@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
@@ -145,10 +146,12 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
     let clock = Arc::new(SystemClock::new());
     let store = open_checked_store(&plan.config, &plan.secrets).await?;
     watch::learn_skew(store.as_ref(), &clock).await?;
+    let written = Arc::new(Notify::new());
     let store: Arc<dyn Store> = Arc::new(MeasuredStore {
         inner: store,
         clock: Arc::<SystemClock>::clone(&clock),
         metrics: StoreMetrics::new(),
+        written: Arc::clone(&written),
     });
     let kafka = kafka_options(&plan.config, &plan.secrets);
     if !plan.embedded_broker {
@@ -166,6 +169,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         consumers: Consumers::default(),
         plan,
         store,
+        written,
         clock,
         kafka,
         providers,
@@ -197,6 +201,7 @@ struct Builder {
     lifecycle: Lifecycle,
     health: Health,
     store: Arc<dyn Store>,
+    written: Arc<Notify>,
     clock: Arc<SystemClock>,
     kafka: KafkaOptions,
     providers: Providers,
@@ -414,6 +419,7 @@ impl Builder {
             clock: Arc::<SystemClock>::clone(&self.clock),
             metrics: RelayMetrics::new(&[Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]),
             topics,
+            written: Arc::clone(&self.written),
             page_max: RELAY_PAGE,
         };
         // It is told to end when its turn has come, after the roles whose last events it tells.

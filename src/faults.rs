@@ -23,6 +23,9 @@ mod armed {
                 Some("abort") => std::process::abort(),
                 Some("stop") => {
                     let _sent = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                    // Another thread may be the one that takes the signal, a moment later; this
+                    // one must not go on meanwhile.
+                    std::thread::sleep(std::time::Duration::from_millis(100));
                 }
                 _ => {}
             }

@@ -28,10 +28,9 @@ impl Lane {
     /// flight is given up only once the settlement has taken it.
     pub(super) async fn call(self, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, permit, slot, .. } = claimed;
-        let said = if self.holds_permit(permit, send_by).await {
-            self.submit(&order, send_by).await
-        } else {
-            SubmitOutcome::NotSent(NotSentCause::NoPermit)
+        let said = match self.await_permit(permit, send_by).await {
+            Some(send_by) => self.submit(&order, send_by).await,
+            None => SubmitOutcome::NotSent(NotSentCause::NoPermit),
         };
         faults::point("dispatch::replied");
         // A closed channel means that the role was told to drop everything: the row says
@@ -75,9 +74,18 @@ impl Lane {
         }
     }
 
-    /// Waits for the permit's moment; `false` if the permit cannot be used any more.
-    async fn holds_permit(&self, permit: Timestamp, send_by: Duration) -> bool {
-        self.until(permit, send_by).await && self.clock.now() <= permit + STALE_AFTER
+    /// Waits for the permit's moment; returns until when the first byte may leave, if it still
+    /// may. A permit's end closes the send window too: a process that is held up between here and
+    /// its sockets would otherwise send what it held all at once, beside what others send.
+    async fn await_permit(&self, permit: Timestamp, send_by: Duration) -> Option<Duration> {
+        if !self.until(permit, send_by).await {
+            return None;
+        }
+        // In this order: time that passes between the two makes the end earlier, never later.
+        let since_boot = self.clock.since_boot();
+        let left = (permit + STALE_AFTER - self.clock.now()).to_std().ok()?;
+        faults::point("dispatch::permitted");
+        Some(send_by.min(since_boot + left))
     }
 
     /// Waits for a moment; `false` at once where that lies behind the send window.

@@ -31,7 +31,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 /// A claim that ends later than this after its permit's moment needs another permit: a call needs
 /// a little time to begin, and what is then too late would not be sent at all.
-const LAST_MOMENT: Duration = Duration::from_millis(200);
+const LAST_MOMENT: Duration = Duration::from_millis(150);
 /// A full heap is searched for commands of revoked partitions this often: under a backlog it is
 /// full all the time.
 const PURGE_EVERY: Duration = Duration::from_secs(1);

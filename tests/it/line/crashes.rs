@@ -254,4 +254,13 @@ mod at_a_point {
         each_was_retried_and_sent_once(&line, &claimed, STOPPED + 200).await;
         service.until_ready().await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_process_held_up_between_its_permit_and_the_first_byte_does_not_send_late() {
+        let line = Line::set_up(Wishes::default()).await;
+        // Longer than a permit holds, shorter than the send window.
+        let _service = line.start("one", &[("FAILPOINTS", "dispatch::permitted=1*sleep(600)")]).await;
+        line.send("p", 1).await;
+        each_was_retried_and_sent_once(&line, &["p-0".to_owned()], 1).await;
+    }
 }
