@@ -102,7 +102,7 @@ impl Line {
         let text = format!(
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
-             [store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [delay]\ntiers = [\"1s\"]\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,
@@ -323,6 +323,32 @@ impl Line {
         let records = self.read("order-events", |records| last_versions(records) == wanted).await;
         last_versions(&records)
     }
+}
+
+/// Thousands of topics that nobody uses any more would slow the broker down for everybody.
+impl Drop for Line {
+    fn drop(&mut self) {
+        let (brokers, prefix) = (self.brokers.clone(), self.prefix.clone());
+        // On a thread of its own, since the test's runtime may not block.
+        let swept = std::thread::spawn(move || sweep_topics(&brokers, &prefix)).join();
+        if !matches!(swept, Ok(Ok(()))) {
+            eprintln!("the topics {}* were left behind", self.prefix);
+        }
+    }
+}
+
+fn sweep_topics(brokers: &str, prefix: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    use rdkafka::admin::{AdminClient, AdminOptions};
+    use rdkafka::client::DefaultClientContext;
+    let wait = Duration::from_secs(5);
+    let admin: AdminClient<DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+    let metadata = admin.inner().fetch_metadata(None, wait)?;
+    let ours: Vec<&str> =
+        metadata.topics().iter().map(|topic| topic.name()).filter(|name| name.starts_with(prefix)).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(admin.delete_topics(&ours, &AdminOptions::new().request_timeout(Some(wait))))?;
+    Ok(())
 }
 
 /// The last version of each order; fails where one was left out or came out of order.
