@@ -10,7 +10,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
@@ -34,7 +37,8 @@ use crate::roles::relay::{Relay, RelayTopics};
 use measured::{MeasuredPublisher, MeasuredStore, MeasuredSubscription};
 
 pub use open::{
-    StartError, broker_trouble, chain, kafka_options, open_store, store_options, store_trouble, topic_plans,
+    StartError, broker_trouble, chain, kafka_options, open_checked_store, open_store, store_options, store_trouble,
+    topic_plans,
 };
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
@@ -140,13 +144,14 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         metrics::ProcessInfo { config_hash: plan.config.fingerprint(), sla_deadline: plan.config.sla.deadline.get() };
     let exporter = metrics::install(&process).map_err(StartError::failed)?;
     let clock = Arc::new(SystemClock::new());
-    let store = open_store(&plan.config, &plan.secrets).await?;
-    open::check_store(store.as_ref()).await?;
+    let store = open_checked_store(&plan.config, &plan.secrets).await?;
     watch::learn_skew(store.as_ref(), &clock).await?;
+    let written = Arc::new(Notify::new());
     let store: Arc<dyn Store> = Arc::new(MeasuredStore {
         inner: store,
         clock: Arc::<SystemClock>::clone(&clock),
         metrics: StoreMetrics::new(),
+        written: Arc::clone(&written),
     });
     let kafka = kafka_options(&plan.config, &plan.secrets);
     if !plan.embedded_broker {
@@ -164,6 +169,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         consumers: Consumers::default(),
         plan,
         store,
+        written,
         clock,
         kafka,
         providers,
@@ -195,6 +201,7 @@ struct Builder {
     lifecycle: Lifecycle,
     health: Health,
     store: Arc<dyn Store>,
+    written: Arc<Notify>,
     clock: Arc<SystemClock>,
     kafka: KafkaOptions,
     providers: Providers,
@@ -250,7 +257,7 @@ impl Builder {
             },
         );
         for role in running {
-            self.lifecycle.add(role.name, role.budget, |_| role.work);
+            self.lifecycle.add(role.name, role.budget, role.start);
         }
         Ok(App {
             lifecycle: self.lifecycle,
@@ -412,9 +419,12 @@ impl Builder {
             clock: Arc::<SystemClock>::clone(&self.clock),
             metrics: RelayMetrics::new(&[Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]),
             topics,
+            written: Arc::clone(&self.written),
             page_max: RELAY_PAGE,
         };
-        Ok(Running::new("relay".to_owned(), BUDGET, relay.run(stop.clone())))
+        // It is told to end when its turn has come, after the roles whose last events it tells.
+        let abort = stop.abort.clone();
+        Ok(Running::in_turn("relay".to_owned(), BUDGET, |turn| relay.run(StopSignals { drain: turn, abort })))
     }
 
     fn phone_key(&self) -> Result<PhoneKey, StartError> {
@@ -427,16 +437,31 @@ impl Builder {
 struct Running {
     name: &'static str,
     budget: Duration,
-    work: std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>,
+    start: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
 }
 
 impl Running {
+    /// A role that takes no new work as soon as the process is told to end.
     fn new<E: Into<anyhow::Error>>(
         name: String,
         budget: Duration,
         work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) -> Self {
+        Self::in_turn(name, budget, |_| work)
+    }
+
+    /// A role that goes on until it is its turn to end.
+    fn in_turn<E, F>(
+        name: String,
+        budget: Duration,
+        start: impl FnOnce(CancellationToken) -> F + Send + 'static,
+    ) -> Self
+    where
+        E: Into<anyhow::Error>,
+        F: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let start = |turn| async move { start(turn).await.map_err(Into::into) }.boxed();
         // A handful per process, for its whole life.
-        Self { name: name.leak(), budget, work: Box::pin(async move { work.await.map_err(Into::into) }) }
+        Self { name: name.leak(), budget, start: Box::new(start) }
     }
 }

@@ -117,13 +117,17 @@ pub enum SchemaError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It was never migrated, or to another version.
-    #[error("the store's schema is at version {found}, this build needs {needed}: run `recharged migrate`")]
+    #[error("the store's schema is at version {found}, this build needs {needed}: {}", remedy(*found, *needed))]
     Version {
         /// What the store has; 0 for none.
         found: i64,
         /// What this build needs.
         needed: i64,
     },
+}
+
+fn remedy(found: i64, needed: i64) -> &'static str {
+    if found > needed { "run the build that migrated it, or a newer one" } else { "run `recharged migrate`" }
 }
 
 /// A position in the event log: writing transaction, then sequence. Reading in that order and

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
@@ -59,6 +60,8 @@ pub(super) struct MeasuredStore {
     pub(super) inner: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: StoreMetrics,
+    /// Told after each write, for the relay of this process.
+    pub(super) written: Arc<Notify>,
 }
 
 impl MeasuredStore {
@@ -80,13 +83,17 @@ impl MeasuredStore {
 #[async_trait]
 impl OrderStore for MeasuredStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
-        self.timed("insert", self.inner.insert(batch)).await
+        let done = self.timed("insert", self.inner.insert(batch)).await;
+        self.written.notify_one();
+        done
     }
     async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
         self.timed("load", self.inner.load(ids)).await
     }
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
-        self.timed("apply", self.inner.apply(batch)).await
+        let done = self.timed("apply", self.inner.apply(batch)).await;
+        self.written.notify_one();
+        done
     }
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.timed("now", self.inner.now()).await

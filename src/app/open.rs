@@ -79,8 +79,14 @@ pub fn store_trouble(error: &OpenError) -> StartError {
     }
 }
 
-/// Refuses another schema than this build's.
-pub(super) async fn check_store(store: &dyn Store) -> Result<(), StartError> {
+/// Opens the store, and refuses another schema than this build's.
+pub async fn open_checked_store(config: &Config, secrets: &Secrets) -> Result<Arc<dyn Store>, StartError> {
+    let store = open_store(config, secrets).await?;
+    check_store(store.as_ref()).await?;
+    Ok(store)
+}
+
+async fn check_store(store: &dyn Store) -> Result<(), StartError> {
     store.check().await.map_err(|error| match &error {
         SchemaError::Store(cause) if cause.is_transient() => {
             StartError::Unreachable(format!("store.url: {}", chain(cause)))

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Exit, Output};
-use crate::app::{chain, open_store};
+use crate::app::{chain, open_checked_store};
 use crate::audit::{self, Percentiles, Report};
 use crate::config::Needs;
 use crate::providers::simulator::LedgerReader;
@@ -27,7 +27,7 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
     let loaded = args.from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;
     let delivered = read_deliveries(&args.ledger)?;
-    let store = open_store(&loaded.config, &secrets).await?;
+    let store = open_checked_store(&loaded.config, &secrets).await?;
     let progress = |orders: u64| {
         if orders.is_multiple_of(100_000) {
             output.progress(format_args!("{orders} orders read"));
@@ -42,10 +42,10 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
 
 /// How often each reference was delivered.
 pub(crate) fn read_deliveries(path: &Path) -> Result<HashMap<String, u32>, CliError> {
-    let unreadable = |error: &dyn std::error::Error| CliError::failed(format!("--ledger: {}", chain(error)));
+    let told = |error: &dyn std::error::Error| format!("--ledger: {}", chain(error));
     let mut delivered = HashMap::new();
-    for delivery in LedgerReader::open(path).map_err(|error| unreadable(&error))? {
-        let delivery = delivery.map_err(|error| unreadable(&error))?;
+    for delivery in LedgerReader::open(path).map_err(|error| CliError::config(told(&error)))? {
+        let delivery = delivery.map_err(|error| CliError::failed(told(&error)))?;
         *delivered.entry(delivery.client_ref.to_string()).or_insert(0) += 1;
     }
     Ok(delivered)

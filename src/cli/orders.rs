@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Output};
 use super::values;
-use crate::app::{chain, open_store};
+use crate::app::{chain, open_checked_store};
 use crate::audit::references_of;
 use crate::config::Needs;
 use crate::domain::{CaseKind, Currency, LoggedEvent, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
         &args.action;
     let loaded = from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;
-    let store = open_store(&loaded.config, &secrets).await?;
+    let store = open_checked_store(&loaded.config, &secrets).await?;
     match &args.action {
         OrdersAction::Show { id, .. } => show(store.as_ref(), id, output).await,
         OrdersAction::List { state, older_than, limit, .. } => {

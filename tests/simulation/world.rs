@@ -254,6 +254,7 @@ impl World {
             clock: self.clock.clone(),
             metrics: RelayMetrics::new(&[relay_topics.order_events.clone(), relay_topics.refunds.clone()]),
             topics: relay_topics,
+            written: Arc::default(),
             page_max: 100,
         };
         tasks.spawn(intake.run(Box::new(self.broker.subscribe("orders")), stop.clone()));

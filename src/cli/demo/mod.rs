@@ -1,7 +1,8 @@
 //! `recharged demo`: everything in one process, on embedded parts.
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -82,6 +83,8 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), CliError> 
         .map_err(|error| CliError::failed(error.to_string()))?;
     let mut signals =
         lifecycle::signals().map_err(|error| CliError::failed(format!("no signals can be heard ({error})")))?;
+    // Found out now, not when everything has been done that it should report.
+    let report_file = args.report.as_deref().map(open_report).transpose()?;
     let stage = Stage::set(&args).await?;
     output.progress(format_args!(
         "{} orders at {} a second, faults {}, seed {}; probes and metrics at http://{}",
@@ -91,25 +94,30 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), CliError> 
         stage.seed,
         stage.address
     ));
-    let interrupted = {
+    let sold = {
         let play = stage.play(&args, output);
         tokio::pin!(play);
         tokio::select! {
             biased; // A signal ends the play early; the report is given all the same.
-            Some(_) = signals.recv() => true,
-            () = &mut play => false,
+            Some(_) = signals.recv() => None,
+            sold = &mut play => Some(sold),
         }
     };
-    if args.keep && !interrupted {
+    if args.keep && sold.is_some() {
         output.progress("the load is over; serving until Ctrl-C");
         let _signal = signals.recv().await;
     }
-    let report = stage.finish().await?;
-    if let Some(path) = &args.report {
+    let report = stage.finish(sold).await?;
+    if let Some((path, mut file)) = args.report.as_deref().zip(report_file) {
         let text = serde_json::to_vec_pretty(&report).unwrap_or_default();
-        std::fs::write(path, text)
+        std::io::Write::write_all(&mut file, &text)
             .map_err(|error| CliError::failed(format!("--report {}: cannot be written ({error})", path.display())))?;
     }
     output.result(&report)?;
     if report.is_clean() { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
+}
+
+fn open_report(path: &Path) -> Result<File, CliError> {
+    File::create(path)
+        .map_err(|error| CliError::config(format!("--report {}: cannot be written ({error})", path.display())))
 }

@@ -21,13 +21,15 @@ use crate::config::{Config, Secrets};
 use crate::domain::msisdn::PhoneKey;
 use crate::kafka::{EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
 use crate::lifecycle::Outcome;
-use crate::ports::{Publisher, Store};
+use crate::ports::{Publisher, SchemaError, Store};
 use crate::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
 use crate::shop::Shop;
-use crate::store;
+use crate::store::{self, StoreOptions};
 
 /// A call to the simulator may take this long; short, so that a hung one does not hold up the end.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The shortest deadline into which a call fits, with its window, and a second one.
+const SLA_MIN: Duration = Duration::from_secs(10);
 /// Orders that are sold and not yet stored, and sold and not yet closed: what the embedded broker
 /// can hold without dropping any, with room to spare.
 const UNSTORED_MAX: u64 = 8_000;
@@ -106,6 +108,12 @@ impl std::fmt::Display for DemoReport {
 impl Stage {
     /// Starts everything.
     pub(super) async fn set(args: &DemoArgs) -> Result<Self, CliError> {
+        if args.sla < SLA_MIN {
+            let (given, least) = (humantime::format_duration(args.sla), humantime::format_duration(SLA_MIN));
+            return Err(CliError::config(format!(
+                "--sla: {given} leaves no time for a call and another one: give at least {least}"
+            )));
+        }
         let seed = args.seed.unwrap_or_else(|| rand::rng().random());
         let folder = Folder::make()?;
         let (config, secrets) = configure(args, &folder)?;
@@ -115,6 +123,7 @@ impl Stage {
             provider.base_url = simulator.base_url();
         }
         let options = store_options(&config, &secrets);
+        refuse_used(args.database.as_deref(), &options).await?;
         store::migrate(config.store.url.expose(), &options).await.map_err(|error| match &error {
             store::MigrateError::Open(error) => app::store_trouble(error).into(),
             store::MigrateError::Apply(_) => CliError::failed(format!("--database: {}", chain(&error))),
@@ -130,7 +139,6 @@ impl Stage {
             providers: None,
         };
         let app = app::start(plan).await?;
-        refuse_used(app.store.as_ref()).await?;
         let App { lifecycle, store, clock, consumers, address, .. } = app;
         let stop_service = lifecycle.drain();
         // The demo hears the signals itself, so the service gets none.
@@ -144,8 +152,9 @@ impl Stage {
         Ok(Self { seed, address, service, stop_service, app, tap, simulator, kafka, config, broker, folder })
     }
 
-    /// Sells the orders, shows how they fare, and waits until nothing moves any more.
-    pub(super) async fn play(&self, args: &DemoArgs, output: Output) {
+    /// Sells the orders, shows how they fare, and waits until nothing moves any more. Returns how
+    /// many were sold.
+    pub(super) async fn play(&self, args: &DemoArgs, output: Output) -> u64 {
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
         let topic = self.config.topics().orders;
@@ -158,7 +167,7 @@ impl Stage {
             repeated: if args.faults == Faults::None { 0.0 } else { 0.02 },
         };
         let options = ProducerOptions::default();
-        let Ok(producer) = Producer::new(&self.kafka, options) else { return };
+        let Ok(producer) = Producer::new(&self.kafka, options) else { return 0 };
         let producer: Arc<dyn Publisher> = Arc::new(producer);
         let sold = std::sync::atomic::AtomicU64::new(0);
         let room = || {
@@ -173,12 +182,23 @@ impl Stage {
         let on_sold = |count| {
             sold.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         };
-        let selling = seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop);
-        let watching = self.watch(args, output, &sold);
-        tokio::join!(selling, watching);
+        let all_sold = std::sync::atomic::AtomicBool::new(false);
+        let selling = async {
+            let sold = seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop).await;
+            all_sold.store(true, std::sync::atomic::Ordering::Relaxed);
+            sold.acknowledged
+        };
+        let watching = self.watch(args, output, &sold, &all_sold);
+        tokio::join!(selling, watching).0
     }
 
-    async fn watch(&self, args: &DemoArgs, output: Output, sold: &std::sync::atomic::AtomicU64) {
+    async fn watch(
+        &self,
+        args: &DemoArgs,
+        output: Output,
+        sold: &std::sync::atomic::AtomicU64,
+        all_sold: &std::sync::atomic::AtomicBool,
+    ) {
         let mut view = View::open(output);
         let (mut last, mut quiet_since) = (Seen::default(), tokio::time::Instant::now());
         loop {
@@ -196,9 +216,11 @@ impl Stage {
                 quota: self.quota(args),
                 provider: self.simulator.stats(),
             });
-            let all = sold >= args.orders && seen.orders >= sold;
-            let at_rest = seen.open() == 0 || quiet_since.elapsed() > QUIET;
-            if all && at_rest || self.service.is_finished() {
+            let quiet = quiet_since.elapsed();
+            let all_sold = all_sold.load(std::sync::atomic::Ordering::Relaxed);
+            // An order of which nothing is ever heard is waited for longer, and then it is lost.
+            let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { seen.open() == 0 || quiet > QUIET };
+            if all_sold && at_rest || self.service.is_finished() {
                 break;
             }
             last = seen;
@@ -212,10 +234,10 @@ impl Stage {
             .max(self.config.providers.get("simulator").map_or(0.0, |provider| provider.quota.permits_per_second))
     }
 
-    /// Stops everything, and compares the books with the ledger.
-    pub(super) async fn finish(self) -> Result<DemoReport, CliError> {
+    /// Stops everything, and compares the books with the ledger. `sold` is how many orders must be
+    /// in the books; when the play was broken off, nobody knows.
+    pub(super) async fn finish(self, sold: Option<u64>) -> Result<DemoReport, CliError> {
         let told = |error: &dyn std::error::Error| CliError::failed(chain(error));
-        self.publish_all().await;
         let dropped: u64 = match &self.broker {
             Some(_) => self.app.consumers.statuses().iter().map(embedded::lost_records).sum(),
             None => 0,
@@ -226,10 +248,12 @@ impl Stage {
             return Err(CliError::failed(failed));
         }
         self.simulator.shutdown().await;
+        // The service has told its last events; the tap has still to read them.
+        read_all(&self.tap, self.app.store.as_ref()).await;
         let delivered = read_deliveries(&self.folder.file("ledger.jsonl"))?;
         let seen = self.tap.seen();
         let store = self.app.store.as_ref();
-        let report = audit::reckon(store, &delivered, Some(seen.orders), |_| ()).await.map_err(|error| told(&error))?;
+        let report = audit::reckon(store, &delivered, sold, |_| ()).await.map_err(|error| told(&error))?;
         let missing = self.tap.missing(store).await.map_err(|error| told(&error))?;
         self.tap.close().await;
         drop(self.broker);
@@ -240,17 +264,15 @@ impl Stage {
             seed: self.seed,
         })
     }
+}
 
-    /// Gives the relay and the tap the time to tell the last events.
-    async fn publish_all(&self) {
-        for _ in 0..100 {
-            let cursor = self.app.store.cursor().await.unwrap_or_default();
-            let rest = self.app.store.read_log(cursor, 1).await;
-            if rest.is_ok_and(|rest| rest.is_empty()) && self.tap.is_even(self.app.store.as_ref()).await {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+/// Gives the tap the time to read the last events.
+async fn read_all(tap: &Tap, store: &dyn Store) {
+    for _ in 0..100 {
+        if tap.is_even(store).await {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -327,8 +349,20 @@ async fn open_broker(
     Ok(Some(broker))
 }
 
-/// The audit counts every order of the store, so the store must be the demo's own.
-async fn refuse_used(store: &dyn Store) -> Result<(), CliError> {
+/// The audit counts every order of the store, and the demo's relay tells every event in it, so
+/// the store must be the demo's own: found out before anything is changed in it.
+async fn refuse_used(database: Option<&str>, options: &StoreOptions) -> Result<(), CliError> {
+    let Some(url) = database else { return Ok(()) };
+    // What cannot be opened is told by the migration, or made by it.
+    let Ok(store) = store::open(url, options).await else { return Ok(()) };
+    match store.check().await {
+        Ok(()) => {}
+        Err(SchemaError::Version { found: 0, .. }) => return Ok(()),
+        Err(error @ SchemaError::Version { .. }) => {
+            return Err(CliError::config(format!("--database: {error}, or give the demo an empty database")));
+        }
+        Err(SchemaError::Store(error)) => return Err(CliError::unreachable(format!("--database: {}", chain(&error)))),
+    }
     let counts = store.count_by_state().await.map_err(|error| CliError::failed(chain(&error)))?;
     let orders: u64 = counts.iter().map(|(_, count)| count).sum();
     if orders == 0 {

@@ -17,6 +17,8 @@ use crate::kafka::{KafkaError, KafkaOptions};
 
 use super::{Outcome, TopicPlan};
 
+/// How long the first request waits for a broker that may not be there at all.
+const FIRST_LIMIT: Duration = Duration::from_secs(8);
 /// How long one request may take, the brokers' work included.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -72,7 +74,7 @@ impl Admin {
 
     pub(super) async fn find(&self, topic: &str) -> Result<Found, KafkaError> {
         let (client, name) = (Arc::clone(&self.client), topic.to_owned());
-        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&name), LIMIT));
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&name), FIRST_LIMIT));
         let failed = |source| KafkaError::Admin { operation: "asking for a topic", source };
         let metadata = asked.await.map_err(|_| failed(ClientError::Canceled))?.map_err(failed)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {

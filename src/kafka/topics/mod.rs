@@ -11,7 +11,7 @@ use super::{KafkaError, KafkaOptions};
 use admin::{Admin, Found};
 
 /// A broker may answer that a topic is made some time before it knows the topic itself.
-const UNTIL_SEEN: Duration = Duration::from_secs(15);
+const UNTIL_SEEN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A topic as it should be.

@@ -32,6 +32,9 @@ const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 /// A claim that ends later than this after its permit's moment needs another permit: a call needs
 /// a little time to begin, and what is then too late would not be sent at all.
 const LAST_MOMENT: Duration = Duration::from_millis(150);
+/// A full heap is searched for commands of revoked partitions this often: under a backlog it is
+/// full all the time.
+const PURGE_EVERY: Duration = Duration::from_secs(1);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -56,6 +59,8 @@ struct Scheduler {
     /// Since when claims could have been made.
     claimable_since: Option<Timestamp>,
     arrivals: Arrivals,
+    /// The next look for commands of revoked partitions.
+    purge_at: Timestamp,
     calls: JoinSet<()>,
     settle: mpsc::Sender<Outcome>,
 }
@@ -101,6 +106,7 @@ impl Scheduler {
             claim_time: Duration::ZERO,
             claimable_since: None,
             arrivals: Arrivals::default(),
+            purge_at: Timestamp::default(),
             calls: JoinSet::new(),
             settle,
         }
@@ -140,9 +146,10 @@ impl Scheduler {
         if stale > 0 {
             self.lane.metrics.permits("denied", stale);
         }
-        if self.fresh.room() == 0 || self.retry.room() == 0 {
+        if (self.fresh.room() == 0 || self.retry.room() == 0) && now >= self.purge_at {
             self.fresh.purge();
             self.retry.purge();
+            self.purge_at = now + PURGE_EVERY;
         }
         let shed_at = self.shed(now);
         self.reserve(PermitClass::Retry, now);

@@ -7,9 +7,10 @@ mod render;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::domain::LoggedEvent;
+use crate::domain::{LoggedEvent, Timestamp};
 use crate::faults;
 use crate::metrics::RelayMetrics;
 use crate::ports::{Clock, EventLog, LogPosition, Publisher};
@@ -36,17 +37,22 @@ pub struct Relay {
     pub clock: Arc<dyn Clock>,
     /// Where to.
     pub topics: RelayTopics,
+    /// Woken when this process has written something: other processes' writes are found by looking.
+    pub written: Arc<Notify>,
     /// Events in one page at most.
     pub page_max: usize,
     /// The numbers.
     pub metrics: RelayMetrics,
 }
 
-/// The look at an empty log is repeated after this, doubled up to the longest.
-const FIRST_LOOK: Duration = Duration::from_millis(5);
-const LONGEST_LOOK: Duration = Duration::from_millis(100);
+/// The look at an empty log is repeated after this, doubled up to the longest. A quiet process
+/// costs next to nothing; one that writes wakes its own relay at once.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_millis(300);
 /// A page that is not worth a round trip waits this long for more.
 const LINGER: Duration = Duration::from_millis(15);
+/// Told to end, the relay goes on at most this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Another relay moved the cursor: stand by this long before looking whether it still does.
 const STAND_BY: Duration = Duration::from_secs(3);
 
@@ -55,6 +61,7 @@ type Page = Vec<(LogPosition, LoggedEvent)>;
 impl Relay {
     /// Works until told to stop. Pages are read ahead while the former one is on its way.
     pub async fn run(self, stop: StopSignals) -> Result<(), RoleError> {
+        let mut told_at: Option<Timestamp> = None;
         'cursor: loop {
             let Some(mut cursor) = self.patiently(&stop, "cursor", || self.log.cursor()).await? else { return Ok(()) };
             let Some(mut page) = self.next_page(cursor, &stop).await? else { return Ok(()) };
@@ -78,7 +85,17 @@ impl Relay {
                 let Some(read) = next? else { return Ok(()) };
                 page = read;
                 if stop.drain.is_cancelled() {
-                    return Ok(());
+                    // What this process wrote before it was told to end is told as well; what
+                    // others write from now on is theirs to tell.
+                    let told_at = *told_at.get_or_insert_with(|| self.clock.now());
+                    if page.is_empty() {
+                        page = self.read(cursor, &stop).await?.unwrap_or_default();
+                    }
+                    let is_ours = page.first().is_some_and(|(_, event)| event.at <= told_at);
+                    if !is_ours || self.clock.now() > told_at + LAST_WORDS {
+                        return Ok(());
+                    }
+                    continue;
                 }
                 if page.len() < self.page_max / 4 {
                     tokio::time::sleep(LINGER).await;
@@ -100,7 +117,11 @@ impl Relay {
             self.metrics.pending(0, Duration::ZERO);
             tokio::select! {
                 biased; // Stopping comes before another look.
-                () = stop.drain.cancelled() => return Ok(None),
+                // What was written since the last look is told as well.
+                () = stop.drain.cancelled() => {
+                    return Ok(self.read(after, stop).await?.filter(|page| !page.is_empty()));
+                }
+                () = self.written.notified() => {}
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_LOOK),
             }
         }

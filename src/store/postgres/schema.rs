@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::connect_options;
-use super::error::store_error;
+use super::error::{Silence, store_error};
 use crate::ports::SchemaError;
 use crate::store::{MigrateError, MigrationReport, OpenError, PendingMigration, StoreOptions, lacking, newest};
 use std::time::Duration;
@@ -19,12 +19,19 @@ const TABLE: &str = "_sqlx_migrations";
 /// Days of the event log that a migration makes ahead.
 const DAYS_AHEAD: i32 = 14;
 
+/// Somebody waits for the answer, so more than the service allows itself; yet a server that takes
+/// connections and says nothing must not hold a deployment for ever.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A migration may take its time.
 const MIGRATION_TIMEOUT: Duration = Duration::from_hours(1);
 
 async fn connect(url: &str, options: &StoreOptions) -> Result<PgConnection, OpenError> {
     let connecting = connect_options(url, options, MIGRATION_TIMEOUT)?;
-    connecting.connect().await.map_err(|error| OpenError::Connect(store_error("connect", error)))
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting.connect()).await {
+        Ok(connected) => connected.map_err(|error| OpenError::Connect(store_error("connect", error))),
+        Err(_) => Err(OpenError::Connect(Silence::NoAnswer.error("connect"))),
+    }
 }
 
 pub(in crate::store) async fn migrate(url: &str, options: &StoreOptions) -> Result<MigrationReport, MigrateError> {

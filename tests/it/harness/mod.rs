@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use recharged::ports::{InRecord, OrderFilter, OutRecord, Publisher, Store, Subsc
 use recharged::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions, read_ledger};
 use recharged::store::{self, StoreOptions};
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::store::place::Place;
 
@@ -55,6 +56,13 @@ impl Default for Wishes {
     }
 }
 
+/// A line is several processes under load on a machine of few cores: one at a time, or each test
+/// would measure the others.
+async fn turn() -> OwnedMutexGuard<()> {
+    static TURN: OnceLock<Arc<Mutex<()>>> = OnceLock::new();
+    Arc::clone(TURN.get_or_init(Arc::default)).lock_owned().await
+}
+
 /// The line.
 pub(crate) struct Line {
     pub(crate) prefix: String,
@@ -66,6 +74,7 @@ pub(crate) struct Line {
     producer: Producer,
     // Its database goes with it.
     _place: Option<Place>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Line {
@@ -78,6 +87,7 @@ impl Line {
 
     /// On servers of the test's own, which it may torture.
     pub(crate) async fn set_up_at(wishes: Wishes, brokers: &str, url: &str, place: Option<Place>) -> Self {
+        let turn = turn().await;
         let folder = tempfile::tempdir().unwrap();
         let options = SimulatorOptions {
             profile: wishes.profile.clone(),
@@ -108,11 +118,27 @@ impl Line {
         store::migrate(url, &options).await.unwrap();
         let store = store::open(url, &options).await.unwrap();
         let producer = Producer::new(&KafkaOptions::plain(brokers, "line-tests"), ProducerOptions::default()).unwrap();
-        let line =
-            Self { prefix, store, simulator, config, folder, brokers: brokers.to_owned(), producer, _place: place };
-        let made = line.command(&["topics", "create"]).output().unwrap();
-        assert!(made.status.success(), "{}{}", text_of(&made.stdout), text_of(&made.stderr));
-        line
+        let line = Self {
+            prefix,
+            store,
+            simulator,
+            config,
+            folder,
+            brokers: brokers.to_owned(),
+            producer,
+            _place: place,
+            _turn: turn,
+        };
+        // A broker that is busy with the topics of other tests may refuse for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let made = line.command(&["topics", "create"]).output().unwrap();
+            if made.status.success() {
+                return line;
+            }
+            assert!(Instant::now() < deadline, "{}{}", text_of(&made.stdout), text_of(&made.stderr));
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// A command of the binary under test, with this line's configuration.

@@ -2,6 +2,8 @@
 
 mod books;
 mod crashes;
+mod demo;
+mod ending;
 mod happy;
 mod input;
 mod outages;

@@ -7,7 +7,7 @@ use recharged::providers::simulator::{Latency, Profile};
 use serde_json::{Value, json};
 
 use super::refusals::{Ended, ended};
-use super::support::{cancelled, changed, unpaid};
+use super::support::{UNHURRIED, cancelled, changed, unpaid};
 use crate::harness::{Line, PATIENCE, Wishes};
 
 async fn asked(line: &Line, arguments: &[&str]) -> Ended {
@@ -19,9 +19,9 @@ async fn asked(line: &Line, arguments: &[&str]) -> Ended {
 async fn sold() -> Line {
     let reply = Latency::Fixed(std::time::Duration::from_millis(5));
     let profile = Profile { suffix_scenarios: true, reply, ..Profile::default() };
-    let line = Line::set_up(Wishes { profile, ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes { profile, toml: UNHURRIED.to_owned(), ..Wishes::default() }).await;
     let mut service = line.start("one", &[]).await;
-    let with_phone = |id: &str, phone: &str| line.record(id, &changed(id, json!({ "phone": phone })));
+    let with_phone = |id: &str, phone: &str| line.record(id, &changed(id, &json!({ "phone": phone })));
     let mut batch: Vec<_> = (0..20).map(|number| with_phone(&format!("good-{number:02}"), "+8613800000811")).collect();
     batch.push(with_phone("declined", "+8613800000806"));
     batch.push(line.record("unpaid", &unpaid("unpaid")));
@@ -115,11 +115,12 @@ struct Books {
 impl Books {
     /// Audits against a ledger of these lines, numbered as they stand.
     async fn against(&self, lines: &[Value]) -> Ended {
+        use std::fmt::Write as _;
         let mut text = String::new();
         for (line, number) in lines.iter().zip(1_u64..) {
             let mut line = line.clone();
             line["seq"] = json!(number);
-            text.push_str(&format!("{line}\n"));
+            writeln!(text, "{line}").unwrap();
         }
         self.against_text(&text).await
     }
@@ -185,8 +186,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
     assert_eq!((nothing.code, &nothing.object()["audit"]["lost"]), (Some(1), &json!(20)));
 
     // A ledger that is not whole is no ledger.
-    let gap: String =
-        text.lines().enumerate().filter(|(at, _)| *at != 4).map(|(_, line)| format!("{line}\n")).collect();
+    let gap = text.lines().enumerate().filter(|(at, _)| *at != 4).map(|(_, line)| line).collect::<Vec<_>>();
+    let gap = gap.join("\n");
     let copied = format!("{text}{}\n", text.lines().next().unwrap());
     for (what, doctored, word) in [
         ("torn", text[..text.len() - 9].to_owned(), "line 20"),

@@ -7,9 +7,13 @@ use recharged::ports::{InRecord, OutRecord};
 use serde_json::{Value, json};
 
 use super::support::{
-    ago, body, cancelled, changed, events, header_of, letters, paid, timeline, types, unpaid, until_metric,
+    UNHURRIED, ago, body, cancelled, changed, events, header_of, letters, paid, timeline, types, unpaid, until_metric,
 };
 use crate::harness::{Line, Wishes, order_json};
+
+fn unhurried() -> Wishes {
+    Wishes { toml: UNHURRIED.to_owned(), ..Wishes::default() }
+}
 
 fn keyed(record: &OutRecord, key: &str) -> OutRecord {
     OutRecord { key: Some(Bytes::from(key.to_owned())), ..record.clone() }
@@ -25,7 +29,7 @@ async fn settle(line: &Line, name: &str, partitions: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_comes_again_is_recharged_once() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let service = line.start("one", &[]).await;
     let mut batch = Vec::new();
     for number in 0..10 {
@@ -39,8 +43,8 @@ async fn an_order_that_comes_again_is_recharged_once() {
     line.until_succeeded(30).await;
     // And once more, when all is over.
     line.write((0..10).map(|number| line.order(&format!("ten-{number}"))).collect()).await;
-    until_metric(&service, "recharge_orders_received_total", 210.0).await;
-    until_metric(&service, "recharge_orders_duplicate_total", 180.0).await;
+    until_metric(&service, "recharge_orders_received_total", 210).await;
+    until_metric(&service, "recharge_orders_duplicate_total", 180).await;
     let rows = line.rows().await;
     assert_eq!(rows.len(), 30);
     for row in rows {
@@ -53,17 +57,17 @@ async fn an_order_that_comes_again_is_recharged_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
     line.write(vec![line.order("changed")]).await;
     line.until_succeeded(1).await;
     let others =
         [json!({ "amount_minor": 10_000 }), json!({ "phone": "+8613800099999" }), json!({ "currency": "USD" })]
-            .map(|change| line.record("changed", &changed("changed", change)));
+            .map(|change| line.record("changed", &changed("changed", &change)));
     line.write(others.to_vec()).await;
     // At the same time, on partitions of their own: either may be the first.
     let order = line.order("raced");
-    let dearer = line.record("raced", &changed("raced", json!({ "amount_minor": 9_000 })));
+    let dearer = line.record("raced", &changed("raced", &json!({ "amount_minor": 9_000 })));
     let race = (0..6).map(|key| keyed(if key % 2 == 0 { &order } else { &dearer }, &format!("k{key}")));
     line.write(race.collect()).await;
     for id in ["changed", "raced"] {
@@ -97,10 +101,10 @@ async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_from_the_future_or_the_past_gets_what_its_time_allows() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let service = line.start("one", &[]).await;
     let at = |id: &str, seconds: i64| {
-        line.record(id, &changed(id, json!({ "paid_at": ago(seconds), "created_at": ago(seconds) })))
+        line.record(id, &changed(id, &json!({ "paid_at": ago(seconds), "created_at": ago(seconds) })))
     };
     line.write(vec![
         at("ahead", -3_600),
@@ -108,7 +112,7 @@ async fn an_order_from_the_future_or_the_past_gets_what_its_time_allows() {
         at("late", 181),
         at("hours-late", 7_200),
         at("forgotten", 91 * 86_400),
-        line.record("unpaid-late", &changed("unpaid-late", json!({ "paid_at": null, "created_at": ago(31 * 60) }))),
+        line.record("unpaid-late", &changed("unpaid-late", &json!({ "paid_at": null, "created_at": ago(31 * 60) }))),
     ])
     .await;
 
@@ -159,7 +163,8 @@ fn assert_refund(record: &InRecord, id: &str, reason: &str, version: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refund() {
-    let toml = "products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
+    let toml = "send_window = \"20s\"\n\
+                products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
                 [[routes]]\ncountry = \"CN\"\nlanes = [\"sim\"]\n";
     let line = Line::set_up(Wishes { toml: toml.to_owned(), ..Wishes::default() }).await;
     let _service = line.start("one", &[]).await;
@@ -178,9 +183,8 @@ async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refun
         ("dollars", json!({ "currency": "USD" }), Reason::AmountNotSupported),
         ("abroad", json!({ "phone": "+4915112345678" }), Reason::NoRoute),
     ];
-    let mut batch: Vec<OutRecord> =
-        cases.iter().map(|(id, change, _)| line.record(id, &changed(id, change.clone()))).collect();
-    batch.push(line.record("national", &changed("national", json!({ "phone": "13800012345", "region": "CN" }))));
+    let mut batch: Vec<OutRecord> = cases.iter().map(|(id, change, _)| line.record(id, &changed(id, change))).collect();
+    batch.push(line.record("national", &changed("national", &json!({ "phone": "13800012345", "region": "CN" }))));
     line.write(batch).await;
     line.until_order("national", "succeeded", |order| order.state == State::Succeeded).await;
     for (id, _, reason) in &cases {
@@ -202,7 +206,7 @@ async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refun
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_and_cancellations_move_orders_as_they_may() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
     let ids = ["pays", "cancels", "pays-late", "pays-twice"];
     line.write(ids.map(|id| line.record(id, &unpaid(id))).to_vec()).await;
@@ -248,9 +252,9 @@ async fn payments_and_cancellations_move_orders_as_they_may() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn public_events_are_cloud_events_with_the_fields_that_are_promised() {
-    let line = Line::set_up(Wishes::default()).await;
+    let line = Line::set_up(unhurried()).await;
     let _service = line.start("one", &[]).await;
-    let order = changed("told", json!({ "metadata": { "shop": 7, "词": ["a", null] } }));
+    let order = changed("told", &json!({ "metadata": { "shop": 7, "词": ["a", null] } }));
     line.write(vec![line.record("some-other-key", &order), line.order("plain")]).await;
     line.until_succeeded(2).await;
     let row = line.load("told").await.unwrap();
