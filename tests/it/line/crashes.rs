@@ -12,7 +12,10 @@ use crate::harness::{Line, Wishes};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doubles_nothing() {
     const ORDERS: u64 = 20_000;
-    let line = Line::set_up(Wishes::default()).await;
+    // Fast in numbers, not in time, so that calls are open at any moment.
+    let reply = Latency::Uniform { min: Duration::from_millis(50), max: Duration::from_millis(250) };
+    let profile = Profile { reply, ..Profile::default() };
+    let line = Line::set_up(Wishes { profile, ..Wishes::default() }).await;
     let mut one = line.start("one", &[]).await;
     let _two = line.start("two", &[]).await;
     line.send("k", ORDERS).await;
@@ -25,7 +28,7 @@ async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doub
     let caught = line.all_but_caught(ORDERS, killed_at).await;
     println!("killed after {before}; {} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
     // At most what one process may have in flight, and what it may have claimed for that.
-    assert!(caught.len() <= 1_500, "{}", caught.len());
+    assert!((1..=1_500).contains(&caught.len()), "{}", caught.len());
     line.books_balance(ORDERS).await;
 }
 
