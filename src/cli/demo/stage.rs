@@ -19,7 +19,7 @@ use crate::cli::audit::read_deliveries;
 use crate::cli::output::{CliError, Output};
 use crate::config::{Config, Secrets};
 use crate::domain::msisdn::PhoneKey;
-use crate::kafka::{EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
+use crate::kafka::{ConsumerStatus, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
 use crate::lifecycle::Outcome;
 use crate::ports::{Publisher, SchemaError, Store};
 use crate::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
@@ -155,6 +155,7 @@ impl Stage {
     /// Sells the orders, shows how they fare, and waits until nothing moves any more. Returns how
     /// many were sold.
     pub(super) async fn play(&self, args: &DemoArgs, output: Output) -> u64 {
+        self.until_joined().await;
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
         let topic = self.config.topics().orders;
@@ -190,6 +191,18 @@ impl Stage {
         };
         let watching = self.watch(args, output, &sold, &all_sold);
         tokio::join!(selling, watching).0
+    }
+
+    /// Waits until the service has its partitions: joining a group takes the broker some seconds,
+    /// and the first orders would show nothing but that.
+    async fn until_joined(&self) {
+        let has_all = |status: &ConsumerStatus| status.topics.iter().all(|topic| !topic.assigned.is_empty());
+        for _ in 0..200 {
+            if self.app.consumers.statuses().iter().all(has_all) || self.service.is_finished() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn watch(
