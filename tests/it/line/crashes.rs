@@ -12,15 +12,25 @@ use crate::harness::{Line, Wishes};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doubles_nothing() {
     const ORDERS: u64 = 20_000;
+    const IN_FLIGHT: &str = "recharge_provider_in_flight_requests";
     // Fast in numbers, not in time, so that calls are open at any moment.
     let reply = Latency::Uniform { min: Duration::from_millis(50), max: Duration::from_millis(250) };
     let profile = Profile { reply, ..Profile::default() };
     let line = Line::set_up(Wishes { profile, ..Wishes::default() }).await;
-    let mut one = line.start("one", &[]).await;
-    let _two = line.start("two", &[]).await;
+    let mut processes = [line.start("one", &[]).await, line.start("two", &[]).await];
     line.send("k", ORDERS).await;
     line.until_under_way(4_000).await;
-    one.kill();
+    // One that calls: the group may have given all of the lane to the other.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let caller = loop {
+        assert!(Instant::now() < deadline, "nobody calls");
+        let [one, two] = &processes;
+        let (one, two) = tokio::join!(one.metric(IN_FLIGHT), two.metric(IN_FLIGHT));
+        if let Some(caller) = [one, two].iter().position(|calls| calls.is_some_and(|calls| calls > 20.0)) {
+            break caller;
+        }
+    };
+    processes[caller].kill();
     let killed_at = now();
     let before = line.succeeded().await;
     assert!(before < ORDERS, "it was killed too late");
