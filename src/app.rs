@@ -44,7 +44,7 @@ pub use open::{
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
 /// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
 const BATCH_MAX: usize = 500;
-const WRITERS: usize = 2;
+const WRITERS: usize = 4;
 /// Records of a topic that wait in memory at most.
 const INBOX_HIGH_MARK: usize = 4_000;
 /// Commands of a topic that wait in a lane's heap at most.
