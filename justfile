@@ -21,7 +21,7 @@ fmt:
 
 lint:
     cargo fmt --all --check
-    cargo clippy --all-targets --locked -- -D warnings
+    cargo clippy --all-targets --locked --features failpoints -- -D warnings
 
 bench *args:
     scripts/bench {{args}}

@@ -250,7 +250,8 @@ pub struct Reservation {
 }
 
 /// Permits that were reserved. Each names the moment, on the store's clock, at which its request
-/// may leave; one that is more than 250 ms late is not used.
+/// may leave; one that is more than 200 ms late is not used
+/// (the quota's promise allows 250 ms; the rest is for the wire).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Grant {
     /// Rising.
