@@ -131,23 +131,39 @@ fn remedy(found: i64, needed: i64) -> &'static str {
 }
 
 /// A position in the event log: writing transaction, then sequence. Reading in that order and
-/// only below the oldest running transaction is what misses no entry under concurrent writers.
+/// only below the oldest running transaction is what misses no batch under concurrent writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogPosition {
     /// The writing transaction's id.
     pub xid: i64,
-    /// The entry's sequence number.
+    /// The batch's sequence number.
     pub seq: i64,
+}
+
+/// Entries that were written together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogBatch {
+    /// Where they stand.
+    pub position: LogPosition,
+    /// A line of JSON each (`domain::event`); an order stands in it once.
+    pub entries: String,
+}
+
+impl LogBatch {
+    /// The entries, as lines.
+    pub fn lines(&self) -> std::str::Lines<'_> {
+        self.entries.lines()
+    }
 }
 
 /// The event log, as the relay and people read it.
 #[async_trait]
 pub trait EventLog: Send + Sync + std::fmt::Debug {
-    /// Entries after `after`, in log order, at most `limit`; none that an older transaction
-    /// could still precede.
-    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<(LogPosition, LoggedEvent)>, StoreError>;
+    /// Whole batches after `after`, in log order, until they hold `limit` entries; none that an
+    /// older transaction could still precede.
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError>;
 
-    /// The relay's cursor: the last entry that is known to be published.
+    /// The relay's cursor: the last batch that is known to be published.
     async fn cursor(&self) -> Result<LogPosition, StoreError>;
 
     /// Moves the cursor, if it still stands at `from`; `false` if another relay moved it.

@@ -133,7 +133,7 @@ impl Scratch {
 
     pub(crate) async fn counts(&self) -> Result<Counts> {
         let row = self.row("select count(*), count(*) filter (where state = 'succeeded') from orders").await?;
-        let last = self.row("select xid, seq from order_events order by xid desc, seq desc limit 1").await;
+        let last = self.row("select xid, seq from order_event_batches order by xid desc, seq desc limit 1").await;
         let cursor = self.row("select xid, seq from relay_cursor").await?;
         let position = |row: &PgRow| Ok::<_, sqlx::Error>(LogPosition { xid: row.try_get(0)?, seq: row.try_get(1)? });
         let all_published = last.is_ok_and(|last| position(&last).ok() == position(&cursor).ok());
@@ -142,7 +142,14 @@ impl Scratch {
 
     /// When the first batch was fetched and looked at: the time of the first entry of the log.
     pub(crate) async fn first_entry_at(&self) -> Result<Timestamp> {
-        Ok(self.row("select min(at) from order_events where version = 1").await?.try_get(0)?)
+        Ok(self
+            .row(
+                "select timestamptz 'epoch' + min((line::jsonb->>'at')::bigint) * interval '1 microsecond' \
+             from (select entries from order_event_batches order by xid, seq limit 16) as first, \
+                  string_to_table(entries, e'\\n') as line",
+            )
+            .await?
+            .try_get(0)?)
     }
 
     /// Of every closed order: its id, and when its end was decided.

@@ -1,5 +1,5 @@
 -- The embedded store: the same tables and rules as in Postgres, for one machine. Times are
--- microseconds since 1970; forward only, never edited after it has landed.
+-- microseconds since 1970; forward only, never edited after its release.
 
 create table orders (
     order_id         text    primary key not null,
@@ -21,7 +21,7 @@ create table orders (
     attempt          integer check (attempt >= 1),
     attempt_state    text    check (attempt_state in (
         'prepared', 'sent', 'accepted', 'unknown', 'succeeded', 'failed', 'not_executed', 'written_off')),
-    client_ref       text,
+    client_ref       text, -- where it is not `order_id-attempt`
     claim_id         text,
     claimed_at       integer,
     provider_ref     text,
@@ -37,7 +37,7 @@ create table orders (
     constraint amount_can_be_recharged check (
         amount_minor > 0 or state in ('awaiting_payment', 'failed', 'cancelled')),
     constraint attempt_is_whole check (
-        (attempt is null) = (attempt_state is null) and (attempt is null) = (client_ref is null)
+        (attempt is null) = (attempt_state is null) and (attempt is not null or client_ref is null)
         and (attempt is null) = (claim_id is null) and (attempt is null) = (claimed_at is null)),
     constraint closed_has_its_time check ((closed_at is not null) = (state in ('succeeded', 'failed', 'cancelled'))),
     constraint failed_has_no_open_attempt check (
@@ -53,11 +53,9 @@ create index orders_deadline_at on orders (deadline_at);
 -- never used again, also after retention has deleted the newest.
 create table order_events (
     seq      integer primary key autoincrement,
-    at       integer not null,
     version  integer not null check (version >= 1),
     order_id text    not null,
-    kind     text    not null,
-    data     text    not null
+    entry    text    not null -- JSON: what happened, when, and what changed
 ) strict;
 
 -- A person reads one order's timeline; and a version is written once.

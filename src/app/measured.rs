@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    Clock, EventLog, Grant, InRecord, Inserted, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
-    PublishError, Publisher, Quota, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
+    Clock, EventLog, Grant, InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView,
+    OutRecord, PublishError, Publisher, Quota, Reservation, SchemaError, Stopped, Store, StoreError, Subscription,
+    Written,
 };
 
 /// A subscription that counts what is read.
@@ -105,7 +106,7 @@ impl OrderStore for MeasuredStore {
 
 #[async_trait]
 impl EventLog for MeasuredStore {
-    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<(LogPosition, LoggedEvent)>, StoreError> {
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
         self.timed("read_log", self.inner.read_log(after, limit)).await
     }
     async fn cursor(&self) -> Result<LogPosition, StoreError> {

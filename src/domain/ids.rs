@@ -126,9 +126,16 @@ impl ClientRef {
         if format.takes(clear.as_str()) { clear } else { Self(Arc::from(hashed(order, number, format).as_str())) }
     }
 
-    /// The readable form, which the log need not hold.
-    pub(super) fn in_clear(order: &OrderId, number: u16) -> Self {
+    /// The readable form, which neither row nor log need to hold.
+    pub fn in_clear(order: &OrderId, number: u16) -> Self {
         Self(Arc::from(format!("{order}-{number}").as_str()))
+    }
+
+    /// Whether this is the readable form.
+    pub fn is_in_clear(&self, order: &OrderId, number: u16) -> bool {
+        let rest = self.as_str().strip_prefix(order.as_str()).and_then(|rest| rest.strip_prefix('-'));
+        // Digits alone: a sign or leading zeros would be read as the same number.
+        rest.is_some_and(|digits| !digits.starts_with(['+', '0']) && digits.parse() == Ok(number))
     }
 
     /// Takes a reference as read back from the store.
@@ -197,6 +204,15 @@ mod tests {
         }
         for bad in ["", "a b", "é", "a/b", &"x".repeat(65), "a\0"] {
             assert_eq!(OrderId::parse(bad), Err(InvalidOrderId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_readable_form_is_taken_for_it() {
+        let id = OrderId::parse("a-1").unwrap();
+        assert!(ClientRef::in_clear(&id, 12).is_in_clear(&id, 12));
+        for other in ["a-1-2", "a-1-012", "a-1-+12", "a-1", "a-112", "a-1-12x", "R0123"] {
+            assert!(!ClientRef::from_stored(other).is_in_clear(&id, 12), "{other}");
         }
     }
 

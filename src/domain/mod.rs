@@ -35,7 +35,7 @@ pub fn plus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
 
 pub use command::{Command, CommandKind};
 pub use decide::{Decision, Input, decide};
-pub use event::{EventData, EventType, LoggedEvent};
+pub use event::{Announcement, EventData, EventType, LoggedEvent};
 pub use ids::{ClaimId, ClientRef, OrderId, ProviderId};
 pub use money::{Currency, Money};
 pub use msisdn::{Msisdn, PhoneKey, Recipient};

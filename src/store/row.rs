@@ -6,8 +6,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    Attempt, AttemptState, CaseChange, ClaimId, ClientRef, Currency, EventType, Inquiry, LoggedEvent, Money, Order,
-    OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
+    Attempt, AttemptState, CaseChange, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money, Order, OrderId,
+    ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{StoreError, StoreErrorKind};
 
@@ -58,9 +58,10 @@ pub(crate) struct OrderRow {
 
 impl OrderRow {
     pub(crate) fn into_order(self) -> Result<Order, Corrupt> {
-        let attempt = self.attempt()?;
+        let order_id = order_id(&self.order_id)?;
+        let attempt = self.attempt(&order_id)?;
         Ok(Order {
-            order_id: order_id(&self.order_id)?,
+            order_id,
             version: version(self.version)?,
             state: known("state", State::parse(&self.state))?,
             asked_version: known("asked_version", u32::try_from(self.asked_version).ok())?,
@@ -88,13 +89,17 @@ impl OrderRow {
         })
     }
 
-    fn attempt(&self) -> Result<Option<Attempt>, Corrupt> {
+    fn attempt(&self, id: &OrderId) -> Result<Option<Attempt>, Corrupt> {
         let Some(number) = self.attempt else { return Ok(None) };
+        let number = known("attempt", u16::try_from(number).ok())?;
         let state = known("attempt_state", self.attempt_state.as_deref())?;
         Ok(Some(Attempt {
-            number: known("attempt", u16::try_from(number).ok())?,
+            number,
             state: known("attempt_state", AttemptState::parse(state))?,
-            client_ref: ClientRef::from_stored(known("client_ref", self.client_ref.as_deref())?),
+            client_ref: match self.client_ref.as_deref() {
+                Some(reference) => ClientRef::from_stored(reference),
+                None => ClientRef::in_clear(id, number),
+            },
             claim_id: ClaimId(known("claim_id", self.claim_id)?),
             claimed_at: known("claimed_at", self.claimed_at)?,
             provider_ref: self.provider_ref.clone(),
@@ -130,20 +135,12 @@ pub(crate) fn state(text: &str) -> Result<State, Corrupt> {
     known("state", State::parse(text))
 }
 
-/// An entry of the log from its columns.
-pub(crate) fn logged_event(
-    id: &str,
-    number: i32,
-    kind: &str,
-    at: Timestamp,
-    data: &str,
-) -> Result<LoggedEvent, Corrupt> {
-    Ok(LoggedEvent {
-        order_id: order_id(id)?,
-        version: version(number)?,
-        kind: known("kind", EventType::parse(kind))?,
-        at,
-        data: known("data", serde_json::from_str(data).ok())?,
+/// An entry of the log from its line.
+pub(crate) fn logged_event(line: &str, operation: &'static str) -> Result<LoggedEvent, StoreError> {
+    LoggedEvent::from_line(line).map_err(|bad| StoreError {
+        operation,
+        kind: StoreErrorKind::Broken,
+        source: Box::new(bad),
     })
 }
 
@@ -152,10 +149,10 @@ pub(crate) fn version_column(version: u32) -> i32 {
     i32::try_from(version).unwrap_or(-1)
 }
 
-/// An entry's data as text.
-pub(crate) fn data_column(event: &LoggedEvent) -> String {
-    // Serialising these plain structures to memory cannot fail; an empty text would not read back.
-    serde_json::to_string(&event.data).unwrap_or_default()
+/// An attempt's reference; the readable form is left out.
+pub(crate) fn client_ref_column<'a>(id: &OrderId, attempt: &'a Attempt) -> Option<&'a str> {
+    let reference = &attempt.client_ref;
+    if reference.is_in_clear(id, attempt.number) { None } else { Some(reference.as_str()) }
 }
 
 /// What was learned by asking, as text; mostly nothing.

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
 use recharged::ports::{
-    Clock, EventLog, Grant, Inserted, LogPosition, OrderStore, Quota, Reservation, SchemaError, StoreError,
+    Clock, EventLog, Grant, Inserted, LogBatch, LogPosition, OrderStore, Quota, Reservation, SchemaError, StoreError,
     StoreErrorKind, Written,
 };
 
@@ -118,13 +118,16 @@ impl OrderStore for MemStore {
 
 #[async_trait]
 impl EventLog for MemStore {
-    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<(LogPosition, LoggedEvent)>, StoreError> {
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
         self.pass("read log").await?;
         let state = self.state.lock().unwrap();
         let from = usize::try_from(after.seq).unwrap();
         Ok((from + 1..)
             .zip(state.log.iter().skip(from).take(limit))
-            .map(|(seq, event)| (LogPosition { xid: 1, seq: i64::try_from(seq).unwrap() }, event.clone()))
+            .map(|(seq, event)| LogBatch {
+                position: LogPosition { xid: 1, seq: i64::try_from(seq).unwrap() },
+                entries: event.to_line(),
+            })
             .collect())
     }
 

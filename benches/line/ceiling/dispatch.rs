@@ -61,15 +61,16 @@ async fn apply(ceiling: &Ceiling, orders: &Orders<'_>, step: &Step) -> Result<()
         Step::Claim => None,
         Step::Settle { .. } => Some(format!("p-{reference}")),
     });
-    let data = orders.deadlines.iter().zip(&orders.client_refs).zip(&orders.claims).map(|((deadline, reference), claim)| {
+    let at = closed_at.unwrap_or(orders.claimed_at).timestamp_micros();
+    let each = orders.ids.iter().zip(&orders.deadlines).zip(&orders.client_refs).zip(&orders.claims);
+    let entries = each.map(|(((id, deadline), reference), claim)| {
         let deadline = deadline.timestamp_micros();
+        let start = format!(
+            r#"{{"id":"{id}","v":{to},"k":"{kind}","at":{at},"st":"{state}","dl":{deadline},"a":1,"p":"{LANE}""#
+        );
         match step {
-            Step::Claim => format!(
-                r#"{{"st":"in_flight","dl":{deadline},"a":1,"p":"{LANE}","n":{{"s":"sent","cl":"{claim}","cr":"{reference}"}}}}"#
-            ),
-            Step::Settle { .. } => format!(
-                r#"{{"st":"succeeded","dl":{deadline},"a":1,"p":"{LANE}","sla":"met","n":{{"s":"succeeded","pr":"p-{reference}"}}}}"#
-            ),
+            Step::Claim => format!(r#"{start},"n":{{"s":"sent","cl":"{claim}"}}}}"#),
+            Step::Settle { .. } => format!(r#"{start},"sla":"met","n":{{"s":"succeeded","pr":"p-{reference}"}}}}"#),
         }
     });
     let (no_text, no_time) = (vec![None::<&str>; rows], vec![None::<Timestamp>; rows]);
@@ -99,9 +100,7 @@ async fn apply(ceiling: &Ceiling, orders: &Orders<'_>, step: &Step) -> Result<()
         .bind(vec![closed_at; rows])
         .bind(vec![false; rows])
         .bind(&zeros)
-        .bind(vec![kind; rows])
-        .bind(vec![closed_at.unwrap_or(orders.claimed_at); rows])
-        .bind(data.collect::<Vec<_>>())
+        .bind(entries.collect::<Vec<_>>())
         .bind("[]")
         .bind("[]")
         .bind("[]")

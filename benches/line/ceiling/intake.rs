@@ -51,11 +51,12 @@ pub(super) async fn insert_and_ask(ceiling: Arc<Ceiling>, batch: Batch) -> Resul
 async fn insert(ceiling: &Ceiling, orders: &[Order<'_>]) -> Result<()> {
     let rows = orders.len();
     let now = SystemClock::local();
-    let texts = |of: fn(&Order<'_>) -> String| orders.iter().map(of).collect::<Vec<String>>();
-    let data = texts(|order| {
+    let at = now.timestamp_micros();
+    let entries = orders.iter().map(|order| {
         let (created, paid) = (order.created_at.timestamp_micros(), order.paid_at.timestamp_micros());
         format!(
-            r#"{{"st":"queued","dl":{},"p":"{LANE}","av":1,"o":{{"am":{},"cu":"{}","ct":{created},"pt":{paid},"pi":"{}","ca":"{}","ph":"{HASH}"}}}}"#,
+            r#"{{"id":"{}","v":1,"k":"queued","at":{at},"st":"queued","dl":{},"p":"{LANE}","av":1,"o":{{"am":{},"cu":"{}","ct":{created},"pt":{paid},"pi":"{}","ca":"{}","ph":"{HASH}"}}}}"#,
+            order.order_id,
             (order.paid_at + SLA).timestamp_micros(),
             order.amount_minor,
             order.currency,
@@ -97,9 +98,7 @@ async fn insert(ceiling: &Ceiling, orders: &[Order<'_>]) -> Result<()> {
         .bind(&no_time) // closed_at
         .bind(&no)
         .bind(&zeros)
-        .bind(vec!["queued"; rows])
-        .bind(vec![now; rows])
-        .bind(&data)
+        .bind(entries.collect::<Vec<_>>())
         .bind("[]")
         .bind("[]")
         .fetch_all(&ceiling.writers)

@@ -14,12 +14,19 @@ use sqlx::postgres::{PgPool, PgRow};
 use super::{Producer, send, statements};
 
 const PAGE: i64 = 5_000;
+const BATCHES: i64 = 256;
 /// A page smaller than a quarter waits this long for more, as in the service.
 const LINGER: Duration = Duration::from_millis(15);
 const EMPTY: Duration = Duration::from_millis(10);
 
 #[derive(Deserialize)]
-struct Data<'a> {
+struct Entry<'a> {
+    id: &'a str,
+    #[serde(rename = "v")]
+    version: u32,
+    #[serde(rename = "k")]
+    kind: &'a str,
+    at: i64,
     #[serde(rename = "st")]
     state: &'a str,
     #[serde(rename = "dl")]
@@ -51,7 +58,7 @@ pub(super) async fn run(log: PgPool, producer: Producer, topic: String) -> Resul
         advance(&log, cursor, last).await?;
         cursor = last;
         page = next?;
-        if page.len() < 1_250 {
+        if entries(&page).count() < 1_250 {
             tokio::time::sleep(LINGER).await;
             page = read(&log, cursor).await?;
         }
@@ -64,7 +71,7 @@ fn position(row: &PgRow) -> Result<Position> {
 
 async fn read(log: &PgPool, after: Position) -> Result<Vec<PgRow>> {
     #[expect(clippy::disallowed_methods, reason = "the store's own statement, checked there")]
-    let query = sqlx::query(*statements::READ).bind(after.0).bind(after.1).bind(PAGE);
+    let query = sqlx::query(*statements::READ).bind(after.0).bind(after.1).bind(PAGE).bind(BATCHES);
     Ok(query.fetch_all(log).await?)
 }
 
@@ -75,17 +82,21 @@ async fn advance(log: &PgPool, from: Position, to: Position) -> Result<()> {
     Ok(())
 }
 
+/// The lines of a page.
+fn entries(page: &[PgRow]) -> impl Iterator<Item = &str> {
+    page.iter().filter_map(|row| row.try_get::<&str, _>(2).ok()).flat_map(str::lines)
+}
+
 async fn publish(producer: &Producer, topic: &str, page: &[PgRow], sent: &mut u64) -> Result<()> {
     let (mut body, mut id, mut kind, mut time) = (String::new(), String::new(), String::new(), String::new());
-    for row in page {
-        let (order_id, version): (&str, i32) = (row.try_get(2)?, row.try_get(3)?);
-        let (event, at): (&str, Timestamp) = (row.try_get(4)?, row.try_get(5)?);
-        let data: Data<'_> = serde_json::from_str(row.try_get(6)?)?;
+    let micros = |at| Timestamp::from_timestamp_micros(at).unwrap_or_default();
+    for line in entries(page) {
+        let entry: Entry<'_> = serde_json::from_str(line)?;
         for text in [&mut body, &mut id, &mut kind, &mut time] {
             text.clear();
         }
-        let Data { state, attempt, provider, .. } = data;
-        let deadline = Timestamp::from_timestamp_micros(data.deadline_at).unwrap_or_default();
+        let Entry { id: order_id, version, kind: event, state, attempt, provider, .. } = entry;
+        let (at, deadline) = (micros(entry.at), micros(entry.deadline_at));
         let deadline = deadline.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
         time.push_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true));
         write!(id, "{order_id}:{version}:{event}")?;
@@ -94,7 +105,7 @@ async fn publish(producer: &Producer, topic: &str, page: &[PgRow], sent: &mut u6
             body,
             r#"{{"order_id":"{order_id}","version":{version},"state":"{state}","at":"{time}","deadline_at":"{deadline}","attempt":{attempt},"provider":"{provider}""#
         )?;
-        if let Some(sla) = data.sla {
+        if let Some(sla) = entry.sla {
             write!(body, r#","sla":"{sla}""#)?;
         }
         body.push('}');

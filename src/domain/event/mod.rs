@@ -6,10 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 
+mod line;
 mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use line::{Announcement, BadLine, Text};
 pub use replay::{ReplayError, replay};
 
 use super::Timestamp;
@@ -19,7 +21,7 @@ use super::order::{Attempt, Inquiry, Order};
 use super::state::{AttemptState, CaseKind, Reason, Sla, State};
 
 super::state::text_enum! {
-    /// What happened. The public type of an entry is [`EventType::public`].
+    /// What happened. What an entry is published as says [`EventType::public`].
     EventType {
         /// Arrived unpaid.
         Accepted = "accepted",
@@ -49,19 +51,20 @@ super::state::text_enum! {
 }
 
 impl EventType {
-    /// The `type` of the public event, without prefix and version. News about an attempt is
-    /// published as the state it confirms, so that public versions have no gap.
-    pub const fn public(self, state: State) -> &'static str {
+    /// As what it is published. News about an attempt is published as the state it confirms, so
+    /// that public versions have no gap.
+    #[must_use]
+    pub const fn public(self, state: State) -> Self {
         match self {
             Self::AttemptUpdated => match state {
-                State::AwaitingPayment => Self::Accepted.as_str(),
-                State::Queued => Self::Queued.as_str(),
-                State::InFlight => Self::Submitted.as_str(),
-                State::RetryWait => Self::RetryScheduled.as_str(),
-                State::InDoubt => Self::InDoubt.as_str(),
-                State::Succeeded => Self::Succeeded.as_str(),
-                State::Failed => Self::Failed.as_str(),
-                State::Cancelled => Self::Cancelled.as_str(),
+                State::AwaitingPayment => Self::Accepted,
+                State::Queued => Self::Queued,
+                State::InFlight => Self::Submitted,
+                State::RetryWait => Self::RetryScheduled,
+                State::InDoubt => Self::InDoubt,
+                State::Succeeded => Self::Succeeded,
+                State::Failed => Self::Failed,
+                State::Cancelled => Self::Cancelled,
             },
             Self::Accepted
             | Self::Queued
@@ -73,7 +76,25 @@ impl EventType {
             | Self::Cancelled
             | Self::CancelRefused
             | Self::CaseOpened
-            | Self::CaseResolved => self.as_str(),
+            | Self::CaseResolved => self,
+        }
+    }
+
+    /// The CloudEvents type.
+    pub const fn event_type(self) -> &'static str {
+        match self {
+            Self::Accepted => "recharge.order.accepted.v1",
+            Self::Queued => "recharge.order.queued.v1",
+            Self::Submitted => "recharge.order.submitted.v1",
+            Self::AttemptUpdated => "recharge.order.attempt_updated.v1",
+            Self::RetryScheduled => "recharge.order.retry_scheduled.v1",
+            Self::InDoubt => "recharge.order.in_doubt.v1",
+            Self::Succeeded => "recharge.order.succeeded.v1",
+            Self::Failed => "recharge.order.failed.v1",
+            Self::Cancelled => "recharge.order.cancelled.v1",
+            Self::CancelRefused => "recharge.order.cancel_refused.v1",
+            Self::CaseOpened => "recharge.order.case_opened.v1",
+            Self::CaseResolved => "recharge.order.case_resolved.v1",
         }
     }
 }
@@ -288,7 +309,7 @@ impl EventData {
             claim_id: claim_is_new(before_attempt, now).then_some(now.claim_id),
             client_ref: claim_is_new(before_attempt, now)
                 .then(|| now.client_ref.clone())
-                .filter(|reference| *reference != ClientRef::in_clear(&after.order_id, now.number)),
+                .filter(|reference| !reference.is_in_clear(&after.order_id, now.number)),
             provider_ref: now.provider_ref.clone(),
             inquiry: now.inquiry.clone(),
         });

@@ -89,13 +89,35 @@ fn a_claim_tells_its_reference_whether_it_is_readable_or_a_hash() {
 #[test]
 fn news_of_an_attempt_is_published_as_the_state_it_confirms() {
     for (state, public) in [
-        (State::InFlight, "submitted"),
-        (State::InDoubt, "in_doubt"),
-        (State::Succeeded, "succeeded"),
-        (State::RetryWait, "retry_scheduled"),
+        (State::InFlight, EventType::Submitted),
+        (State::InDoubt, EventType::InDoubt),
+        (State::Succeeded, EventType::Succeeded),
+        (State::RetryWait, EventType::RetryScheduled),
     ] {
         assert_eq!(EventType::AttemptUpdated.public(state), public);
     }
+    for kind in EventType::ALL {
+        assert_eq!(kind.event_type(), format!("recharge.order.{kind}.v1"));
+    }
+}
+
+#[test]
+fn an_entry_is_one_line_whatever_the_shop_writes_and_reads_back_whole_and_borrowed() {
+    let mut queued = typical();
+    queued.metadata = Some("{\"note\":\"two\nlines, a \\ and a \u{2028}\"}".to_owned());
+    queued.order_id = OrderId::parse("a\"b").unwrap_or(queued.order_id);
+    let data = EventData::of_move(None, &queued);
+    let event = LoggedEvent { order_id: queued.order_id.clone(), version: 1, kind: EventType::Queued, at: at(7), data };
+    let line = event.to_line();
+    assert_eq!(line.lines().count(), 1);
+    assert_eq!(LoggedEvent::from_line(&line).unwrap(), event);
+    let told = Announcement::from_line(&line).unwrap();
+    assert_eq!((told.order_id.as_ref(), told.version, told.kind), (event.order_id.as_str(), 1, event.kind));
+    assert_eq!((told.at, told.state, told.deadline_at), (event.at, event.data.state, event.data.deadline_at));
+    assert_eq!(told.metadata.as_deref(), queued.metadata.as_deref());
+    assert!(matches!(told.provider, Some(Text(std::borrow::Cow::Borrowed("primary")))), "nothing is copied: {told:?}");
+    let error = LoggedEvent::from_line(&line.replace("queued", "kept +8613800000001")).unwrap_err();
+    assert!(!format!("{error:?} {error}").contains("138"), "{error:?}");
 }
 
 #[test]

@@ -10,12 +10,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::domain::{LoggedEvent, Timestamp};
+use crate::domain::{Announcement, Timestamp};
 use crate::faults;
 use crate::metrics::RelayMetrics;
-use crate::ports::{Clock, EventLog, LogPosition, Publisher};
+use crate::ports::{Clock, EventLog, LogBatch, LogPosition, OutRecord, Publisher, StoreError, StoreErrorKind};
 
 use super::{RoleError, StopSignals, patience};
+use render::Rendering;
 
 /// What the relay writes to.
 #[derive(Debug, Clone)]
@@ -56,7 +57,38 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Another relay moved the cursor: stand by this long before looking whether it still does.
 const STAND_BY: Duration = Duration::from_secs(3);
 
-type Page = Vec<(LogPosition, LoggedEvent)>;
+/// What was read of the log, and when its first entry was written.
+#[derive(Debug, Default)]
+struct Page {
+    batches: Vec<LogBatch>,
+    entries: usize,
+    first_at: Option<Timestamp>,
+}
+
+impl Page {
+    fn of(batches: Vec<LogBatch>) -> Result<Self, StoreError> {
+        let entries = batches.iter().map(|batch| batch.lines().count()).sum();
+        let first = batches.iter().flat_map(LogBatch::lines).next();
+        let first_at = first.map(announcement).transpose()?.map(|first| first.at);
+        Ok(Self { batches, entries, first_at })
+    }
+
+    fn last(&self) -> Option<LogPosition> {
+        self.batches.last().map(|batch| batch.position)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+}
+
+fn announcement(line: &str) -> Result<Announcement<'_>, StoreError> {
+    Announcement::from_line(line).map_err(|bad| StoreError {
+        operation: "read_log",
+        kind: StoreErrorKind::Broken,
+        source: Box::new(bad),
+    })
+}
 
 impl Relay {
     /// Works until told to stop. Pages are read ahead while the former one is on its way.
@@ -66,9 +98,10 @@ impl Relay {
             let Some(mut cursor) = self.patiently(&stop, "cursor", || self.log.cursor()).await? else { return Ok(()) };
             let Some(mut page) = self.next_page(cursor, &stop).await? else { return Ok(()) };
             loop {
-                let last = page.last().map_or(cursor, |(position, _)| *position);
+                let last = page.last().unwrap_or(cursor);
+                // The next page is read while this one is on its way.
                 let (published, next) = tokio::join!(self.publish(&page, &stop), self.read(last, &stop));
-                if !published {
+                if !published? {
                     return Ok(());
                 }
                 faults::point("relay::published");
@@ -91,13 +124,13 @@ impl Relay {
                     if page.is_empty() {
                         page = self.read(cursor, &stop).await?.unwrap_or_default();
                     }
-                    let is_ours = page.first().is_some_and(|(_, event)| event.at <= told_at);
+                    let is_ours = page.first_at.is_some_and(|at| at <= told_at);
                     if !is_ours || self.clock.now() > told_at + LAST_WORDS {
                         return Ok(());
                     }
                     continue;
                 }
-                if page.len() < self.page_max / 4 {
+                if page.entries < self.page_max / 4 {
                     tokio::time::sleep(LINGER).await;
                     let Some(more) = self.next_page(cursor, &stop).await? else { return Ok(()) };
                     page = more;
@@ -128,27 +161,33 @@ impl Relay {
     }
 
     async fn read(&self, after: LogPosition, stop: &StopSignals) -> Result<Option<Page>, RoleError> {
-        let page = self.patiently(stop, "read log", || self.log.read_log(after, self.page_max)).await?;
-        if let Some((_, first)) = page.as_ref().and_then(|page| page.first()) {
-            let age = (self.clock.now() - first.at).to_std().unwrap_or_default();
-            self.metrics.pending(page.as_ref().map_or(0, Vec::len) as u64, age);
+        let read = self.patiently(stop, "read log", || self.log.read_log(after, self.page_max)).await?;
+        let Some(page) = read.map(Page::of).transpose()? else { return Ok(None) };
+        if let Some(first_at) = page.first_at {
+            let age = (self.clock.now() - first_at).to_std().unwrap_or_default();
+            self.metrics.pending(page.entries as u64, age);
         }
-        Ok(page)
+        Ok(Some(page))
     }
 
-    async fn publish(&self, page: &Page, stop: &StopSignals) -> bool {
-        let mut records = Vec::with_capacity(page.len());
-        for (_, event) in page {
-            render::records(event, &self.topics, &mut records);
-        }
+    async fn publish(&self, page: &Page, stop: &StopSignals) -> Result<bool, RoleError> {
+        let records = self.render(page)?;
         let refunds = records.iter().filter(|record| record.topic == self.topics.refunds).count();
         let count = records.len();
         if !patience::published("events", self.publisher.as_ref(), records, &stop.abort).await {
-            return false;
+            return Ok(false);
         }
         self.metrics.published(&self.topics.order_events, true, (count - refunds) as u64);
         self.metrics.published(&self.topics.refunds, true, refunds as u64);
-        true
+        Ok(true)
+    }
+
+    fn render(&self, page: &Page) -> Result<Vec<OutRecord>, StoreError> {
+        let mut rendering = Rendering::new(&self.topics, page.entries);
+        for line in page.batches.iter().flat_map(LogBatch::lines) {
+            rendering.add(&announcement(line)?);
+        }
+        Ok(rendering.finish())
     }
 
     async fn stand_by(&self, expected: LogPosition, stop: &StopSignals) -> Result<(), RoleError> {

@@ -1,42 +1,138 @@
-//! From a log entry to the records that the world reads: CloudEvents in binary mode, with a
+//! From log entries to the records that the world reads: CloudEvents in binary mode, with a
 //! deterministic id (`interface.md` section 4).
+//!
+//! Every event there ever is comes through here, so the texts of a page are written one behind
+//! the other into one buffer, and its records hold slices of it.
 
+use std::io::Write as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Currency, LoggedEvent, OrderId, Reason, Sla, State};
+use crate::domain::{Announcement, Currency, Reason, Sla, State, Timestamp};
 use crate::ports::OutRecord;
 
 use super::RelayTopics;
 
-/// Appends what one entry gives: its order event, and a refund request where it has one.
-pub(super) fn records(event: &LoggedEvent, topics: &RelayTopics, out: &mut Vec<OutRecord>) {
-    let public = event.kind.public(event.data.state);
-    let kind = format!("recharge.order.{public}.v1");
-    out.push(record(&topics.order_events, event, &kind, public, &order_event(event)));
-    if let Some(refund) = &event.data.refund {
-        let body = RefundRequested {
+/// The records of a page in the making.
+pub(super) struct Rendering<'t> {
+    topics: &'t RelayTopics,
+    text: Vec<u8>,
+    parts: Vec<Parts>,
+}
+
+/// Where the texts of a record stand.
+struct Parts {
+    topic: Arc<str>,
+    kind: &'static str,
+    order_id: Range<usize>,
+    event_id: Range<usize>,
+    time: Range<usize>,
+    body: Range<usize>,
+}
+
+/// About as long as what is written for an event.
+const EVENT_LEN: usize = 400;
+
+impl<'t> Rendering<'t> {
+    pub(super) fn new(topics: &'t RelayTopics, events: usize) -> Self {
+        Self { topics, text: Vec::with_capacity(events * EVENT_LEN), parts: Vec::with_capacity(events) }
+    }
+
+    /// Adds what one entry gives: its order event, and a refund request where it has one.
+    pub(super) fn add(&mut self, event: &Announcement<'_>) {
+        let public = event.kind.public(event.state);
+        let at = time(event.at);
+        let body = OrderEvent {
             order_id: &event.order_id,
-            payment_id: refund.payment_id.as_deref(),
-            amount_minor: refund.amount_minor,
-            currency: refund.currency,
-            reason: refund.reason,
-            attempts: event.data.attempt,
+            version: event.version,
+            state: event.state,
+            at: &at,
+            deadline_at: &time(event.deadline_at),
+            attempt: event.attempt,
+            provider: event.provider.as_deref(),
+            reason: event.reason,
+            sla: event.sla,
+            metadata: event.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
         };
-        out.push(record(&topics.refunds, event, "recharge.refund.requested.v1", "refund_requested", &body));
+        let topic = Arc::clone(&self.topics.order_events);
+        self.record(topic, event, (public.event_type(), public.as_str()), &at, &body);
+        if let Some(refund) = &event.refund {
+            let body = RefundRequested {
+                order_id: &event.order_id,
+                payment_id: refund.payment_id.as_deref(),
+                amount_minor: refund.amount_minor,
+                currency: refund.currency,
+                reason: refund.reason,
+                attempts: event.attempt,
+            };
+            let topic = Arc::clone(&self.topics.refunds);
+            self.record(topic, event, ("recharge.refund.requested.v1", "refund_requested"), &at, &body);
+        }
+    }
+
+    fn record(
+        &mut self,
+        topic: Arc<str>,
+        event: &Announcement<'_>,
+        (kind, id_part): (&'static str, &str),
+        at: &str,
+        body: &impl Serialize,
+    ) {
+        let (id, version) = (event.order_id.as_bytes(), event.version);
+        let event_id = self.write(|text| {
+            text.extend_from_slice(id);
+            write!(text, ":{version}:{id_part}")
+        });
+        let order_id = event_id.start..event_id.start + id.len();
+        let time = self.write(|text| text.write_all(at.as_bytes()));
+        let body = self.write(|text| Ok(serde_json::to_writer(text, body)?));
+        self.parts.push(Parts { topic, kind, order_id, event_id, time, body });
+    }
+
+    /// Appends a text; returns where it stands.
+    fn write(&mut self, text: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Range<usize> {
+        let start = self.text.len();
+        // Writing to memory does not fail, nor does serialising these plain structures.
+        let _infallible = text(&mut self.text);
+        start..self.text.len()
+    }
+
+    pub(super) fn finish(self) -> Vec<OutRecord> {
+        let text = Bytes::from(self.text);
+        let fixed = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let record = |parts: Parts| {
+            let header = |name, value| (fixed(name), Some(value));
+            let order_id = text.slice(parts.order_id);
+            OutRecord {
+                topic: parts.topic,
+                key: Some(order_id.clone()),
+                value: Some(text.slice(parts.body)),
+                headers: vec![
+                    header("ce_specversion", fixed("1.0")),
+                    header("ce_id", text.slice(parts.event_id)),
+                    header("ce_source", fixed("recharged")),
+                    header("ce_type", fixed(parts.kind)),
+                    header("ce_subject", order_id),
+                    header("ce_time", text.slice(parts.time)),
+                    header("content-type", fixed("application/json")),
+                ],
+            }
+        };
+        self.parts.into_iter().map(record).collect()
     }
 }
 
 #[derive(Serialize)]
 struct OrderEvent<'a> {
-    order_id: &'a OrderId,
+    order_id: &'a str,
     version: u32,
     state: State,
-    at: String,
-    deadline_at: String,
+    at: &'a str,
+    deadline_at: &'a str,
     attempt: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'a str>,
@@ -48,24 +144,9 @@ struct OrderEvent<'a> {
     metadata: Option<&'a RawValue>,
 }
 
-fn order_event(event: &LoggedEvent) -> OrderEvent<'_> {
-    OrderEvent {
-        order_id: &event.order_id,
-        version: event.version,
-        state: event.data.state,
-        at: time(event.at),
-        deadline_at: time(event.data.deadline_at),
-        attempt: event.data.attempt,
-        provider: event.data.provider.as_ref().map(crate::domain::ProviderId::as_str),
-        reason: event.data.reason,
-        sla: event.data.sla,
-        metadata: event.data.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
-    }
-}
-
 #[derive(Serialize)]
 struct RefundRequested<'a> {
-    order_id: &'a OrderId,
+    order_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payment_id: Option<&'a str>,
     amount_minor: i64,
@@ -74,25 +155,6 @@ struct RefundRequested<'a> {
     attempts: u16,
 }
 
-fn time(at: crate::domain::Timestamp) -> String {
+fn time(at: Timestamp) -> String {
     at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
-}
-
-fn record(topic: &Arc<str>, event: &LoggedEvent, kind: &str, id_part: &str, body: &impl Serialize) -> OutRecord {
-    let header = |name: &'static str, value: Bytes| (Bytes::from_static(name.as_bytes()), Some(value));
-    let order_id = Bytes::copy_from_slice(event.order_id.as_str().as_bytes());
-    OutRecord {
-        topic: Arc::clone(topic),
-        key: Some(order_id.clone()),
-        value: serde_json::to_vec(body).ok().map(Bytes::from),
-        headers: vec![
-            header("ce_specversion", Bytes::from_static(b"1.0")),
-            header("ce_id", Bytes::from(format!("{}:{}:{id_part}", event.order_id, event.version))),
-            header("ce_source", Bytes::from_static(b"recharged")),
-            header("ce_type", Bytes::copy_from_slice(kind.as_bytes())),
-            header("ce_subject", order_id),
-            header("ce_time", Bytes::from(time(event.at))),
-            header("content-type", Bytes::from_static(b"application/json")),
-        ],
-    }
 }

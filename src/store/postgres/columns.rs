@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::domain::{Timestamp, Transition};
-use crate::store::row::{Extras, data_column, free_text, inquiry_column, version_column};
+use crate::store::row::{Extras, client_ref_column, free_text, inquiry_column, version_column};
 
 /// One array a column; row *n* of the batch is element *n* of each.
 #[derive(Debug, Default)]
@@ -38,9 +38,7 @@ pub(super) struct Columns {
     pub(super) closed_at: Vec<Option<Timestamp>>,
     pub(super) refund_requested: Vec<bool>,
     pub(super) cases: Vec<i32>,
-    pub(super) kind: Vec<&'static str>,
-    pub(super) at: Vec<Timestamp>,
-    pub(super) data: Vec<String>,
+    pub(super) entry: Vec<String>,
     pub(super) extras: Extras,
 }
 
@@ -64,7 +62,7 @@ impl Columns {
     }
 
     fn add(&mut self, transition: &Transition) {
-        let (order, event) = (&transition.after, &transition.event);
+        let order = &transition.after;
         self.order_id.push(order.order_id.as_str().to_owned());
         self.from_version.push(version_column(transition.from_version));
         self.version.push(version_column(order.version));
@@ -77,7 +75,8 @@ impl Columns {
         let attempt = order.attempt.as_ref();
         self.attempt.push(attempt.map(|attempt| i32::from(attempt.number)));
         self.attempt_state.push(attempt.map(|attempt| attempt.state.as_str()));
-        self.client_ref.push(attempt.map(|attempt| attempt.client_ref.as_str().to_owned()));
+        let reference = attempt.and_then(|attempt| client_ref_column(&order.order_id, attempt));
+        self.client_ref.push(reference.map(str::to_owned));
         self.claim_id.push(attempt.map(|attempt| attempt.claim_id.0));
         self.claimed_at.push(attempt.map(|attempt| attempt.claimed_at));
         self.provider_ref.push(attempt.and_then(|attempt| attempt.provider_ref.as_deref().map(free_text)));
@@ -89,9 +88,7 @@ impl Columns {
         self.closed_at.push(order.closed_at);
         self.refund_requested.push(order.refund_requested);
         self.cases.push(i32::from(order.cases));
-        self.kind.push(event.kind.as_str());
-        self.at.push(event.at);
-        self.data.push(data_column(event));
+        self.entry.push(transition.event.to_line());
         self.extras.add(transition);
     }
 

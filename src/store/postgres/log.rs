@@ -4,34 +4,18 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
-use crate::domain::{LoggedEvent, OrderId, Timestamp};
-use crate::ports::{EventLog, LogPosition, StoreError};
+use crate::domain::{LoggedEvent, OrderId};
+use crate::ports::{EventLog, LogBatch, LogPosition, StoreError};
 use crate::store::row::logged_event;
 
-struct LogRow {
-    xid: i64,
-    seq: i64,
-    order_id: String,
-    version: i32,
-    kind: String,
-    at: Timestamp,
-    data: String,
-}
-
-impl LogRow {
-    fn into_entry(self, operation: &'static str) -> Result<(LogPosition, LoggedEvent), StoreError> {
-        let event = logged_event(&self.order_id, self.version, &self.kind, self.at, &self.data)
-            .map_err(|corrupt| corrupt.error(operation))?;
-        Ok((LogPosition { xid: self.xid, seq: self.seq }, event))
-    }
-}
+/// Batches in one page at most, however few entries they hold.
+const BATCHES_MAX: i64 = 256;
 
 #[async_trait]
 impl EventLog for PostgresStore {
-    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<(LogPosition, LoggedEvent)>, StoreError> {
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.hot.run("read_log", move |on| Box::pin(read(on, after, limit))).await?;
-        rows.into_iter().map(|row| row.into_entry("read_log")).collect()
+        self.hot.run("read_log", move |on| Box::pin(read(on, after, limit))).await
     }
 
     async fn cursor(&self) -> Result<LogPosition, StoreError> {
@@ -50,33 +34,42 @@ impl EventLog for PostgresStore {
 
     async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
         let id = order_id.as_str().to_owned();
-        let rows = self.book.run("timeline", move |on| Box::pin(timeline(on, id))).await?;
-        rows.into_iter().map(|row| row.into_entry("timeline").map(|(_, event)| event)).collect()
+        let lines = self.book.run("timeline", move |on| Box::pin(timeline(on, id))).await?;
+        lines.iter().map(|line| logged_event(line, "timeline")).collect()
     }
 }
 
-/// Only below the oldest running transaction: one that is still running could yet add an entry
+/// Only below the oldest running transaction: one that is still running could yet add a batch
 /// with a lower xid than one that is already visible. From the day before the cursor's on, so
-/// that older partitions are not looked at; a write takes seconds at most, so no entry of an
+/// that older partitions are not looked at; a write takes seconds at most, so no batch of an
 /// older day can come late.
-async fn read(on: &mut PgConnection, after: LogPosition, limit: i64) -> Result<Vec<LogRow>, sqlx::Error> {
-    sqlx::query_as!(
-        LogRow,
+async fn read(on: &mut PgConnection, after: LogPosition, limit: i64) -> Result<Vec<LogBatch>, sqlx::Error> {
+    let rows = sqlx::query!(
         r#"
-        select xid, seq, order_id, version, kind, at, data
-        from order_events
-        where (xid, seq) > ($1, $2)
-          and xid < (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
-          and at >= (select at - interval '1 day' from relay_cursor where only_one)
+        select xid, seq, entries
+        from (
+            select xid, seq, entries, sum(size) over (order by xid, seq rows unbounded preceding) - size as before
+            from order_event_batches
+            where (xid, seq) > ($1, $2)
+              and xid < (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint)
+              and at >= (select at - interval '1 day' from relay_cursor where only_one)
+            order by xid, seq
+            limit $4
+        ) as next
+        where before < $3
         order by xid, seq
-        limit $3
         "#,
         after.xid,
         after.seq,
         limit,
+        BATCHES_MAX,
     )
     .fetch_all(on)
-    .await
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| LogBatch { position: LogPosition { xid: row.xid, seq: row.seq }, entries: row.entries })
+        .collect())
 }
 
 async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> Result<bool, sqlx::Error> {
@@ -85,8 +78,8 @@ async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> R
         update relay_cursor as c set
             xid = $3, seq = $4,
             at = coalesce(
-                (select e.at from order_events as e
-                 where e.xid = $3 and e.seq = $4 and e.at >= (select at - interval '1 day' from relay_cursor where only_one)),
+                (select b.at from order_event_batches as b
+                 where b.xid = $3 and b.seq = $4 and b.at >= (select at - interval '1 day' from relay_cursor where only_one)),
                 c.at)
         where c.only_one and c.xid = $1 and c.seq = $2
         "#,
@@ -100,16 +93,22 @@ async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> R
     Ok(done.rows_affected() == 1)
 }
 
-async fn timeline(on: &mut PgConnection, id: String) -> Result<Vec<LogRow>, sqlx::Error> {
-    sqlx::query_as!(
-        LogRow,
+/// The order knows which transactions wrote its entries; each left a batch in which other orders'
+/// entries stand as well. In a database that was restored from elsewhere a number may stand for
+/// two transactions, so the id decides.
+async fn timeline(on: &mut PgConnection, id: String) -> Result<Vec<String>, sqlx::Error> {
+    let logged_in = sqlx::query_scalar!("select logged_in from orders where order_id = $1", id);
+    let Some(logged_in) = logged_in.fetch_optional(&mut *on).await? else { return Ok(Vec::new()) };
+    let transactions: Vec<i64> = logged_in.as_chunks().0.iter().copied().map(i64::from_be_bytes).collect();
+    sqlx::query_scalar!(
         r#"
-        select xid, seq, order_id, version, kind, at, data
-        from order_events
-        where order_id = $1
-        order by version
+        select line as "line!"
+        from order_event_batches as b, string_to_table(b.entries, e'\n') as line
+        where b.xid = any($2) and line::jsonb->>'id' = $1
+        order by (line::jsonb->>'v')::integer
         "#,
         id,
+        &transactions,
     )
     .fetch_all(on)
     .await

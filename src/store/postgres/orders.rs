@@ -88,39 +88,41 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
                 $9::timestamptz[], $10::timestamptz[], $11::text[], $12::boolean[], $13::text[], $14::timestamptz[],
                 $15::text[], $16::int[], $17::text[], $18::text[], $19::uuid[], $20::timestamptz[], $21::text[],
                 $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[], $27::timestamptz[],
-                $28::boolean[], $29::int[], $30::text[], $31::timestamptz[], $32::text[]
+                $28::boolean[], $29::int[], $30::text[]
             ) as i (
                 order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
                 created_at, paid_at, payment_id, notify, metadata, deadline_at,
                 provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
                 inquiry, declined, wake_at, reason, sla, closed_at,
-                refund_requested, cases, kind, at, data
+                refund_requested, cases, entry
             )
         ), stored as (
             insert into orders (
                 order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
                 created_at, paid_at, payment_id, notify, metadata, deadline_at,
                 provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
-                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases, logged_in
             )
             select
                 order_id, version, state, asked_version, phone, amount_minor, currency, carrier,
                 created_at, paid_at, payment_id, notify, metadata, deadline_at,
                 provider, attempt, attempt_state, client_ref, claim_id, claimed_at, provider_ref,
-                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+                inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases,
+                int8send((select pg_current_xact_id()::text::bigint))
             from input
             on conflict (order_id) do nothing
             returning order_id
         ), logged as (
-            insert into order_events (xid, at, version, order_id, kind, data)
-            select (select pg_current_xact_id()::text::bigint), at, version, order_id, kind, data
+            insert into order_event_batches (xid, at, size, entries)
+            select (select pg_current_xact_id()::text::bigint), clock_timestamp(), count(*), string_agg(entry, e'\n')
             from input
             where (order_id in (select order_id from stored)) is true
+            having count(*) > 0
         ), refunded as (
             insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
             select order_id, payment_id, amount_minor, currency, reason,
                    timestamptz 'epoch' + requested_at * interval '1 microsecond'
-            from jsonb_to_recordset($33::text::jsonb) as r (
+            from jsonb_to_recordset($31::text::jsonb) as r (
                 order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
             where (order_id in (select order_id from stored)) is true
             on conflict (order_id) do nothing
@@ -129,7 +131,7 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
             select order_id, kind, timestamptz 'epoch' + opened_at * interval '1 microsecond',
                    timestamptz 'epoch' + escalate_at * interval '1 microsecond',
                    timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
-            from jsonb_to_recordset($34::text::jsonb) as c (
+            from jsonb_to_recordset($32::text::jsonb) as c (
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
             where (order_id in (select order_id from stored)) is true
             on conflict (order_id, kind) do nothing
@@ -165,9 +167,7 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
         columns.closed_at as _,
         columns.refund_requested as _,
         columns.cases as _,
-        columns.kind as _,
-        columns.at as _,
-        columns.data as _,
+        columns.entry as _,
         refunds,
         opened,
     )
@@ -189,32 +189,33 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                 attempt_state = i.attempt_state, client_ref = i.client_ref, claim_id = i.claim_id,
                 claimed_at = i.claimed_at, provider_ref = i.provider_ref, inquiry = i.inquiry,
                 declined = i.declined, wake_at = i.wake_at, reason = i.reason, sla = i.sla,
-                closed_at = i.closed_at, refund_requested = i.refund_requested, cases = i.cases
+                closed_at = i.closed_at, refund_requested = i.refund_requested, cases = i.cases,
+                logged_in = o.logged_in || int8send((select pg_current_xact_id()::text::bigint))
             from unnest(
                 $1::text[], $2::int[], $3::int[], $4::text[], $5::int[], $6::timestamptz[], $7::text[],
                 $8::timestamptz[], $9::text[], $10::int[], $11::text[], $12::text[], $13::uuid[],
                 $14::timestamptz[], $15::text[], $16::text[], $17::int[], $18::timestamptz[], $19::text[],
-                $20::text[], $21::timestamptz[], $22::boolean[], $23::int[], $24::text[], $25::timestamptz[],
-                $26::text[]
+                $20::text[], $21::timestamptz[], $22::boolean[], $23::int[], $24::text[]
             ) as i (
                 order_id, from_version, version, state, asked_version, paid_at, payment_id,
                 deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
                 claimed_at, provider_ref, inquiry, declined, wake_at, reason,
-                sla, closed_at, refund_requested, cases, kind, at, data
+                sla, closed_at, refund_requested, cases, entry
             )
             where o.order_id = i.order_id and o.version = i.from_version
               -- A closed order never changes its state (docs/adr/0101).
               and (o.state not in ('succeeded', 'failed', 'cancelled') or o.state = i.state)
-            returning o.order_id, o.version, i.kind, i.at, i.data
+            returning o.order_id, i.entry
         ), logged as (
-            insert into order_events (xid, at, version, order_id, kind, data)
-            select (select pg_current_xact_id()::text::bigint), at, version, order_id, kind, data
+            insert into order_event_batches (xid, at, size, entries)
+            select (select pg_current_xact_id()::text::bigint), clock_timestamp(), count(*), string_agg(entry, e'\n')
             from moved
+            having count(*) > 0
         ), refunded as (
             insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
             select order_id, payment_id, amount_minor, currency, reason,
                    timestamptz 'epoch' + requested_at * interval '1 microsecond'
-            from jsonb_to_recordset($27::text::jsonb) as r (
+            from jsonb_to_recordset($25::text::jsonb) as r (
                 order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
             where (order_id in (select order_id from moved)) is true
             on conflict (order_id) do nothing
@@ -223,7 +224,7 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
             select order_id, kind, timestamptz 'epoch' + opened_at * interval '1 microsecond',
                    timestamptz 'epoch' + escalate_at * interval '1 microsecond',
                    timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
-            from jsonb_to_recordset($28::text::jsonb) as c (
+            from jsonb_to_recordset($26::text::jsonb) as c (
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
             where (order_id in (select order_id from moved)) is true
             on conflict (order_id, kind) do nothing
@@ -232,12 +233,12 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                 state = 'resolved', next_query_at = null, resolved_by = r.resolved_by,
                 resolved_at = timestamptz 'epoch' + r.resolved_at * interval '1 microsecond',
                 resolved_evidence = r.resolved_evidence
-            from jsonb_to_recordset($29::text::jsonb) as r (
+            from jsonb_to_recordset($27::text::jsonb) as r (
                 order_id text, kind text, resolved_at bigint, resolved_by text, resolved_evidence text)
             where c.order_id = r.order_id and c.kind = r.kind and c.state = 'open'
               -- Named again as a list, so that the table is read by it whichever side comes first.
               and c.order_id = any (array (
-                  select order_id from jsonb_to_recordset($29::text::jsonb) as a (order_id text)))
+                  select order_id from jsonb_to_recordset($27::text::jsonb) as a (order_id text)))
               and (r.order_id in (select order_id from moved)) is true
         )
         select order_id as "order_id!" from moved
@@ -265,9 +266,7 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
         columns.closed_at as _,
         columns.refund_requested as _,
         columns.cases as _,
-        columns.kind as _,
-        columns.at as _,
-        columns.data as _,
+        columns.entry as _,
         refunds,
         opened,
         resolved,

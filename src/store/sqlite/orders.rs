@@ -126,8 +126,8 @@ fn some_json<T: serde::Serialize>(rows: &[T]) -> Option<String> {
 }
 
 const LOG: &str = "
-    insert into order_events (at, version, order_id, kind, data)
-    select value->>'at', value->>'version', value->>'order_id', value->>'kind', value->>'data'
+    insert into order_events (version, order_id, entry)
+    select value->>'version', value->>'order_id', value->>'entry'
     from json_each(?1)
     where value->>'order_id' in (select value from json_each(?2))";
 

@@ -5,7 +5,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use crate::domain::{Timestamp, Transition};
-use crate::store::row::{Extras, OrderRow, data_column, inquiry_column, version_column};
+use crate::store::row::{Extras, OrderRow, client_ref_column, inquiry_column, version_column};
 
 /// A transition as the statements read it.
 #[derive(Debug, Serialize)]
@@ -40,14 +40,12 @@ struct JsonRow<'a> {
     closed_at: Option<i64>,
     refund_requested: bool,
     cases: u16,
-    kind: &'static str,
-    at: i64,
-    data: String,
+    entry: String,
 }
 
 impl<'a> JsonRow<'a> {
     fn of(transition: &'a Transition) -> Self {
-        let (order, event) = (&transition.after, &transition.event);
+        let order = &transition.after;
         let attempt = order.attempt.as_ref();
         Self {
             order_id: order.order_id.as_str(),
@@ -68,7 +66,7 @@ impl<'a> JsonRow<'a> {
             provider: order.provider.as_ref().map(crate::domain::ProviderId::as_str),
             attempt: attempt.map(|attempt| attempt.number),
             attempt_state: attempt.map(|attempt| attempt.state.as_str()),
-            client_ref: attempt.map(|attempt| attempt.client_ref.as_str()),
+            client_ref: attempt.and_then(|attempt| client_ref_column(&order.order_id, attempt)),
             claim_id: attempt.map(|attempt| attempt.claim_id.0.to_string()),
             claimed_at: attempt.map(|attempt| attempt.claimed_at.timestamp_micros()),
             provider_ref: attempt.and_then(|attempt| attempt.provider_ref.as_deref()),
@@ -80,9 +78,7 @@ impl<'a> JsonRow<'a> {
             closed_at: micros(order.closed_at),
             refund_requested: order.refund_requested,
             cases: order.cases,
-            kind: event.kind.as_str(),
-            at: event.at.timestamp_micros(),
-            data: data_column(event),
+            entry: transition.event.to_line(),
         }
     }
 }

@@ -246,16 +246,9 @@ impl Story {
         assert!(is_over && !before.inquiry.closed_by_not_found, "a new reference beside {before:?}");
     }
 
-    /// The log, through JSON and back, rebuilds the row.
+    /// The log, through its lines and back, rebuilds the row.
     pub(super) fn check_replay(&self) {
-        let stored: Vec<_> = self
-            .log
-            .iter()
-            .map(|event| {
-                let json = serde_json::to_string(&event.data).unwrap();
-                LoggedEvent { data: serde_json::from_str(&json).unwrap(), ..event.clone() }
-            })
-            .collect();
+        let stored: Vec<_> = self.log.iter().map(|event| LoggedEvent::from_line(&event.to_line()).unwrap()).collect();
         assert_eq!(stored, self.log);
         if let Some(order) = &self.order {
             assert_eq!(replay(&stored, &order.recipient).unwrap().as_ref(), Some(order));
