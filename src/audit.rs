@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{LoggedEvent, Order, OrderId, Sla, State};
+use crate::domain::{LoggedEvent, Money, Msisdn, Order, OrderId, Sla, State};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
 /// Orders read from the store at once.
@@ -79,10 +79,28 @@ pub struct Audit {
     pub wrongly_failed: u64,
     /// Deliveries that belong to no order of ours.
     pub unaccounted: u64,
+    /// Orders that were delivered to another number or with another amount, without a case.
+    pub misdelivered: u64,
 }
 
-/// How often each reference was delivered.
-pub type Deliveries = HashMap<String, u32>;
+/// What was delivered under a reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// How often.
+    pub times: u32,
+    /// To whom, the first time.
+    pub phone: Msisdn,
+    /// How much, the first time.
+    pub amount: Money,
+}
+
+/// What was delivered, by reference.
+pub type Deliveries = HashMap<String, Delivered>;
+
+/// Counts one delivery.
+pub fn count_delivery(into: &mut Deliveries, reference: String, phone: Msisdn, amount: Money) {
+    into.entry(reference).or_insert(Delivered { times: 0, phone, amount }).times += 1;
+}
 
 /// Compares the store with what was delivered under each reference. `sold` is how many orders
 /// were sold, where that is known; `on_progress` hears how many orders were read.
@@ -159,8 +177,12 @@ impl<'a> Tally<'a> {
 
     fn count(&mut self, view: &OrderView, references: &[String]) {
         let order = &view.order;
-        let times: u64 =
-            references.iter().filter_map(|reference| self.delivered.get(reference)).map(|n| u64::from(*n)).sum();
+        let delivered = || references.iter().filter_map(|reference| self.delivered.get(reference));
+        let times: u64 = delivered().map(|delivered| u64::from(delivered.times)).sum();
+        let is_right = |delivered: &Delivered| {
+            order.recipient.msisdn() == Some(delivered.phone) && order.amount == delivered.amount
+        };
+        let all_right = delivered().all(is_right);
         self.deliveries_found += times;
         let report = &mut self.report;
         report.orders += 1;
@@ -171,6 +193,9 @@ impl<'a> Tally<'a> {
             None => {}
         }
         report.audit.double += u64::from(times > 1);
+        let is_refunded = matches!(order.state, State::Failed | State::Cancelled);
+        // A delivery of a failed order is wrong whatever it was; it is counted as that, below.
+        report.audit.misdelivered += u64::from(!all_right && !is_refunded && !order.has_cases());
         match order.state {
             State::Succeeded => {
                 report.succeeded += 1;
@@ -197,11 +222,11 @@ impl<'a> Tally<'a> {
     }
 
     fn close(mut self, sold: Option<u64>) -> Report {
-        let all: u64 = self.delivered.values().map(|n| u64::from(*n)).sum();
+        let all: u64 = self.delivered.values().map(|delivered| u64::from(delivered.times)).sum();
         let audit = &mut self.report.audit;
         audit.unaccounted = all.saturating_sub(self.deliveries_found);
         audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
-        audit.clean = audit.lost + audit.double + audit.wrongly_failed + audit.unaccounted == 0;
+        audit.clean = audit.lost + audit.double + audit.wrongly_failed + audit.unaccounted + audit.misdelivered == 0;
         self.report.resolution_ms = percentiles(&self.resolution);
         if let (Some(first), Some(last)) = (self.first_paid, self.last_closed) {
             let closed = self.report.succeeded + self.report.failed;

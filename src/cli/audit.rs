@@ -1,6 +1,5 @@
 //! `recharged audit`: the store against what a simulator really delivered.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +8,9 @@ use clap::Args;
 use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Exit, Output};
 use crate::app::{chain, open_checked_store};
-use crate::audit::{self, Percentiles, Report};
+use crate::audit::{self, Deliveries, Percentiles, Report};
 use crate::config::Needs;
+use crate::domain::Money;
 use crate::providers::simulator::LedgerReader;
 
 /// `recharged audit`.
@@ -40,13 +40,14 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
     if report.audit.clean { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
 }
 
-/// How often each reference was delivered.
-pub(crate) fn read_deliveries(path: &Path) -> Result<HashMap<String, u32>, CliError> {
+/// What was delivered under each reference.
+pub(crate) fn read_deliveries(path: &Path) -> Result<Deliveries, CliError> {
     let told = |error: &dyn std::error::Error| format!("--ledger: {}", chain(error));
-    let mut delivered = HashMap::new();
+    let mut delivered = Deliveries::new();
     for delivery in LedgerReader::open(path).map_err(|error| CliError::config(told(&error)))? {
         let delivery = delivery.map_err(|error| CliError::failed(told(&error)))?;
-        *delivered.entry(delivery.client_ref.to_string()).or_insert(0) += 1;
+        let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
+        audit::count_delivery(&mut delivered, delivery.client_ref.to_string(), delivery.phone, amount);
     }
     Ok(delivered)
 }
@@ -69,12 +70,13 @@ impl fmt::Display for Report {
         let audit = &self.audit;
         write!(
             f,
-            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, unaccounted {}",
+            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, unaccounted {}, misdelivered {}",
             if audit.clean { "clean" } else { "NOT CLEAN" },
             audit.lost,
             audit.double,
             audit.wrongly_failed,
-            audit.unaccounted
+            audit.unaccounted,
+            audit.misdelivered
         )
     }
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use recharged::audit::{self, Report};
+use recharged::audit::{self, Deliveries, Report};
 use recharged::clock::SystemClock;
-use recharged::domain::{Order, OrderId, State};
+use recharged::domain::{Money, Order, OrderId, State};
 use recharged::kafka::{
     Consumer, ConsumerOptions, KafkaOptions, Producer, ProducerOptions, TopicInbox, TopicSubscription,
 };
@@ -273,16 +273,21 @@ impl Line {
 
     /// What the provider truly delivered, by reference.
     pub(crate) fn delivered(&self) -> HashMap<String, u32> {
-        let mut delivered = HashMap::new();
+        self.deliveries().into_iter().map(|(reference, delivered)| (reference, delivered.times)).collect()
+    }
+
+    fn deliveries(&self) -> Deliveries {
+        let mut deliveries = Deliveries::new();
         for delivery in read_ledger(&self.folder.path().join("ledger.jsonl")).unwrap() {
-            *delivered.entry(delivery.client_ref.to_string()).or_insert(0) += 1;
+            let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
+            audit::count_delivery(&mut deliveries, delivery.client_ref.to_string(), delivery.phone, amount);
         }
-        delivered
+        deliveries
     }
 
     /// The books against the ledger.
     pub(crate) async fn audit(&self) -> Report {
-        audit::reckon(self.store.as_ref(), &self.delivered(), None, |_| ()).await.unwrap()
+        audit::reckon(self.store.as_ref(), &self.deliveries(), None, |_| ()).await.unwrap()
     }
 
     /// Every row, in the order of ids.

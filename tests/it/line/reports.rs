@@ -156,7 +156,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
             assert!(report[field].get(percentile).is_some(), "{field}.{percentile}: {report}");
         }
     }
-    let clean = json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "unaccounted": 0 });
+    let clean =
+        json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "unaccounted": 0, "misdelivered": 0 });
     assert_eq!(report["audit"], clean);
 
     let changed_reference = |reference: &str| {
@@ -165,7 +166,15 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         line
     };
     let with = |line: Value| [books.ledger.clone(), vec![line]].concat();
+    let changed = |key: &str, value: Value| {
+        let mut lines = books.ledger.clone();
+        lines[2][key] = value;
+        lines
+    };
     let cases = [
+        ("misdelivered", changed("phone", json!("+8613800199999"))),
+        ("misdelivered", changed("amount_minor", json!(1))),
+        ("misdelivered", changed("currency", json!("USD"))),
         ("double", with(books.ledger[3].clone())),
         ("lost", books.ledger[1..].to_vec()),
         ("unaccounted", with(changed_reference("foreign-1"))),
