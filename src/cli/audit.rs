@@ -7,10 +7,11 @@ use clap::Args;
 
 use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Exit, Output};
-use crate::app::{chain, open_checked_store};
-use crate::audit::{self, Deliveries, Percentiles, Report};
-use crate::config::Needs;
+use crate::app::{broker_trouble, chain, kafka_options, open_checked_store};
+use crate::audit::{self, Deliveries, EventTrail, Percentiles, Report};
+use crate::config::{Config, Needs, Secrets};
 use crate::domain::Money;
+use crate::kafka::snapshot::read_values;
 use crate::providers::simulator::LedgerReader;
 
 /// `recharged audit`.
@@ -21,10 +22,14 @@ pub struct AuditArgs {
     /// The simulator's ledger
     #[arg(long, value_name = "FILE")]
     pub ledger: PathBuf,
+    /// Read the published order events too, from their topic's beginning, and compare them with the store
+    #[arg(long)]
+    pub events: bool,
 }
 
 pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError> {
-    let loaded = args.from.load(Needs::STORE)?;
+    let needs = if args.events { Needs { kafka: true, ..Needs::STORE } } else { Needs::STORE };
+    let loaded = args.from.load(needs)?;
     let secrets = loaded.secrets(environment())?;
     let delivered = read_deliveries(&args.ledger)?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
@@ -33,11 +38,37 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
             output.progress(format_args!("{orders} orders read"));
         }
     };
-    let report = audit::reckon(store.as_ref(), &delivered, None, progress)
+    // Before the store, so that nothing is told of which the store was read too early.
+    let trail = if args.events { Some(read_events(&loaded.config, &secrets, output).await?) } else { None };
+    let mut report = audit::reckon(store.as_ref(), &delivered, None, progress)
         .await
         .map_err(|error| CliError::failed(format!("store.url: {}", chain(&error))))?;
+    if let Some(trail) = trail {
+        let told = trail.against(store.as_ref()).await;
+        report.events = Some(told.map_err(|error| CliError::failed(format!("store.url: {}", chain(&error))))?);
+    }
     output.result(&report)?;
-    if report.audit.clean { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
+    if report.is_clean() { Ok(()) } else { Err(CliError::silent(Exit::Failed)) }
+}
+
+/// The trail of the published order events, as long as it is now.
+async fn read_events(config: &Config, secrets: &Secrets, output: Output) -> Result<EventTrail, CliError> {
+    let (kafka, topic) = (kafka_options(config, secrets), config.topics().order_events);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut trail = EventTrail::default();
+        let read = read_values(&kafka, &topic, |value| {
+            // What it says of the order is not needed here.
+            drop(trail.take(value));
+            let read = trail.seen().read;
+            if read.is_multiple_of(500_000) {
+                output.progress(format_args!("{read} events read"));
+            }
+            true
+        });
+        read.map(|_| trail)
+    });
+    let read = reading.await.map_err(|error| CliError::failed(error.to_string()))?;
+    read.map_err(|error| broker_trouble(config, &error).into())
 }
 
 /// What was delivered under each reference.
@@ -77,6 +108,12 @@ impl fmt::Display for Report {
             audit.wrongly_failed,
             audit.unaccounted,
             audit.misdelivered
+        )?;
+        let Some(events) = &self.events else { return Ok(()) };
+        write!(
+            f,
+            "\nevents        {:>10}   {} repeated, {} out of order, {} missing, {} phantom",
+            events.read, events.repeated, events.out_of_order, events.missing, events.phantom
         )
     }
 }

@@ -1,21 +1,16 @@
 //! A downstream consumer of the order events, as any team may have one: what the demo shows is
 //! what such a consumer sees.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
-use serde::Deserialize;
 
-use crate::audit::{Percentiles, micros_histogram, percentiles};
+use crate::audit::{EventTrail, Events, Percentiles, ToldEvent, micros_histogram, percentiles};
 use crate::cli::output::CliError;
 use crate::config::Config;
-use crate::domain::{Sla, State, Timestamp};
+use crate::domain::{Sla, State};
 use crate::kafka::{Consumer, ConsumerHandle, ConsumerOptions, KafkaOptions, TopicInbox};
-use crate::ports::{InRecord, OrderFilter, Store, StoreError, Subscription as _};
-
-/// Orders read from the store at once.
-const PAGE: usize = 2_000;
+use crate::ports::{Store, StoreError, Subscription as _};
 
 /// What was seen so far.
 #[derive(Debug, Clone, Default)]
@@ -30,8 +25,6 @@ pub(super) struct Seen {
     pub(super) met: u64,
     /// Orders not decided by their deadline.
     pub(super) missed: u64,
-    /// Events whose version does not follow the one before.
-    pub(super) out_of_order: u64,
     /// From payment to the end, of those that succeeded.
     pub(super) resolution: Percentiles,
 }
@@ -52,7 +45,7 @@ impl Seen {
 }
 
 struct Books {
-    orders: HashMap<String, (u32, State)>,
+    trail: EventTrail,
     seen: Seen,
     resolution: Histogram<u64>,
 }
@@ -61,16 +54,6 @@ struct Books {
 pub(super) struct Tap {
     books: Arc<Mutex<Books>>,
     consumer: ConsumerHandle,
-}
-
-#[derive(Deserialize)]
-struct Event {
-    order_id: String,
-    version: u32,
-    state: State,
-    at: Timestamp,
-    deadline_at: Timestamp,
-    sla: Option<Sla>,
 }
 
 impl Tap {
@@ -82,7 +65,7 @@ impl Tap {
         let (consumer, subscriptions) =
             Consumer::start(kafka, options).map_err(|error| CliError::failed(error.to_string()))?;
         let resolution = micros_histogram();
-        let books = Arc::new(Mutex::new(Books { orders: HashMap::new(), seen: Seen::default(), resolution }));
+        let books = Arc::new(Mutex::new(Books { trail: EventTrail::default(), seen: Seen::default(), resolution }));
         let sla = config.sla.deadline.get();
         for mut subscription in subscriptions {
             let books = Arc::clone(&books);
@@ -90,7 +73,7 @@ impl Tap {
                 while let Ok(records) = subscription.next(1_000).await {
                     let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
                     for record in records {
-                        books.take(&record, sla);
+                        books.take(record.value.as_deref().unwrap_or_default(), sla);
                         record.ack.done();
                     }
                 }
@@ -109,54 +92,34 @@ impl Tap {
         Seen { resolution: percentiles(&books.resolution), ..books.seen.clone() }
     }
 
-    /// Whether every order of the store was seen.
+    /// Whether the last step of every order of the store was seen.
     pub(super) async fn is_even(&self, store: &dyn Store) -> bool {
-        self.missing(store).await.is_ok_and(|missing| missing == 0)
+        self.against(store).await.is_ok_and(|events| events.missing == 0)
     }
 
-    /// How many orders have a version in the store that no event told.
-    pub(super) async fn missing(&self, store: &dyn Store) -> Result<u64, StoreError> {
-        let mut missing = 0;
-        let mut after = None;
-        loop {
-            let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(missing) };
-            after = Some(last.order.order_id.clone());
-            let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-            for view in &page {
-                let told = books.orders.get(view.order.order_id.as_str());
-                missing += u64::from(told != Some(&(view.order.version, view.order.state)));
-            }
-        }
+    /// What was told, against the store.
+    pub(super) async fn against(&self, store: &dyn Store) -> Result<Events, StoreError> {
+        // A copy, so that reading goes on meanwhile.
+        let trail = self.books.lock().unwrap_or_else(PoisonError::into_inner).trail.clone();
+        trail.against(store).await
     }
 }
 
 impl Books {
-    fn take(&mut self, record: &InRecord, sla: std::time::Duration) {
-        let Some(event) = record.value.as_deref().and_then(|value| serde_json::from_slice::<Event>(value).ok()) else {
-            self.seen.out_of_order += 1;
-            return;
-        };
+    fn take(&mut self, value: &[u8], sla: std::time::Duration) {
         self.seen.read += 1;
-        let before = self.orders.get(&event.order_id).copied();
-        let known = before.map_or(0, |(version, _)| version);
-        if event.version <= known {
-            return; // Published twice, which the contract allows.
-        }
-        self.seen.out_of_order += u64::from(event.version != known + 1);
+        let Some((event, before)) = self.trail.take(value) else { return };
         match before {
             None => self.seen.orders += 1,
-            Some((_, state)) => self.count(state, -1),
+            Some(state) => self.count(state, -1),
         }
         self.count(event.state, 1);
-        let was_closed = before.is_some_and(|(_, state)| state.is_closed());
-        if event.state.is_closed() && !was_closed {
+        if event.state.is_closed() && !before.is_some_and(State::is_closed) {
             self.close(&event, sla);
         }
-        self.orders.insert(event.order_id, (event.version, event.state));
     }
 
-    fn close(&mut self, event: &Event, sla: std::time::Duration) {
+    fn close(&mut self, event: &ToldEvent, sla: std::time::Duration) {
         match event.sla {
             Some(Sla::Met) => self.seen.met += 1,
             Some(Sla::Missed) => self.seen.missed += 1,

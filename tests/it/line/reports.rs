@@ -210,3 +210,41 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         assert!(found.said[0].contains("--ledger") && found.said[0].contains(word), "{what}: {:?}", found.said);
     }
 }
+
+/// An order event as the relay writes it.
+fn told(line: &Line, id: &str, version: u32, state: &str) -> recharged::ports::OutRecord {
+    let event = json!({ "order_id": id, "version": version, "state": state, "attempt": 1,
+        "at": "2026-11-22T10:00:00.000000Z", "deadline_at": "2026-11-22T10:03:00.000000Z" });
+    recharged::ports::OutRecord { topic: line.topic("order-events"), ..line.record(id, &event) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened() {
+    let line = sold().await;
+    let ledger = line.folder.path().join("ledger.jsonl");
+    let audit = async || asked(&line, &["audit", "--events", "--ledger", ledger.to_str().unwrap()]).await;
+    let right = audit().await;
+    // 20 of three steps, the declined one of four, the unpaid one of one, the cancelled one of two.
+    let mut wanted = json!({ "read": 67, "repeated": 0, "out_of_order": 0, "missing": 0, "phantom": 0 });
+    assert_eq!((right.code, &right.object()["events"]), (Some(0), &wanted), "{right:?}");
+
+    // Told twice: the contract allows it.
+    line.write(vec![told(&line, "good-03", 3, "succeeded")]).await;
+    (wanted["read"], wanted["repeated"]) = (json!(68), json!(1));
+    assert_eq!((audit().await.code, &audit().await.object()["events"]), (Some(0), &wanted));
+    // A step that is not stored, an order that is not stored, and one that tells nothing.
+    let nothing = recharged::ports::OutRecord { value: None, ..told(&line, "good-04", 1, "queued") };
+    line.write(vec![told(&line, "good-03", 4, "failed"), told(&line, "never", 1, "queued"), nothing]).await;
+    (wanted["read"], wanted["phantom"], wanted["out_of_order"]) = (json!(71), json!(2), json!(1));
+    let wrong = audit().await;
+    assert_eq!((wrong.code, &wrong.object()["events"]), (Some(1), &wanted));
+    // A step that happens without a relay to tell it.
+    let mut quiet = line.start_roles("quiet", "intake", &[]).await;
+    line.write(vec![line.record("untold", &unpaid("untold"))]).await;
+    line.until_order("untold", "stored", |_| true).await;
+    assert!(quiet.terminate(PATIENCE).await.success());
+    assert_eq!(audit().await.object()["events"]["missing"], 1);
+    let spoken = line.command(&["audit", "--events", "--ledger", ledger.to_str().unwrap()]).output().unwrap();
+    let spoken = String::from_utf8(spoken.stdout).unwrap();
+    assert!(spoken.contains("1 repeated, 1 out of order, 1 missing, 2 phantom"), "{spoken}");
+}

@@ -1,6 +1,8 @@
 //! The audit: our books against the ledger of what was truly delivered. Whatever a role believes
 //! of itself, this is what counts.
 
+mod events;
+
 use std::collections::HashMap;
 
 use hdrhistogram::Histogram;
@@ -8,6 +10,8 @@ use serde::Serialize;
 
 use crate::domain::{LoggedEvent, Money, Msisdn, Order, OrderId, Sla, State};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
+
+pub use events::{EventTrail, Events, ToldEvent};
 
 /// Orders read from the store at once.
 const PAGE: usize = 2_000;
@@ -41,6 +45,16 @@ pub struct Report {
     pub early: u64,
     /// Books against ledger.
     pub audit: Audit,
+    /// Published events against the books, where they were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Events>,
+}
+
+impl Report {
+    /// Whether all is well.
+    pub fn is_clean(&self) -> bool {
+        self.audit.clean && self.events.is_none_or(|events| events.is_clean())
+    }
 }
 
 /// How many orders were decided in time.
@@ -168,6 +182,7 @@ impl<'a> Tally<'a> {
                 delay_lateness_ms: Percentiles::default(),
                 early: 0,
                 audit: Audit::default(),
+                events: None,
             },
             resolution: micros_histogram(),
             first_paid: None,
