@@ -101,7 +101,7 @@ fn ends_of(consumer: &BaseConsumer<SnapshotContext>, topic: &str) -> Result<Vec<
     let partitions: Vec<i32> = metadata
         .topics()
         .iter()
-        .flat_map(|found| found.partitions())
+        .flat_map(rdkafka::metadata::MetadataTopic::partitions)
         .map(rdkafka::metadata::MetadataPartition::id)
         .collect();
     if partitions.is_empty() {
