@@ -119,12 +119,28 @@ impl QuotaConfig {
     /// The quota in the port's words.
     pub fn terms(&self) -> QuotaTerms {
         QuotaTerms {
-            interval: Duration::from_secs_f64(1.0 / self.permits_per_second.max(f64::MIN_POSITIVE).max(1e-6)),
+            interval: interval_of(self.permits_per_second),
             burst: self.burst_or_default(),
             query_share: self.query_share,
             retry_share: self.retry_share,
         }
     }
+}
+
+/// The shortest interval, in whole nanoseconds, at which no more leave than `rate` a second:
+/// rounded up, since a contract is not kept on average.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between a microsecond and some days, in nanoseconds: a whole number that a float holds exactly"
+)]
+fn interval_of(rate: f64) -> Duration {
+    const SECOND: f64 = 1e9;
+    let rate = rate.clamp(1e-6, SECOND);
+    let nanos = (SECOND / rate).ceil();
+    // The division itself may have rounded down to a whole number; the fused product has the exact sign.
+    let falls_short = rate.mul_add(nanos, -SECOND) < 0.0;
+    Duration::from_nanos(nanos as u64 + u64::from(falls_short))
 }
 
 impl ProviderConfig {
@@ -165,5 +181,42 @@ impl CapabilitiesConfig {
             callback_signed: false,
             can_cancel: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whether `nanos · rate` reaches a second, reckoned in whole numbers.
+    fn reaches_a_second(nanos: u64, rate: f64) -> bool {
+        let exponent = i32::try_from(rate.to_bits() >> 52).unwrap() - 1075;
+        let mantissa = u128::from(rate.to_bits() & ((1 << 52) - 1) | 1 << 52);
+        u128::from(nanos) * mantissa >= 1_000_000_000_u128 << -exponent
+    }
+
+    proptest! {
+        #[test]
+        fn an_interval_is_the_shortest_that_never_exceeds_its_rate(rate in (-6.0..=6.0_f64).prop_map(|e| 10_f64.powf(e))) {
+            let nanos = u64::try_from(interval_of(rate).as_nanos()).unwrap();
+            prop_assert!(reaches_a_second(nanos, rate), "{nanos} ns is too short for {rate}");
+            prop_assert!(!reaches_a_second(nanos - 1, rate), "{nanos} ns is too long for {rate}");
+        }
+
+        #[test]
+        fn whole_rates_are_kept_too(rate in 1..=1_000_000_u32) {
+            let nanos = u64::try_from(interval_of(f64::from(rate)).as_nanos()).unwrap();
+            prop_assert_eq!(nanos, 1_000_000_000_u64.div_ceil(u64::from(rate)));
+        }
+    }
+
+    #[test]
+    fn a_division_that_rounds_down_to_a_whole_number_is_seen() {
+        // Just below 50: the interval is a hair above 20 ms.
+        let rate = 50.0_f64.next_down();
+        assert_eq!(interval_of(rate), Duration::from_nanos(20_000_001));
+        assert_eq!(interval_of(50.0), Duration::from_millis(20));
     }
 }
