@@ -53,6 +53,8 @@ const HEAP_MAX: usize = 5_000;
 const RELAY_PAGE: usize = 5_000;
 /// For everything but a lane's drain.
 const BUDGET: Duration = Duration::from_secs(3);
+/// How long consumers may take to commit and to leave their groups.
+const CLOSE: Duration = Duration::from_millis(2_500);
 
 /// A role of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,15 +126,23 @@ pub struct App {
 
 /// The consumers of a process; each is there until its role has stopped and it was closed.
 #[derive(Debug, Default)]
-pub struct Consumers(Vec<Arc<Mutex<Option<ConsumerHandle>>>>);
+pub struct Consumers(Vec<Mutex<Option<ConsumerHandle>>>);
 
 impl Consumers {
     /// How they stand, those that are still open.
     pub fn statuses(&self) -> Vec<ConsumerStatus> {
-        let open = |slot: &Arc<Mutex<Option<ConsumerHandle>>>| {
+        let open = |slot: &Mutex<Option<ConsumerHandle>>| {
             slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ConsumerHandle::status)
         };
         self.0.iter().filter_map(open).collect()
+    }
+
+    /// Closes all at once: with a broker that does not answer, one after the other would take too long.
+    async fn close(&self, deadline: Duration) -> anyhow::Result<()> {
+        let take = |slot: &Mutex<Option<ConsumerHandle>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closing = self.0.iter().filter_map(take).map(|handle| handle.close(deadline));
+        let closed = futures_util::future::join_all(closing).await;
+        closed.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -245,6 +255,12 @@ impl Builder {
             running.extend(self.intake(&commands, &stop)?);
         }
         let consumers = Arc::new(std::mem::take(&mut self.consumers));
+        let closing = Arc::clone(&consumers);
+        // Added before the roles, so closed after them: what they have settled is committed.
+        self.lifecycle.add("consumers", BUDGET, |stop| async move {
+            stop.cancelled().await;
+            closing.close(CLOSE).await
+        });
         watch::add(
             &mut self.lifecycle,
             watch::Watched {
@@ -292,39 +308,24 @@ impl Builder {
         Ok(Arc::new(MeasuredPublisher { inner: producer, metrics: Arc::clone(&self.kafka_metrics) }))
     }
 
-    fn consumer(
-        &mut self,
-        group: &str,
-        role: &str,
-        topics: &[Arc<str>],
-    ) -> Result<Vec<Box<dyn Subscription>>, StartError> {
-        let inboxes = topics.iter().map(|topic| TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK });
-        let mut options = ConsumerOptions::new(group, inboxes.collect());
+    /// A member of a topic's group: one group per topic, so that each is shared evenly.
+    fn consumer(&mut self, group: &str, role: &str, topic: &Arc<str>) -> Result<Box<dyn Subscription>, StartError> {
+        let inbox = TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK };
+        let mut options = ConsumerOptions::new(group, vec![inbox]);
         options.static_id = self.kafka.static_id(role, 0);
         options.begins_at_zero = self.plan.embedded_broker;
         options.properties = self.plan.config.kafka.consumer_properties();
         let (handle, subscriptions) = Consumer::start(&self.kafka, options).map_err(StartError::config)?;
-        let slot = Arc::new(Mutex::new(Some(handle)));
-        self.consumers.0.push(Arc::clone(&slot));
-        // Added before its role, so closed after it: what the role has settled is committed.
-        self.lifecycle.add("consumer", BUDGET, |stop| async move {
-            stop.cancelled().await;
-            let handle = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-            match handle {
-                Some(handle) => handle.close(Duration::from_millis(2_500)).await.map_err(Into::into),
-                None => Ok(()),
-            }
-        });
-        let measured = |(topic, inner): (&Arc<str>, TopicSubscription)| {
-            let metrics = Arc::clone(&self.kafka_metrics);
-            Box::new(MeasuredSubscription { inner, topic: Arc::clone(topic), metrics }) as Box<dyn Subscription>
-        };
-        Ok(topics.iter().zip(subscriptions).map(measured).collect())
+        self.consumers.0.push(Mutex::new(Some(handle)));
+        let missing = || StartError::Failed(format!("group {group}: the consumer gave no subscription"));
+        let inner: TopicSubscription = subscriptions.into_iter().next().ok_or_else(missing)?;
+        let (topic, metrics) = (Arc::clone(topic), Arc::clone(&self.kafka_metrics));
+        Ok(Box::new(MeasuredSubscription { inner, topic, metrics }))
     }
 
     fn intake(&mut self, commands: &Arc<dyn Publisher>, stop: &StopSignals) -> Result<Vec<Running>, StartError> {
         let config = &self.plan.config;
-        let (topics, group) = (config.topics(), config.groups().intake);
+        let (topics, groups) = (config.topics(), config.groups());
         let lanes: HashMap<ProviderId, LaneTopics> =
             config.lanes().into_iter().map(|lane| (lane.clone(), topics.lane(&lane))).collect();
         let table = config.route_table();
@@ -341,12 +342,14 @@ impl Builder {
             batch_max: BATCH_MAX,
             writers: WRITERS,
         });
-        let inputs =
-            [(Arc::clone(&topics.orders), "orders", true), (Arc::clone(&topics.lifecycle), "lifecycle", false)];
-        let names: Vec<Arc<str>> = inputs.iter().map(|(topic, ..)| Arc::clone(topic)).collect();
-        let subscriptions = self.consumer(&group, "intake", &names)?;
+        let inputs = [
+            (topics.orders, groups.intake, "orders", true),
+            (topics.lifecycle, groups.intake_lifecycle, "lifecycle", false),
+        ];
         let mut running = Vec::new();
-        for ((_, source, plain_is_order), subscription) in inputs.into_iter().zip(subscriptions) {
+        for (topic, group, source, plain_is_order) in inputs {
+            let role = if plain_is_order { "intake".to_owned() } else { format!("intake.{source}") };
+            let subscription = self.consumer(&group, &role, &topic)?;
             let intake = Intake {
                 store: self.store.clone(),
                 publisher: Arc::clone(commands),
@@ -386,10 +389,9 @@ impl Builder {
             topics: topics.clone(),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);
-        let group = config.groups().dispatch(lane);
-        let role = format!("dispatch-{lane}");
-        let mut subscriptions = self.consumer(&group, &role, &[topics.requests, topics.due])?.into_iter();
-        let (Some(fresh), Some(due)) = (subscriptions.next(), subscriptions.next()) else { return Err(missing()) };
+        let (groups, role) = (config.groups(), format!("dispatch-{lane}"));
+        let fresh = self.consumer(&groups.dispatch(lane), &role, &topics.requests)?;
+        let due = self.consumer(&groups.dispatch_due(lane), &format!("{role}.due"), &topics.due)?;
         let dispatch = Lane::new(LaneParts {
             store: self.store.clone(),
             quota: self.store.clone(),

@@ -68,18 +68,32 @@ impl Topics {
     }
 }
 
-/// Every consumer group's name.
+/// Every consumer group's name: one group per topic, so that each topic is shared evenly
+/// (`docs/adr/0404`). What a role reads beside its main topic stands behind a dot, which no lane's
+/// name can hold: lane `x-due` and the due topic of lane `x` cannot meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Groups {
     prefix: Arc<str>,
-    /// Of intake, on orders, lifecycle and timers.
+    /// Of intake, on the orders.
     pub intake: Arc<str>,
+    /// Of intake, on payments and cancellations.
+    pub intake_lifecycle: Arc<str>,
 }
 
 impl Groups {
-    /// Of a lane's dispatch.
+    fn new(prefix: &str) -> Self {
+        let name = |rest: &str| Arc::from(format!("{prefix}{rest}"));
+        Self { prefix: Arc::from(prefix), intake: name("intake"), intake_lifecycle: name("intake.lifecycle") }
+    }
+
+    /// Of a lane's dispatch, on its fresh commands.
     pub fn dispatch(&self, lane: &ProviderId) -> Arc<str> {
         Arc::from(format!("{}dispatch-{lane}", self.prefix))
+    }
+
+    /// Of a lane's dispatch, on its retries and queries.
+    pub fn dispatch_due(&self, lane: &ProviderId) -> Arc<str> {
+        Arc::from(format!("{}dispatch-{lane}.due", self.prefix))
     }
 
     /// Of a delay tier.
@@ -143,8 +157,7 @@ impl Config {
 
     /// Every consumer group's name.
     pub fn groups(&self) -> Groups {
-        let prefix = &self.kafka.group_prefix;
-        Groups { prefix: Arc::from(prefix.as_str()), intake: Arc::from(format!("{prefix}intake")) }
+        Groups::new(&self.kafka.group_prefix)
     }
 
     /// The lanes: one per provider.

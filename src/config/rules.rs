@@ -136,6 +136,7 @@ pub(super) fn providers(config: &Config, findings: &mut Findings) {
         let at = |rest: &str| format!("providers.{name}{rest}");
         let fits = (1..=32).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
+        // No dot: behind one stands what a lane has several of, its due topic and that topic's group.
         findings
             .unless(fits, &at(""), || "a lane's name is part of topic names: give 1 to 32 of a-z 0-9 _ -".to_owned());
         adapter(name, provider, findings);

@@ -57,7 +57,10 @@ fn the_addresses_are_all_that_must_be_given() {
     assert_eq!(&*config.topics().orders, "recharge.orders");
     let lane = ProviderId::new("primary");
     assert_eq!(&*config.topics().due(&lane), "recharge.requests.primary.due");
-    assert_eq!(&*config.groups().dispatch(&lane), "recharge-dispatch-primary");
+    let groups = config.groups();
+    assert_eq!((&*groups.intake, &*groups.intake_lifecycle), ("recharge-intake", "recharge-intake.lifecycle"));
+    assert_eq!(&*groups.dispatch(&lane), "recharge-dispatch-primary");
+    assert_eq!(&*groups.dispatch_due(&lane), "recharge-dispatch-primary.due");
     let tiers: Vec<String> = config.tiers().into_iter().map(|tier| config.topics().delay(tier).to_string()).collect();
     assert_eq!(tiers[4], "recharge.delay.1m");
     assert_eq!(tiers[6], "recharge.delay.30m");
@@ -204,7 +207,9 @@ fn a_file_that_is_not_there_or_not_toml_is_named() {
 }
 
 /// What does not fit together, and the key that the error names.
-const CROSS_CHECKS: [(&str, &str); 31] = [
+const CROSS_CHECKS: [(&str, &str); 32] = [
+    // A dot would let one lane's topics and groups meet another's.
+    ("providers.\"x.due\".kind = \"simulator\"", "providers.x.due"),
     ("delay.tiers = [\"1s\", \"2h\"]", "delay.tiers[1]"),
     ("delay.tiers = [\"5s\", \"1s\"]", "delay.tiers"),
     ("delay.tiers = []", "delay.tiers"),

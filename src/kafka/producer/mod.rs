@@ -24,8 +24,9 @@ use crate::ports::{OutRecord, PublishError, Publisher};
 
 use delivery::{Batch, DeliveryContext, Ticket};
 
-/// How long the poll thread sleeps in librdkafka; reports wake it.
-const POLL: Duration = Duration::from_millis(100);
+/// How long the poll thread sleeps in librdkafka; reports wake it. The client spins through the
+/// last fraction of a millisecond of each wait, so a short one costs most of an idle process's CPU.
+const POLL: Duration = Duration::from_millis(500);
 /// How long to wait when librdkafka's queue is full by bytes.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 

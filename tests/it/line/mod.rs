@@ -12,5 +12,6 @@ mod quota;
 mod refusals;
 mod reports;
 mod servers;
+mod sharing;
 mod shop;
 mod support;
