@@ -1,12 +1,12 @@
-//! What looks after the process itself once a second: the store's clock and reachability, the
-//! consumers' state, and how long a drain may take when one of them is dead.
+//! What looks after the process itself: the store's clock and reachability once a second, the
+//! consumers' state more often, and how long a drain may take when one of them is dead.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::open::chain;
 use super::{Consumers, StartError};
@@ -17,7 +17,11 @@ use crate::metrics::{self, KafkaMetrics};
 use crate::ports::{Clock, Store, StoreError};
 use crate::probes::Health;
 
-const EVERY: Duration = Duration::from_secs(1);
+const STORE_EVERY: Duration = Duration::from_secs(1);
+/// The consumers know by themselves when no broker answers; this is how soon it is told.
+const CONSUMERS_EVERY: Duration = Duration::from_millis(250);
+/// A store that has not said what time it is after this long does not answer.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// A consumer thread that has not polled for this long is stuck.
 const POLL_MAX_AGE: Duration = Duration::from_secs(30);
 /// With a dependency dead, a drain ends this soon: what it waits for will not come.
@@ -38,7 +42,6 @@ pub(super) struct Watched {
 /// What was told of the consumers before, so that counters grow by what is new.
 #[derive(Default)]
 struct Told {
-    skew: bool,
     changes: HashMap<Arc<str>, Changes>,
     lagging: HashSet<(Arc<str>, i32)>,
 }
@@ -74,51 +77,78 @@ pub(super) fn add(lifecycle: &mut Lifecycle, watched: Watched) {
     watched.health.expect(&["store", "kafka"]);
     let (drain, hard) = (lifecycle.drain(), lifecycle.hard_deadline());
     lifecycle.add("watch", Duration::from_secs(1), |stop| async move {
-        let pulse = watched.health.watch("watch", POLL_MAX_AGE);
-        let mut told = Told::default();
-        loop {
-            pulse.beat();
-            let well = watched.look(&mut told).await;
-            if drain.is_cancelled() && !well {
+        let trouble = || {
+            if drain.is_cancelled() {
                 hard.at_most(TROUBLED_DRAIN);
             }
-            if wait(&stop).await {
-                return Ok(());
-            }
-        }
+        };
+        // A store that hangs must not keep the brokers' state from being told.
+        tokio::join!(watched.watch_store(&stop, &trouble), watched.watch_consumers(&stop, &trouble));
+        Ok(())
     });
 }
 
-async fn wait(stop: &CancellationToken) -> bool {
+async fn wait(stop: &CancellationToken, limit: Duration) -> bool {
     tokio::select! {
         biased; // Stopping comes before another look.
         () = stop.cancelled() => true,
-        () = tokio::time::sleep(EVERY) => false,
+        () = tokio::time::sleep(limit) => false,
     }
 }
 
 impl Watched {
-    /// One look; whether all is well.
-    async fn look(&self, told: &mut Told) -> bool {
-        let store = match measure(self.store.as_ref(), &self.clock).await {
-            Ok(skew) => {
-                if skew.abs() > SKEW_TOLD && !told.skew {
-                    warn!(
-                        skew_seconds = skew,
-                        "this machine's clock differs from the database's; deadlines follow the database"
-                    );
-                    told.skew = true;
+    async fn watch_store(&self, stop: &CancellationToken, trouble: &impl Fn()) {
+        let pulse = self.health.watch("watch", POLL_MAX_AGE);
+        let mut skew_told = false;
+        loop {
+            pulse.beat();
+            let measured = tokio::select! {
+                biased; // Stopping comes before an answer.
+                () = stop.cancelled() => return,
+                measured = tokio::time::timeout(STORE_LIMIT, measure(self.store.as_ref(), &self.clock)) => measured,
+            };
+            match measured {
+                Ok(Ok(skew)) => {
+                    if skew.abs() > SKEW_TOLD && !skew_told {
+                        warn!(
+                            skew_seconds = skew,
+                            "this machine's clock differs from the database's; deadlines follow the database"
+                        );
+                        skew_told = true;
+                    }
+                    self.health.set("store", Ok(()));
                 }
-                Ok(())
+                Ok(Err(_)) | Err(_) => {
+                    self.health.set("store", Err("not reachable".to_owned()));
+                    trouble();
+                }
             }
-            Err(_) => Err("not reachable".to_owned()),
-        };
-        let store_well = store.is_ok();
-        self.health.set("store", store);
-        let kafka = self.look_at_consumers(told);
-        let kafka_well = kafka.is_ok();
-        self.health.set("kafka", kafka);
-        store_well && kafka_well
+            if wait(stop, STORE_EVERY).await {
+                return;
+            }
+        }
+    }
+
+    async fn watch_consumers(&self, stop: &CancellationToken, trouble: &impl Fn()) {
+        let mut told = Told::default();
+        let mut before = Err(String::new());
+        loop {
+            let well = self.look_at_consumers(&mut told);
+            if well.is_err() {
+                trouble();
+            }
+            if well != before {
+                match &well {
+                    Ok(()) => info!("the brokers answer, and every group is joined"),
+                    Err(why) => warn!("not ready: {why}"),
+                }
+                before.clone_from(&well);
+            }
+            self.health.set("kafka", well);
+            if wait(stop, CONSUMERS_EVERY).await {
+                return;
+            }
+        }
     }
 
     fn look_at_consumers(&self, told: &mut Told) -> Result<(), String> {
@@ -129,7 +159,9 @@ impl Watched {
             if status.poll_age < POLL_MAX_AGE {
                 self.health.beat("kafka poll");
             }
-            if !status.joined {
+            if status.unreachable {
+                trouble = Err("no broker answers".to_owned());
+            } else if !status.joined {
                 trouble = Err("a consumer has not joined its group".to_owned());
             } else if status.trouble.is_some() {
                 trouble = Err("the brokers do not answer".to_owned());

@@ -45,11 +45,12 @@ impl Listener {
     /// resolve. So it is a warning, and what is fatal is found out elsewhere.
     pub(super) fn error(&self, error: &KafkaError, reason: &str) {
         let text = self.scrubber.clean(reason);
-        tracing::warn!(target: "librdkafka", "{error}: {text}");
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            // It says less than what came before it.
+            // It says less than what came before it, again at every attempt to connect.
+            tracing::debug!(target: "librdkafka", "{error}: {text}");
             return;
         }
+        tracing::warn!(target: "librdkafka", "{error}: {text}");
         *lock(&self.last) = Some(Told { code: error.rdkafka_error_code(), text });
     }
 

@@ -3,7 +3,7 @@
 //!
 //! [`consumer`] owns one thread per group and keeps the ledger of what may be committed;
 //! [`producer`] writes batches; [`topics`] creates and checks topics;
-//! [`snapshot`] reads a topic without taking part; [`embedded`] is a broker that keeps little. `docs/adr/0200` to `0204`
+//! [`snapshot`] reads a topic without taking part; [`embedded`] is a broker that keeps little. `docs/adr/0200` to `0205`
 //! say why they are as they are.
 
 mod context;

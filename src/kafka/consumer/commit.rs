@@ -15,9 +15,13 @@ use super::shared::{Shared, Slot};
 /// asynchronous commit that failed.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 
-/// Sends what advanced, without waiting.
+/// Sends what advanced, without waiting. While nobody could take it nothing is sent: it would wait
+/// in the client and arrive when the assignment may be another's.
 pub(super) fn soon(shared: &Shared, consumer: &GroupConsumer) {
     let now = Instant::now();
+    if shared.reach.is_lost(now) || consumer.assignment_lost() {
+        return;
+    }
     let mut offsets = TopicPartitionList::new();
     for topic in &shared.topics {
         for slot in lock(&topic.slots).values_mut() {

@@ -10,6 +10,7 @@ mod commit;
 mod flow;
 mod inbox;
 mod ledger;
+mod reach;
 mod rebalance;
 mod record;
 mod run;

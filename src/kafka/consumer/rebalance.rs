@@ -29,6 +29,8 @@ use super::statistics::Statistics;
 const IN_HAND_LIMIT: Duration = Duration::from_secs(1);
 /// How long a synchronous commit may take.
 pub(super) const COMMIT_LIMIT: Duration = Duration::from_secs(2);
+/// What librdkafka's log calls the end of a session that it notices by itself.
+const SESSION_TIMED_OUT: &str = "SESSTMOUT";
 /// How long an assignment waits to learn where it begins.
 const COMMITTED_LIMIT: Duration = Duration::from_millis(500);
 
@@ -43,6 +45,9 @@ pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == SESSION_TIMED_OUT {
+            self.shared.session_ended();
+        }
         self.listener.log(level, facility, message);
     }
 
@@ -54,6 +59,9 @@ impl ClientContext for GroupContext {
         let Some(code) = error.rdkafka_error_code() else { return };
         if matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) {
             self.shared.unreachable();
+            self.shared.reach.a_connection_failed(Instant::now());
+        } else if code == RDKafkaErrorCode::AllBrokersDown {
+            self.shared.reach.none_answers(Duration::ZERO, Instant::now());
         } else if let Some(scope) = scope_of_lasting(code) {
             self.shared.troubled(scope, self.listener.clean(reason));
         }
@@ -140,6 +148,7 @@ impl GroupContext {
         }
         if consumer.assignment_lost() {
             self.shared.joined.store(false, Ordering::Release);
+            self.shared.session_ended();
             self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(group = %self.shared.group, "lost: {}", names(partitions));
         } else {
@@ -160,6 +169,10 @@ impl GroupContext {
     }
 
     fn note(&self, statistics: &Statistics) {
+        match statistics.silence() {
+            None => self.shared.reach.a_broker_answers(),
+            Some(silence) => self.shared.reach.none_answers(silence, Instant::now()),
+        }
         for (topic, partition, facts) in statistics.partitions() {
             let Some(topic) = self.shared.topic(topic) else { continue };
             if let Some(slot) = lock(&topic.slots).get_mut(&partition) {

@@ -30,6 +30,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a wrong password, a missing right or a missing topic may last before the consumer
 /// gives up. A topic that is being created, or a broker that has not loaded its users, is quicker.
 const TROUBLE_LIMIT: Duration = Duration::from_secs(5);
+/// A commit that waited for the coordinator is sent at most this long after the session's end.
+const SELF_FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a question about a topic may hold up the thread.
 const METADATA_LIMIT: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,8 @@ enum Exit {
     Failed,
     /// A partition stands still for no reason: a new client is the cure.
     Stuck,
+    /// The client fenced itself: a new one is the cure.
+    FencedItself,
 }
 
 /// Everything that a client of the group is made from.
@@ -80,7 +84,7 @@ impl Runner {
         loop {
             let exit = self.poll(&consumer);
             close(&shared, consumer, exit);
-            if exit != Exit::Stuck || shared.should_stop() {
+            if matches!(exit, Exit::Asked | Exit::Failed) || shared.should_stop() {
                 break;
             }
             shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
@@ -106,7 +110,11 @@ impl Runner {
                 commit::soon(&self.shared, consumer);
                 committed_at = Instant::now();
             }
-            if let Some(text) = self.fatal(consumer) {
+            if let Some((code, text)) = consumer.client().fatal_error() {
+                if self.fenced_itself(code) {
+                    return Exit::FencedItself;
+                }
+                let text = self.explain(code, &text);
                 self.shared.fail(&text);
                 return Exit::Failed;
             }
@@ -167,21 +175,30 @@ impl Runner {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) {
             self.shared.counters.polls_exceeded.fetch_add(1, Ordering::Relaxed);
         }
-        // Its text went through the context; what it means is judged by `fatal` and `lasting_trouble`.
+        // Its text went through the context; what it means is judged by `poll` and `lasting_trouble`.
         tracing::debug!(group = %self.shared.group, "poll: {error}");
     }
 
-    fn fatal(&self, consumer: &GroupConsumer) -> Option<String> {
-        let (code, text) = consumer.client().fatal_error()?;
-        let text = self.scrubber.clean(&text);
-        let fenced = matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fenced);
-        Some(match &self.static_id {
-            Some(id) if fenced => format!(
+    /// librdkafka forgets its member id when a session ends, and then sends commits that had waited
+    /// for the coordinator. To the coordinator, which still knows the id that this very member
+    /// had, they come from an impostor. So a fence right after the end of a session proves no
+    /// other process of this name; if there is one, the next fence comes without such an end.
+    fn fenced_itself(&self, code: RDKafkaErrorCode) -> bool {
+        let itself = is_fence(code) && self.static_id.is_some() && self.shared.take_session_end(SELF_FENCE_LIMIT);
+        if itself {
+            tracing::warn!(group = %self.shared.group, "fenced by its own former session: making a new client");
+        }
+        itself
+    }
+
+    fn explain(&self, code: RDKafkaErrorCode, text: &str) -> String {
+        match &self.static_id {
+            Some(id) if is_fence(code) => format!(
                 "another process took the name {id} in group {}: names of processes must be unique",
                 self.shared.group
             ),
-            Some(_) | None => format!("{code}: {text}"),
-        })
+            Some(_) | None => format!("{code}: {}", self.scrubber.clean(text)),
+        }
     }
 
     /// What has stood in the way for too long.
@@ -210,6 +227,10 @@ impl Runner {
             })
         })
     }
+}
+
+fn is_fence(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::Fenced)
 }
 
 impl Topic {
@@ -246,7 +267,7 @@ fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
     }
     let slots: Vec<Slot> =
         shared.topics.iter().flat_map(|topic| std::mem::take(&mut *lock(&topic.slots)).into_values()).collect();
-    if exit == Exit::Failed || consumer.assignment_lost() {
+    if matches!(exit, Exit::Failed | Exit::FencedItself) || consumer.assignment_lost() {
         for slot in &slots {
             slot.held.begin_draining();
         }

@@ -10,6 +10,7 @@ use crate::ports::Stopped;
 
 use super::assignment::Held;
 use super::inbox::Inbox;
+use super::reach::Reach;
 use super::statistics::PartitionFacts;
 use super::status::{ConsumerStatus, TopicStatus};
 
@@ -76,6 +77,9 @@ pub(super) struct Shared {
     pub(super) group: String,
     pub(super) topics: Vec<Topic>,
     pub(super) joined: AtomicBool,
+    pub(super) reach: Reach,
+    /// When the group last gave this member up, or the member itself, for want of an answer.
+    session_ended_at: Mutex<Option<Instant>>,
     pub(super) stop: AtomicBool,
     pub(super) counters: Counters,
     pub(super) trouble: Mutex<Option<Trouble>>,
@@ -103,6 +107,8 @@ impl Shared {
             group,
             topics,
             joined: AtomicBool::new(false),
+            reach: Reach::default(),
+            session_ended_at: Mutex::new(None),
             stop: AtomicBool::new(false),
             counters: Counters::default(),
             trouble: Mutex::new(None),
@@ -124,6 +130,16 @@ impl Shared {
 
     pub(super) fn should_stop(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// The session has ended; a static member that was fenced soon after has fenced itself.
+    pub(super) fn session_ended(&self) {
+        *lock(&self.session_ended_at) = Some(Instant::now());
+    }
+
+    /// Whether the session ended within the last `limit`; says so once.
+    pub(super) fn take_session_end(&self, limit: Duration) -> bool {
+        lock(&self.session_ended_at).take().is_some_and(|at| at.elapsed() <= limit)
     }
 
     /// Remembers what stands in the way; the first moment of it stays.
@@ -156,6 +172,7 @@ impl Shared {
         let polled = Duration::from_millis(self.polled_after_ms.load(Ordering::Relaxed));
         ConsumerStatus {
             joined: self.joined.load(Ordering::Acquire),
+            unreachable: self.reach.is_lost(Instant::now()),
             poll_age: self.started.elapsed().saturating_sub(polled),
             offset_gaps: topics.iter().map(|topic| topic.offset_gaps).sum(),
             offsets_skipped: topics.iter().map(|topic| topic.offsets_skipped).sum(),

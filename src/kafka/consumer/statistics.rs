@@ -1,6 +1,7 @@
 //! The few of librdkafka's statistics that are used.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -17,11 +18,28 @@ pub(super) struct PartitionFacts {
     pub(super) fetched: Option<i64>,
 }
 
+/// A broker that owes an answer and has said nothing for this long does not answer: fetches are
+/// answered after half a second at the latest.
+const SILENT: Duration = Duration::from_millis(2_500);
+
 #[derive(Debug, Deserialize)]
 pub(super) struct Statistics {
     #[serde(default)]
+    brokers: HashMap<String, BrokerFigures>,
+    #[serde(default)]
     topics: HashMap<String, TopicFigures>,
     cgrp: Option<GroupFigures>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BrokerFigures {
+    source: String,
+    state: String,
+    #[serde(rename = "waitresp_cnt")]
+    awaited: i64,
+    /// Microseconds since it last said something on this connection; negative for never.
+    #[serde(rename = "rxidle")]
+    silent_micros: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,10 +75,40 @@ impl Statistics {
         self.cgrp.as_ref().is_some_and(|group| group.state == "up" && group.join_state == "steady")
     }
 
+    /// For how long at least no broker has answered; `None` if one does. One that is connected and
+    /// owes nothing is given the benefit of the doubt, unless another one owes and is silent.
+    pub(super) fn silence(&self) -> Option<Duration> {
+        let steady = self.is_steady();
+        let connected = || self.brokers.values().filter(|broker| broker.is_connected());
+        // While members join, their coordinator may take as long as the slowest of them.
+        let is_silent = |broker: &BrokerFigures| broker.is_silent() && (steady || broker.source != "logical");
+        if connected().any(BrokerFigures::spoke_lately) {
+            None
+        } else if connected().any(is_silent) {
+            Some(SILENT)
+        } else {
+            connected().next().is_none().then_some(Duration::ZERO)
+        }
+    }
+
     pub(super) fn partitions(&self) -> impl Iterator<Item = (&str, i32, PartitionFacts)> {
         self.topics.iter().flat_map(|(topic, figures)| {
             figures.partitions.iter().map(|(partition, figures)| (topic.as_str(), *partition, figures.facts()))
         })
+    }
+}
+
+impl BrokerFigures {
+    fn is_connected(&self) -> bool {
+        matches!(self.state.as_str(), "UP" | "REAUTH")
+    }
+
+    fn spoke_lately(&self) -> bool {
+        u64::try_from(self.silent_micros).is_ok_and(|micros| Duration::from_micros(micros) <= SILENT)
+    }
+
+    fn is_silent(&self) -> bool {
+        self.awaited > 0 && self.silent_micros >= 0 && !self.spoke_lately()
     }
 }
 
@@ -89,5 +137,37 @@ mod tests {
         assert!(statistics.is_steady());
         let (_, _, facts) = statistics.partitions().find(|(_, partition, _)| *partition == 0).unwrap();
         assert_eq!(facts, PartitionFacts { high: Some(9), low: Some(0), committed: None, fetched: Some(7) });
+    }
+
+    fn answers(join_state: &str, brokers: &[(&str, &str, i64, i64)]) -> bool {
+        let broker = |(name, (source, state, awaited, silent)): (usize, &(&str, &str, i64, i64))| {
+            format!(
+                r#""{name}":{{"nodeid":1,"source":"{source}","state":"{state}","waitresp_cnt":{awaited},"rxidle":{silent}}}"#
+            )
+        };
+        let brokers: Vec<String> = brokers.iter().enumerate().map(broker).collect();
+        let json =
+            format!(r#"{{"brokers":{{{}}},"cgrp":{{"state":"up","join_state":"{join_state}"}}}}"#, brokers.join(","));
+        Statistics::parse(json.as_bytes()).unwrap().silence().is_none()
+    }
+
+    #[test]
+    fn a_broker_answers_while_one_is_connected_and_none_that_owes_an_answer_is_silent() {
+        const SECOND: i64 = 1_000_000;
+        let down = ("learned", "TRY_CONNECT", 0, -1);
+        assert!(!answers("steady", &[]));
+        assert!(!answers("steady", &[down, ("learned", "APIVERSION_QUERY", 1, -1)]));
+        assert!(answers("steady", &[down, ("learned", "UP", 1, SECOND / 5)]));
+        assert!(answers("steady", &[down, ("learned", "REAUTH", 1, SECOND / 5)]));
+        // Idle: a bootstrap connection of which nothing is asked.
+        let idle = ("configured", "UP", 0, 60 * SECOND);
+        assert!(answers("steady", &[idle]));
+        // Hanging: a fetch is not answered, and neither are heartbeats.
+        let fetch = ("learned", "UP", 1, 4 * SECOND);
+        assert!(!answers("steady", &[idle, fetch]));
+        assert!(answers("steady", &[fetch, ("learned", "UP", 1, SECOND / 5)]), "another one answers");
+        let coordinator = ("logical", "UP", 1, 4 * SECOND);
+        assert!(!answers("steady", &[idle, coordinator]));
+        assert!(answers("wait-join", &[idle, coordinator]), "others are still joining");
     }
 }

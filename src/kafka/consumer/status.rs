@@ -10,6 +10,8 @@ use crate::domain::Timestamp;
 pub struct ConsumerStatus {
     /// Whether the group gave it an assignment, be it empty.
     pub joined: bool,
+    /// No broker has answered for more than a second.
+    pub unreachable: bool,
     /// How long ago its thread last polled; beyond a few seconds it hangs.
     pub poll_age: Duration,
     /// Its topics, as in the options.
@@ -33,7 +35,7 @@ pub struct ConsumerStatus {
     pub commits_refused: u64,
     /// Commits that the broker did not take or answer in time; the records come again.
     pub commits_failed: u64,
-    /// Times that the client was made anew because a partition stood still.
+    /// Times that the client was made anew because a partition stood still or it had fenced itself.
     pub rebuilds: u64,
 }
 

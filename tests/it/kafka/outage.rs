@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use recharged::kafka::{Consumer, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions};
+use recharged::kafka::{Consumer, ConsumerHandle, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions};
 use recharged::ports::{PublishError, Publisher};
 
 use super::support::{group, next, number, out, read_numbers, unique, until, write_numbers};
@@ -23,12 +23,16 @@ struct Faulty {
 
 impl Faulty {
     fn start(topic: &str) -> Self {
+        Self::with_brokers(1, topic)
+    }
+
+    fn with_brokers(brokers: i32, topic: &str) -> Self {
         let (orders, taken) = sync_channel::<Order>(1);
         let (tell, told) = sync_channel(1);
         let topic = topic.to_owned();
         std::thread::spawn(move || {
-            let cluster = MockCluster::new(1).unwrap();
-            cluster.create_topic(&topic, 1, 1).unwrap();
+            let cluster = MockCluster::new(brokers).unwrap();
+            cluster.create_topic(&topic, brokers, brokers).unwrap();
             tell.send(cluster.bootstrap_servers()).unwrap();
             while let Ok(order) = taken.recv() {
                 order(&cluster);
@@ -116,6 +120,55 @@ async fn an_outage_longer_than_the_session_passes_without_loss() {
     }
     handle.close(Duration::from_secs(5)).await.unwrap();
     assert_eq!(producer.close(Duration::from_secs(5)).await, 0);
+}
+
+/// Looks all the time whether a consumer says that no broker answers.
+async fn is_ever_unreachable(handle: &ConsumerHandle, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    while Instant::now() < end {
+        if handle.status().unreachable {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_consumer_knows_within_two_seconds_that_no_broker_answers_and_that_one_does_again() {
+    let topic: Arc<str> = Arc::from("orders");
+    let cluster = Faulty::with_brokers(3, &topic);
+    let producer = Producer::new(&cluster.options, ProducerOptions::default()).unwrap();
+    write_numbers(&producer, &topic, 0..100).await;
+    let (handle, mut readers) = Consumer::start(&cluster.options, group("g", &[(&topic, 1000)])).unwrap();
+    read_numbers(&mut readers[0], 100).await;
+    assert!(!handle.status().unreachable);
+
+    cluster.order(|cluster| cluster.broker_down(2).unwrap());
+    assert!(!is_ever_unreachable(&handle, Duration::from_secs(4)).await, "two of three brokers are up");
+    cluster.order(|cluster| cluster.broker_up(2).unwrap());
+    assert!(!is_ever_unreachable(&handle, Duration::from_secs(1)).await);
+    // As when a broker closes connections that were idle.
+    for _ in 0..3 {
+        cluster.order(|cluster| cluster.broker_down(-1).unwrap());
+        cluster.order(|cluster| cluster.broker_up(-1).unwrap());
+        assert!(!is_ever_unreachable(&handle, Duration::from_millis(1_700)).await, "they are up again at once");
+    }
+
+    let began = Instant::now();
+    cluster.order(|cluster| cluster.broker_down(-1).unwrap());
+    until("it knows of the outage", || handle.status().unreachable).await;
+    println!("an outage was known after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(is_ever_unreachable(&handle, Duration::from_secs(3)).await);
+    assert!(handle.status().unreachable, "it does not forget");
+    let began = Instant::now();
+    cluster.order(|cluster| cluster.broker_up(-1).unwrap());
+    until("it knows of the end", || !handle.status().unreachable).await;
+    println!("its end was known after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    handle.close(Duration::from_secs(5)).await.unwrap();
+    producer.close(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]

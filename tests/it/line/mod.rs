@@ -6,6 +6,7 @@ mod demo;
 mod ending;
 mod happy;
 mod input;
+mod names;
 mod outages;
 mod outcomes;
 mod quota;

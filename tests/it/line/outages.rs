@@ -14,7 +14,12 @@ const ORDERS: u64 = 3_000;
 
 /// A run of a dozen seconds with a service that must go on by itself.
 async fn under_load(torture: &Torture) -> (Line, Service) {
-    let line = torture.line(Wishes { permits_per_second: 250.0, burst: 25, ..Wishes::default() }).await;
+    under_load_with(torture, "").await
+}
+
+async fn under_load_with(torture: &Torture, toml: &str) -> (Line, Service) {
+    let wishes = Wishes { permits_per_second: 250.0, burst: 25, toml: toml.to_owned(), ..Wishes::default() };
+    let line = torture.line(wishes).await;
     let service = line.start("one", &[]).await;
     line.send("u", ORDERS).await;
     line.until_under_way(300).await;
@@ -99,19 +104,54 @@ async fn the_service_goes_on_by_itself_after_every_outage_of_its_database() {
     assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_goes_on_by_itself_after_the_broker_was_killed() {
-    let torture = Torture::begin().await;
-    let (line, mut service) = under_load(&torture).await;
+/// Waits until `/readyz` does not say this any more; returns how long that took.
+async fn until_unsaid(service: &Service, words: &str) -> Duration {
+    let began = Instant::now();
+    while service.get("/readyz").await.is_none_or(|(_, body)| body.contains(words)) {
+        assert!(began.elapsed() < Duration::from_secs(20), "/readyz says {words:?} for ever: {}", service.log_text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    began.elapsed()
+}
+
+/// A broker that is killed and started again; `/readyz` follows it. Returns how long it took to be
+/// ready again once the broker was.
+async fn a_broker_killed_and_started(torture: &Torture, toml: &str) -> Duration {
+    let (line, mut service) = under_load_with(torture, toml).await;
     let pulse = Pulse::of(&service);
     torture.services(&["broker", "kill"]).await;
-    println!("unready after {:?}", until_unready(&service, "kafka").await);
+    let noticed = until_unready(&service, "kafka: no broker answers").await;
+    println!("unready after {noticed:?}");
+    assert!(noticed < Duration::from_millis(2_500), "{noticed:?}");
     torture.services(&["broker", "start"]).await;
-    until_ready_again(&service).await;
+    let began = Instant::now();
+    let seen = until_unsaid(&service, "no broker answers").await;
+    println!("the broker was seen after {seen:?}");
+    assert!(seen < Duration::from_millis(2_500), "{seen:?}");
+    service.until_ready().await;
+    let ready = began.elapsed();
+    println!("ready again after {ready:?}");
     line.send("after", 100).await;
     line.all_succeeded(ORDERS + 100).await;
     pulse.was_steady().await;
     assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+    ready
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_goes_on_by_itself_after_the_broker_was_killed() {
+    let torture = Torture::begin().await;
+    // A member without a name is a new one after an outage longer than its session, and the
+    // group's coordinator waits a session for the old one.
+    let ready = a_broker_killed_and_started(&torture, "").await;
+    assert!(ready < Duration::from_secs(9), "{ready:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_process_is_ready_again_as_soon_as_its_broker_is() {
+    let torture = Torture::begin().await;
+    let ready = a_broker_killed_and_started(&torture, "[process]\nname = \"shop-0\"\n").await;
+    assert!(ready < Duration::from_secs(3), "{ready:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +161,10 @@ async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_lon
     let pulse = Pulse::of(&service);
     let began = Instant::now();
     torture.services(&["broker", "suspend"]).await;
-    println!("unready after {:?}", until_unready(&service, "kafka").await);
+    // Nothing breaks: that answers are owed is all there is to see.
+    let noticed = until_unready(&service, "kafka").await;
+    println!("unready after {noticed:?}");
+    assert!(noticed < Duration::from_millis(4_500), "{noticed:?}");
     // The session is 6 s.
     tokio::time::sleep(Duration::from_secs(8).saturating_sub(began.elapsed())).await;
     torture.services(&["broker", "resume"]).await;

@@ -1,0 +1,99 @@
+//! Whether any broker can be reached, as this client sees it.
+//!
+//! Two things tell of an end: errors come at once, statistics once a second. Only statistics tell
+//! of a beginning: a broker that is connected and answers. So one broker of several that goes away
+//! changes nothing, and neither does a connection that was idle and was closed: it is open again
+//! before the next statistics come, and the outage counts only after that.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::kafka::sync::lock;
+
+/// Longer than the second between two statistics, so that one of them can disprove an outage.
+const CONFIRMED_AFTER: Duration = Duration::from_millis(1_200);
+
+#[derive(Debug, Default, Clone, Copy)]
+struct State {
+    /// A connection failed, of one broker or of all.
+    failed_at: Option<Instant>,
+    /// No broker is known to answer since then.
+    lost_at: Option<Instant>,
+}
+
+/// What is known of the brokers.
+#[derive(Debug, Default)]
+pub(super) struct Reach(Mutex<State>);
+
+impl Reach {
+    /// A connection failed; whether others are open, the next statistics tell.
+    pub(super) fn a_connection_failed(&self, now: Instant) {
+        lock(&self.0).failed_at.get_or_insert(now);
+    }
+
+    /// No broker is up, or none has answered for a while.
+    pub(super) fn none_answers(&self, silence: Duration, now: Instant) {
+        let mut state = lock(&self.0);
+        let silent_since = now.checked_sub(silence).unwrap_or(now);
+        let since = (*state.failed_at.get_or_insert(now)).min(silent_since);
+        state.lost_at.get_or_insert(since);
+    }
+
+    /// The statistics show one that does.
+    pub(super) fn a_broker_answers(&self) {
+        *lock(&self.0) = State::default();
+    }
+
+    /// Whether no broker can be reached, for longer than a passing disconnection takes.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        lock(&self.0).lost_at.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRMED_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn an_outage_counts_from_its_first_error() {
+        let (reach, start) = (Reach::default(), Instant::now());
+        reach.a_connection_failed(start);
+        assert!(!reach.is_lost(start + 2 * SECOND), "others may be open");
+        reach.none_answers(Duration::ZERO, start + SECOND);
+        assert!(!reach.is_lost(start + SECOND));
+        assert!(reach.is_lost(start + CONFIRMED_AFTER));
+        reach.none_answers(Duration::ZERO, start + 2 * SECOND);
+        assert!(reach.is_lost(start + 2 * SECOND));
+        reach.a_broker_answers();
+        assert!(!reach.is_lost(start + 10 * SECOND));
+    }
+
+    #[test]
+    fn a_client_that_says_that_all_are_down_is_believed_unless_the_next_statistics_differ() {
+        let (reach, start) = (Reach::default(), Instant::now());
+        reach.none_answers(Duration::ZERO, start);
+        assert!(!reach.is_lost(start + SECOND), "an idle connection was closed and is open again at once");
+        assert!(reach.is_lost(start + CONFIRMED_AFTER));
+        reach.a_broker_answers();
+        assert!(!reach.is_lost(start + 2 * SECOND));
+    }
+
+    #[test]
+    fn a_silence_that_has_lasted_needs_no_confirmation() {
+        let (reach, now) = (Reach::default(), Instant::now());
+        reach.none_answers(2 * SECOND, now);
+        assert!(reach.is_lost(now));
+    }
+
+    #[test]
+    fn one_broker_of_several_that_goes_away_changes_nothing() {
+        let (reach, start) = (Reach::default(), Instant::now());
+        for second in 0..5 {
+            reach.a_connection_failed(start + second * SECOND);
+            reach.a_broker_answers();
+            assert!(!reach.is_lost(start + (second + 1) * SECOND));
+        }
+    }
+}
