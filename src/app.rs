@@ -24,15 +24,15 @@ use crate::kafka::{
     Consumer, ConsumerHandle, ConsumerOptions, ConsumerStatus, KafkaOptions, Producer, ProducerOptions, TopicInbox,
     TopicSubscription,
 };
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Left, Lifecycle};
 use crate::metrics;
 use crate::metrics::{Exporter, IntakeMetrics, KafkaMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, StoreMetrics};
 use crate::ports::{LaneTopics, Publisher, RechargeProvider, Store, Subscription};
 use crate::probes::{self, Health};
-use crate::roles::StopSignals;
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
+use crate::roles::{RoleError, StopSignals};
 
 use measured::{MeasuredPublisher, MeasuredStore, MeasuredSubscription};
 
@@ -55,6 +55,10 @@ const RELAY_PAGE: usize = 5_000;
 const BUDGET: Duration = Duration::from_secs(3);
 /// How long consumers may take to commit and to leave their groups.
 const CLOSE: Duration = Duration::from_millis(2_500);
+/// How long producers wait for what is still under way; their writers have ended by then.
+const FLUSH: Duration = Duration::from_secs(1);
+/// How long a store may take to answer whether it is there.
+const STORE_ANSWERS: Duration = Duration::from_millis(500);
 
 /// A role of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,7 +146,11 @@ impl Consumers {
         let take = |slot: &Mutex<Option<ConsumerHandle>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         let closing = self.0.iter().filter_map(take).map(|handle| handle.close(deadline));
         let closed = futures_util::future::join_all(closing).await;
-        closed.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(error.into()))
+        let left: Vec<String> = closed.into_iter().filter_map(|closed| Some(closed.err()?.to_string())).collect();
+        match left.len() {
+            0 => Ok(()),
+            _ => Err(Left(format!("{}: what came since the last commit comes again", left.join(", "))).into()),
+        }
     }
 }
 
@@ -177,6 +185,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         outcomes: Arc::new(OutcomeMetrics::new()),
         kafka_metrics: Arc::new(kafka_metrics(&plan)),
         consumers: Consumers::default(),
+        producers: Vec::new(),
         plan,
         store,
         written,
@@ -218,6 +227,7 @@ struct Builder {
     outcomes: Arc<OutcomeMetrics>,
     kafka_metrics: Arc<KafkaMetrics>,
     consumers: Consumers,
+    producers: Vec<Arc<Producer>>,
 }
 
 impl Builder {
@@ -238,22 +248,25 @@ impl Builder {
             Ok(())
         });
         self.preset_metrics();
-        let commands =
-            self.producer("producer", ProducerOptions { linger: Duration::from_millis(2), ..Default::default() })?;
-        let stop = StopSignals { drain: self.lifecycle.drain(), abort: CancellationToken::new() };
+        let commands = self.producer(ProducerOptions { linger: Duration::from_millis(2), ..Default::default() })?;
         let roles = self.plan.roles.clone();
         let mut running = Vec::new();
         if roles.contains(&Role::Relay) {
-            running.push(self.relay(&stop)?);
+            running.push(self.relay()?);
         }
         if roles.contains(&Role::Dispatch) {
             for lane in self.plan.config.lanes() {
-                running.push(self.lane(&lane, &commands, &stop)?);
+                running.push(self.lane(&lane, &commands)?);
             }
         }
         if roles.contains(&Role::Intake) {
-            running.extend(self.intake(&commands, &stop)?);
+            running.extend(self.intake(&commands)?);
         }
+        let producers = std::mem::take(&mut self.producers);
+        self.lifecycle.add("producers", BUDGET, |stop| async move {
+            stop.cancelled().await;
+            flush(producers).await
+        });
         let consumers = Arc::new(std::mem::take(&mut self.consumers));
         let closing = Arc::clone(&consumers);
         // Added before the roles, so closed after them: what they have settled is committed.
@@ -273,7 +286,7 @@ impl Builder {
             },
         );
         for role in running {
-            self.lifecycle.add(role.name, role.budget, role.start);
+            self.lifecycle.add_patient(role.name, role.budget, role.give_up, role.start);
         }
         Ok(App {
             lifecycle: self.lifecycle,
@@ -295,16 +308,14 @@ impl Builder {
         metrics::preset_dead_letters(&sources);
     }
 
-    fn producer(&mut self, name: &'static str, options: ProducerOptions) -> Result<Arc<dyn Publisher>, StartError> {
+    /// How a role is told to end: to drain with all others, to drop everything when its time is over.
+    fn stop(&self) -> StopSignals {
+        StopSignals { drain: self.lifecycle.drain(), abort: CancellationToken::new() }
+    }
+
+    fn producer(&mut self, options: ProducerOptions) -> Result<Arc<dyn Publisher>, StartError> {
         let producer = Arc::new(Producer::new(&self.kafka, options).map_err(StartError::config)?);
-        let closing = Arc::clone(&producer);
-        self.lifecycle.add(name, BUDGET, |stop| async move {
-            stop.cancelled().await;
-            match closing.close(Duration::from_secs(2)).await {
-                0 => Ok(()),
-                left => anyhow::bail!("{left} records were not acknowledged; what they tell is still in the store"),
-            }
-        });
+        self.producers.push(Arc::clone(&producer));
         Ok(Arc::new(MeasuredPublisher { inner: producer, metrics: Arc::clone(&self.kafka_metrics) }))
     }
 
@@ -323,7 +334,7 @@ impl Builder {
         Ok(Box::new(MeasuredSubscription { inner, topic, metrics }))
     }
 
-    fn intake(&mut self, commands: &Arc<dyn Publisher>, stop: &StopSignals) -> Result<Vec<Running>, StartError> {
+    fn intake(&mut self, commands: &Arc<dyn Publisher>) -> Result<Vec<Running>, StartError> {
         let config = &self.plan.config;
         let (topics, groups) = (config.topics(), config.groups());
         let lanes: HashMap<ProviderId, LaneTopics> =
@@ -359,18 +370,15 @@ impl Builder {
                 metrics: Arc::new(IntakeMetrics::new(source)),
                 outcomes: Arc::clone(&self.outcomes),
             };
-            let work = intake.run(subscription, stop.clone());
-            running.push(Running::new(format!("intake of {source}"), BUDGET, work));
+            let stop = self.stop();
+            let give_up = stop.abort.clone();
+            let work = intake.run(subscription, stop);
+            running.push(Running::new(format!("intake of {source}"), BUDGET, give_up, work));
         }
         Ok(running)
     }
 
-    fn lane(
-        &mut self,
-        lane: &ProviderId,
-        commands: &Arc<dyn Publisher>,
-        stop: &StopSignals,
-    ) -> Result<Running, StartError> {
+    fn lane(&mut self, lane: &ProviderId, commands: &Arc<dyn Publisher>) -> Result<Running, StartError> {
         let config = &self.plan.config;
         let missing = || StartError::Config(format!("providers.{lane}: there is no such provider"));
         let settings = config.providers.get(lane.as_str()).ok_or_else(missing)?;
@@ -402,17 +410,19 @@ impl Builder {
             metrics: LaneMetrics::new(lane),
             outcomes: Arc::clone(&self.outcomes),
         });
-        Ok(Running::new(format!("dispatch to {lane}"), budget, dispatch.run(fresh, due, stop.clone())))
+        let stop = self.stop();
+        let give_up = stop.abort.clone();
+        Ok(Running::new(format!("dispatch to {lane}"), budget, give_up, dispatch.run(fresh, due, stop)))
     }
 
-    fn relay(&mut self, stop: &StopSignals) -> Result<Running, StartError> {
+    fn relay(&mut self) -> Result<Running, StartError> {
         // Without a time-out: giving up on one version would let the next one overtake it.
         let options = ProducerOptions {
             message_timeout: None,
             max_in_flight_records: 4 * RELAY_PAGE,
             linger: Duration::from_millis(2),
         };
-        let publisher = self.producer("relay producer", options)?;
+        let publisher = self.producer(options)?;
         let names = self.plan.config.topics();
         let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };
         let relay = Relay {
@@ -425,8 +435,24 @@ impl Builder {
             page_max: RELAY_PAGE,
         };
         // It is told to end when its turn has come, after the roles whose last events it tells.
-        let abort = stop.abort.clone();
-        Ok(Running::in_turn("relay".to_owned(), BUDGET, |turn| relay.run(StopSignals { drain: turn, abort })))
+        let abort = CancellationToken::new();
+        let (give_up, log) = (abort.clone(), Arc::clone(&self.store));
+        Ok(Running::in_turn("relay".to_owned(), BUDGET, give_up, |turn| async move {
+            let gave_up = abort.clone();
+            tokio::select! {
+                biased; // An end of its own counts.
+                ended = relay.run(StopSignals { drain: turn, abort }) => ended?,
+                // A store that hangs may hold it for long; nothing is lost with it.
+                () = gave_up.cancelled() => {}
+            }
+            // A relay ends without a word when it cannot go on; here it says whether it could.
+            let readable = tokio::time::timeout(STORE_ANSWERS, log.cursor()).await.is_ok_and(|cursor| cursor.is_ok());
+            if gave_up.is_cancelled() || !readable {
+                let left = "the event log may not be told to its end: the next relay goes on from its cursor";
+                return Err(RoleError::Left(left.to_owned()));
+            }
+            Ok(())
+        }))
     }
 
     fn phone_key(&self) -> Result<PhoneKey, StartError> {
@@ -435,35 +461,54 @@ impl Builder {
     }
 }
 
+/// Waits for all producers at once, and counts what was not acknowledged.
+async fn flush(producers: Vec<Arc<Producer>>) -> anyhow::Result<()> {
+    let closing = producers.iter().map(|producer| producer.close(FLUSH));
+    match futures_util::future::join_all(closing).await.into_iter().sum::<usize>() {
+        0 => Ok(()),
+        left => Err(Left(format!("{left} records were not acknowledged: what they tell is still in the store")).into()),
+    }
+}
+
 /// A role, ready to run.
 struct Running {
     name: &'static str,
     budget: Duration,
+    give_up: CancellationToken,
     start: Box<dyn FnOnce(CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> + Send>,
 }
 
 impl Running {
     /// A role that takes no new work as soon as the process is told to end.
-    fn new<E: Into<anyhow::Error>>(
+    fn new(
         name: String,
         budget: Duration,
-        work: impl Future<Output = Result<(), E>> + Send + 'static,
+        give_up: CancellationToken,
+        work: impl Future<Output = Result<(), RoleError>> + Send + 'static,
     ) -> Self {
-        Self::in_turn(name, budget, |_| work)
+        Self::in_turn(name, budget, give_up, |_| work)
     }
 
     /// A role that goes on until it is its turn to end.
-    fn in_turn<E, F>(
+    fn in_turn<F>(
         name: String,
         budget: Duration,
+        give_up: CancellationToken,
         start: impl FnOnce(CancellationToken) -> F + Send + 'static,
     ) -> Self
     where
-        E: Into<anyhow::Error>,
-        F: Future<Output = Result<(), E>> + Send + 'static,
+        F: Future<Output = Result<(), RoleError>> + Send + 'static,
     {
-        let start = |turn| async move { start(turn).await.map_err(Into::into) }.boxed();
+        let start = |turn| {
+            async move {
+                start(turn).await.map_err(|error| match error {
+                    RoleError::Left(what) => Left(what).into(),
+                    error @ (RoleError::Subscription(_) | RoleError::Task(_) | RoleError::Store(_)) => error.into(),
+                })
+            }
+            .boxed()
+        };
         // A handful per process, for its whole life.
-        Self { name: name.leak(), budget, start: Box::new(start) }
+        Self { name: name.leak(), budget, give_up, start: Box::new(start) }
     }
 }

@@ -5,6 +5,10 @@
 //! The second signal ends the process on the spot, which is safe: whatever is under way is known
 //! to the database. A component that ends before it was asked to stops the whole process, since
 //! a service with one part missing looks alive and does not work.
+//!
+//! A component that waits for a database or broker that is away is told to give up when its time
+//! is over, and then says what it leaves ([`Left`]): that is neither a failure of its own nor a
+//! clean end, and the process says so with an exit code of its own (`docs/adr/0403`).
 
 use std::future::Future;
 use std::time::Duration;
@@ -17,6 +21,17 @@ use tracing::{error, info, warn};
 
 /// What components return. Its message is logged, so it holds no secret.
 pub type Ended = anyhow::Result<()>;
+
+/// What a component could neither write nor publish before its end, and who mends it: an error that
+/// is told apart from failures.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Left(pub String);
+
+/// Kept at the end of a drain for those that close connections, after those that wait gave up.
+const CLOSING: Duration = Duration::from_secs(4);
+/// Told to give up, a component says within this time what it leaves.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The components of a process.
 #[derive(Debug)]
@@ -32,6 +47,7 @@ struct Component {
     name: &'static str,
     budget: Duration,
     stop: CancellationToken,
+    give_up: Option<CancellationToken>,
     id: Id,
     abort: tokio::task::AbortHandle,
     running: bool,
@@ -42,6 +58,8 @@ struct Component {
 pub struct Outcome {
     /// The first component that ended unasked or with an error, and what it said.
     pub failed: Option<String>,
+    /// What could neither be written nor published, by component: the database or the broker was away.
+    pub left: Vec<String>,
     /// Components that did not end within their budgets.
     pub unfinished: Vec<&'static str>,
     /// A second signal came.
@@ -51,7 +69,7 @@ pub struct Outcome {
 impl Outcome {
     /// Whether everything ended as it should.
     pub fn is_clean(&self) -> bool {
-        self.failed.is_none() && self.unfinished.is_empty() && !self.aborted
+        self.failed.is_none() && self.left.is_empty() && self.unfinished.is_empty() && !self.aborted
     }
 }
 
@@ -100,9 +118,35 @@ impl Lifecycle {
     where
         F: Future<Output = Ended> + Send + 'static,
     {
+        self.push(name, budget, None, start);
+    }
+
+    /// The same for a component that waits for services which may be away. When its time is over
+    /// `give_up` is cancelled; it then has a moment to say what it leaves.
+    pub fn add_patient<F>(
+        &mut self,
+        name: &'static str,
+        budget: Duration,
+        give_up: CancellationToken,
+        start: impl FnOnce(CancellationToken) -> F,
+    ) where
+        F: Future<Output = Ended> + Send + 'static,
+    {
+        self.push(name, budget, Some(give_up), start);
+    }
+
+    fn push<F>(
+        &mut self,
+        name: &'static str,
+        budget: Duration,
+        give_up: Option<CancellationToken>,
+        start: impl FnOnce(CancellationToken) -> F,
+    ) where
+        F: Future<Output = Ended> + Send + 'static,
+    {
         let stop = CancellationToken::new();
         let abort = self.tasks.spawn(start(stop.clone()));
-        self.components.push(Component { name, budget, stop, id: abort.id(), abort, running: true });
+        self.components.push(Component { name, budget, stop, give_up, id: abort.id(), abort, running: true });
     }
 
     /// Waits for a signal, for the drain token, or for a component that ends unasked; then stops
@@ -120,10 +164,14 @@ impl Lifecycle {
                 return outcome;
             }
         }
-        if outcome.unfinished.is_empty() {
-            info!(seconds = begun.elapsed().as_secs_f64(), "everything has stopped");
-        } else {
+        if !outcome.unfinished.is_empty() {
             error!(unfinished = outcome.unfinished.join(", "), "stopped, but not everything ended in time");
+        }
+        if !outcome.left.is_empty() {
+            error!("stopped, and not everything could be written or published: {}", outcome.left.join("; "));
+        }
+        if outcome.is_clean() {
+            info!(seconds = begun.elapsed().as_secs_f64(), "everything has stopped");
         }
         outcome
     }
@@ -167,7 +215,7 @@ impl Lifecycle {
         }
         let how = match result {
             Ok(()) => "ended although nobody had asked it to".to_owned(),
-            Err(how) => how,
+            Err(How::Failed(how) | How::Left(how)) => how,
         };
         error!(component = name, how, "a component ended early: stopping the process");
         outcome.failed = Some(format!("{name}: {how}"));
@@ -183,12 +231,15 @@ impl Lifecycle {
         outcome: &mut Outcome,
     ) -> bool {
         let Some(component) = self.components.get(index) else { return true };
-        let (name, budget) = (component.name, component.budget);
+        let (name, budget, mut give_up) = (component.name, component.budget, component.give_up.clone());
         component.stop.cancel();
-        let own = Instant::now() + budget;
+        let mut own = Instant::now() + budget;
         let mut limits = self.deadline.subscribe();
         while self.components.get(index).is_some_and(|component| component.running) {
-            let until = own.min(begun + *limits.borrow_and_update());
+            let limit = *limits.borrow_and_update();
+            // Who waits for what may never come leaves time to those that only close.
+            let patience = if give_up.is_some() { limit.saturating_sub(CLOSING) } else { limit };
+            let until = own.min(begun + patience);
             tokio::select! {
                 biased;
                 Some(signal) = signals.recv() => {
@@ -202,6 +253,12 @@ impl Lifecycle {
                 }
                 Ok(()) = limits.changed() => {}
                 () = tokio::time::sleep_until(until) => {
+                    if let Some(give_up) = give_up.take() {
+                        warn!(component = name, "its time is over: it gives up what it waits for");
+                        give_up.cancel();
+                        own = Instant::now() + LAST_WORDS;
+                        continue;
+                    }
                     warn!(component = name, budget = ?budget, "did not end in time");
                     outcome.unfinished.push(name);
                     if let Some(component) = self.components.get_mut(index) {
@@ -215,17 +272,24 @@ impl Lifecycle {
     }
 
     /// Whose end it was, and how it ended; `None` for one that was given up before.
-    fn settle(&mut self, ended: Joined) -> Option<(&'static str, Result<(), String>)> {
+    fn settle(&mut self, ended: Joined) -> Option<(&'static str, Result<(), How>)> {
         let (id, result) = match ended {
             Ok((id, Ok(()))) => (id, Ok(())),
+            Ok((id, Err(error))) if error.is::<Left>() => (id, Err(How::Left(error.to_string()))),
             // The whole chain: the outermost message alone seldom tells what happened.
-            Ok((id, Err(error))) => (id, Err(format!("{error:#}"))),
-            Err(error) => (error.id(), Err(how_it_broke(&error))),
+            Ok((id, Err(error))) => (id, Err(How::Failed(format!("{error:#}")))),
+            Err(error) => (error.id(), Err(How::Failed(how_it_broke(&error)))),
         };
         let component = self.components.iter_mut().find(|component| component.id == id && component.running)?;
         component.running = false;
         Some((component.name, result))
     }
+}
+
+/// An end that was not well.
+enum How {
+    Failed(String),
+    Left(String),
 }
 
 type Joined = Result<(Id, Ended), JoinError>;
@@ -234,10 +298,15 @@ fn how_it_broke(error: &JoinError) -> String {
     if error.is_panic() { "panicked; the log has the message".to_owned() } else { "was cancelled".to_owned() }
 }
 
-fn note_end(name: &'static str, result: Result<(), String>, outcome: &mut Outcome) {
+fn note_end(name: &'static str, result: Result<(), How>, outcome: &mut Outcome) {
     match result {
         Ok(()) => info!(component = name, "stopped"),
-        Err(how) => {
+        // What is left is told for all at once, in the end.
+        Err(How::Left(what)) => {
+            info!(component = name, "stopped, and leaves something");
+            outcome.left.push(format!("{name}: {what}"));
+        }
+        Err(How::Failed(how)) => {
             error!(component = name, how, "failed while stopping");
             outcome.failed.get_or_insert(format!("{name}: {how}"));
         }
@@ -353,6 +422,45 @@ mod tests {
         let outcome = lifecycle.run_until_done(signals).await;
         assert_eq!(outcome.unfinished, ["three", "two", "one"]);
         assert_eq!(begun.elapsed().as_secs(), 10);
+    }
+
+    async fn stubborn(give_up: CancellationToken) -> Ended {
+        give_up.cancelled().await;
+        Err(Left("3 orders are not written".to_owned()).into())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_in_vain_is_told_to_give_up_and_says_what_it_leaves() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        lifecycle.add("closes", Duration::from_secs(3), |stop| async move {
+            stop.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            Ok(())
+        });
+        for (name, budget) in [("waits long", 60), ("waits", 3)] {
+            let give_up = CancellationToken::new();
+            lifecycle.add_patient(name, Duration::from_secs(budget), give_up.clone(), |_| stubborn(give_up));
+        }
+        lifecycle.hard_deadline().at_most(Duration::from_secs(9));
+        lifecycle.drain().cancel();
+        let (_sender, signals) = mpsc::channel(2);
+        let begun = Instant::now();
+        let outcome = lifecycle.run_until_done(signals).await;
+        // After 3 s by its own budget, after 5 s by the limit of all; the rest is for closing.
+        assert_eq!(begun.elapsed().as_secs(), 7);
+        assert_eq!(outcome.left, ["waits: 3 orders are not written", "waits long: 3 orders are not written"]);
+        assert!(!outcome.is_clean() && outcome.unfinished.is_empty() && outcome.failed.is_none(), "{outcome:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_even_say_what_it_leaves_is_ended() {
+        let mut lifecycle = Lifecycle::new(LIMIT);
+        lifecycle.add_patient("mute", Duration::from_secs(3), CancellationToken::new(), |_| std::future::pending());
+        lifecycle.drain().cancel();
+        let (_sender, signals) = mpsc::channel(2);
+        let begun = Instant::now();
+        let outcome = lifecycle.run_until_done(signals).await;
+        assert_eq!((outcome.unfinished.as_slice(), begun.elapsed().as_secs()), (["mute"].as_slice(), 4));
     }
 
     #[tokio::test(start_paused = true)]

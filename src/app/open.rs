@@ -152,9 +152,11 @@ pub fn broker_trouble(config: &Config, error: &crate::kafka::KafkaError) -> Star
         E::Reserved { .. } | E::Property { .. } | E::Client { .. } | E::Options { .. } => {
             StartError::Config(format!("kafka.properties: {}", chain(error)))
         }
-        E::Subscribe { .. } | E::Thread { .. } | E::CloseTimedOut { .. } | E::Embedded { .. } => {
-            StartError::Failed(chain(error))
-        }
+        E::Subscribe { .. }
+        | E::Thread { .. }
+        | E::CloseTimedOut { .. }
+        | E::NotCommitted { .. }
+        | E::Embedded { .. } => StartError::Failed(chain(error)),
     }
 }
 

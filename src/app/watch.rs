@@ -24,8 +24,9 @@ const CONSUMERS_EVERY: Duration = Duration::from_millis(250);
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// A consumer thread that has not polled for this long is stuck.
 const POLL_MAX_AGE: Duration = Duration::from_secs(30);
-/// With a dependency dead, a drain ends this soon: what it waits for will not come.
-const TROUBLED_DRAIN: Duration = Duration::from_secs(6);
+/// With a dependency dead, the process ends this soon: what it waits for will not come. Those that
+/// wait give up some seconds before, the rest is for closing.
+const TROUBLED_DRAIN: Duration = Duration::from_secs(9);
 /// A skew beyond this is told in the log.
 const SKEW_TOLD: f64 = 1.0;
 

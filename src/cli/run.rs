@@ -7,7 +7,7 @@ use super::config::{ConfigArgs, environment};
 use super::output::{CliError, Exit, Output};
 use crate::app::{self, Plan, StartError};
 use crate::config::Needs;
-use crate::lifecycle;
+use crate::lifecycle::{self, Outcome};
 use crate::telemetry;
 
 /// A part of the service that scales on its own.
@@ -74,12 +74,42 @@ pub(crate) async fn run(args: RunArgs, _output: Output) -> Result<(), CliError> 
     let plan = Plan { config: loaded.config, secrets, roles, embedded_broker: false, providers: None };
     let app = app::start(plan).await?;
     info!(listen = %app.address, "started");
-    let outcome = app.lifecycle.run_until_done(signals).await;
+    told(app.lifecycle.run_until_done(signals).await)
+}
+
+/// What the exit code says of an end; the log says the same. What is left behind is never lost,
+/// so a failure of the process's own stands before it.
+pub(crate) fn told(outcome: Outcome) -> Result<(), CliError> {
     if let Some(failed) = outcome.failed {
         return Err(CliError::failed(failed));
     }
-    if outcome.aborted || !outcome.unfinished.is_empty() {
-        error!(unfinished = outcome.unfinished.join(", "), "ended with work under way; it comes again");
+    if outcome.aborted {
+        error!(unfinished = outcome.unfinished.join(", "), "ended at once, with work under way; it comes again");
+        return Err(CliError::silent(Exit::Failed));
     }
-    if outcome.aborted { Err(CliError::silent(Exit::Failed)) } else { Ok(()) }
+    if !outcome.unfinished.is_empty() {
+        let unfinished = outcome.unfinished.join(", ");
+        return Err(CliError::failed(format!("did not end in time: {unfinished}; what they had in hand comes again")));
+    }
+    if !outcome.left.is_empty() {
+        let left = outcome.left.join("; ");
+        return Err(CliError::unreachable(format!("not everything could be written or published: {left}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_says_how_the_process_ended() {
+        let code = |outcome| told(outcome).map_or_else(|error| error.exit, |()| Exit::Done);
+        let left = vec!["relay: the log".to_owned()];
+        assert_eq!(code(Outcome::default()), Exit::Done);
+        assert_eq!(code(Outcome { left: left.clone(), ..Outcome::default() }), Exit::Unreachable);
+        assert_eq!(code(Outcome { unfinished: vec!["relay"], left: left.clone(), ..Outcome::default() }), Exit::Failed);
+        assert_eq!(code(Outcome { aborted: true, ..Outcome::default() }), Exit::Failed);
+        assert_eq!(code(Outcome { failed: Some("x".to_owned()), left, ..Outcome::default() }), Exit::Failed);
+    }
 }

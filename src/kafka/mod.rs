@@ -83,6 +83,12 @@ pub enum KafkaError {
         /// The time that it had.
         deadline: Duration,
     },
+    /// The consumer is closed, and its last commit was not confirmed.
+    #[error("the last offsets of group {group} were not committed")]
+    NotCommitted {
+        /// The group.
+        group: String,
+    },
     /// An administrative request failed.
     #[error("kafka: {operation} failed")]
     Admin {
@@ -105,7 +111,7 @@ impl KafkaError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Admin { source, .. } => source.rdkafka_error_code().is_some_and(is_unreachable),
-            Self::CloseTimedOut { .. } => true,
+            Self::CloseTimedOut { .. } | Self::NotCommitted { .. } => true,
             Self::Reserved { .. }
             | Self::Property { .. }
             | Self::Client { .. }

@@ -30,6 +30,10 @@ pub enum RoleError {
     /// A part of the role panicked: a defect.
     #[error("a task of the role ended by itself: {0}")]
     Task(String),
+    /// Told to drop everything, it dropped what it could neither write nor publish; the text says
+    /// what, and who mends it.
+    #[error("{0}")]
+    Left(String),
     /// The store refuses for good.
     #[error("the store cannot be used")]
     Store(#[from] crate::ports::StoreError),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::ports::{OutRecord, PublishError, Publisher, StoreError};
+use crate::ports::{OutRecord, PublishError, Publisher, StoreError, StoreErrorKind};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -44,6 +44,26 @@ where
     }
 }
 
+/// The same, and not even an attempt under way is waited for once told to drop everything: a
+/// database that hangs may hold it for long. Whether it was done is not known then.
+pub async fn stored_unless<T, F, Fut>(
+    operation: &'static str,
+    abort: &CancellationToken,
+    attempt: F,
+) -> Result<T, StoreError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, StoreError>>,
+{
+    tokio::select! {
+        biased; // An answer that is there counts.
+        done = stored(operation, abort, attempt) => done,
+        () = abort.cancelled() => {
+            Err(StoreError { operation, kind: StoreErrorKind::Unreachable, source: "told to wait no longer".into() })
+        }
+    }
+}
+
 /// Publishes until every record is acknowledged; `false` if told to stop before. Only what was
 /// not acknowledged is sent again. A refusal is tried again too: a topic may be mended, and what
 /// must be published has no other place to go.
@@ -55,7 +75,11 @@ pub async fn published(
 ) -> bool {
     let mut waits = Waits::default();
     while !records.is_empty() {
-        let results = publisher.publish(records.clone()).await;
+        let results = tokio::select! {
+            biased; // An answer that is there counts.
+            results = publisher.publish(records.clone()) => results,
+            () = abort.cancelled() => return false,
+        };
         let mut first_error: Option<PublishError> = None;
         let mut left = Vec::new();
         for (record, result) in records.into_iter().zip(results) {

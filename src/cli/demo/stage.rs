@@ -240,8 +240,8 @@ impl Stage {
         };
         self.stop_service.cancel();
         let outcome = self.service.await.map_err(|error| told(&error))?;
-        if let Some(failed) = outcome.failed {
-            return Err(CliError::failed(failed));
+        if !outcome.aborted {
+            crate::cli::run::told(outcome)?;
         }
         self.simulator.shutdown().await;
         // The service has told its last events; the tap has still to read them.

@@ -47,7 +47,9 @@ pub(super) fn soon(shared: &Shared, consumer: &GroupConsumer) {
 /// waits a session time-out when the broker is away; a commit followed by a question on the same
 /// connection is bounded, and its answer is the proof. A broker that does not answer the first
 /// question gets no commit at all: an unanswered one would hold up the close.
-pub(super) fn now(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot], limit: Duration) {
+///
+/// Returns whether everything is committed.
+pub(super) fn now(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot], limit: Duration) -> bool {
     let mut offsets = TopicPartitionList::new();
     for slot in slots {
         if let Some(position) = position(shared, slot)
@@ -57,7 +59,7 @@ pub(super) fn now(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot], lim
         }
     }
     if offsets.count() == 0 {
-        return;
+        return true;
     }
     let done = consumer.committed_offsets(offsets.clone(), limit / 2).and_then(|committed| {
         if same(&committed, &offsets) {
@@ -67,12 +69,13 @@ pub(super) fn now(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot], lim
         consumer.committed_offsets(offsets.clone(), limit / 2)
     });
     let problem = match done {
-        Ok(committed) if same(&committed, &offsets) => return,
+        Ok(committed) if same(&committed, &offsets) => return true,
         Ok(_) => "the broker kept another offset".to_owned(),
         Err(error) => error.to_string(),
     };
     shared.counters.commits_failed.fetch_add(1, Ordering::Relaxed);
     tracing::warn!(group = %shared.group, "the last commit did not go through, some records come again: {problem}");
+    false
 }
 
 impl Slot {

@@ -172,6 +172,9 @@ impl ConsumerHandle {
         self.shared.stop.store(true, Ordering::Release);
         // The sender goes when the thread ends, so an error here is an end too.
         match tokio::time::timeout(deadline, &mut self.end).await {
+            Ok(_) if self.shared.uncommitted.load(Ordering::Acquire) => {
+                Err(KafkaError::NotCommitted { group: self.shared.group.clone() })
+            }
             Ok(_) => Ok(()),
             Err(_) => Err(KafkaError::CloseTimedOut { group: self.shared.group.clone(), deadline }),
         }

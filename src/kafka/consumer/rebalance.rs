@@ -152,7 +152,8 @@ impl GroupContext {
             self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(group = %self.shared.group, "lost: {}", names(partitions));
         } else {
-            give_back(&self.shared, consumer, &slots);
+            // What is not committed was told there, and comes again at the next holder.
+            let _committed = give_back(&self.shared, consumer, &slots);
             tracing::info!(group = %self.shared.group, "revoked: {}", names(partitions));
         }
         for slot in &slots {
@@ -187,8 +188,9 @@ impl GroupContext {
     }
 }
 
-/// Ends generations in order; used by revocations and by the close.
-pub(super) fn give_back(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot]) {
+/// Ends generations in order; used by revocations and by the close. Returns whether everything
+/// that is durable is committed.
+pub(super) fn give_back(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot]) -> bool {
     for slot in slots {
         slot.held.begin_draining();
         purge(shared, &slot.held);
@@ -197,7 +199,7 @@ pub(super) fn give_back(shared: &Shared, consumer: &GroupConsumer, slots: &[Slot
     while slots.iter().any(|slot| is_in_hand(&slot.held)) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(2));
     }
-    commit::now(shared, consumer, slots, COMMIT_LIMIT);
+    commit::now(shared, consumer, slots, COMMIT_LIMIT)
 }
 
 /// Whether a role may still report a record of it: some are open, and somebody holds one.

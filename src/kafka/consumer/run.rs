@@ -268,11 +268,12 @@ fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
     let slots: Vec<Slot> =
         shared.topics.iter().flat_map(|topic| std::mem::take(&mut *lock(&topic.slots)).into_values()).collect();
     if matches!(exit, Exit::Failed | Exit::FencedItself) || consumer.assignment_lost() {
+        // What was not committed yet cannot be any more, and comes again.
         for slot in &slots {
             slot.held.begin_draining();
         }
-    } else {
-        give_back(shared, &consumer, &slots);
+    } else if !give_back(shared, &consumer, &slots) {
+        shared.uncommitted.store(true, Ordering::Release);
     }
     for slot in &slots {
         slot.held.end();

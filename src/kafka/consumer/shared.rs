@@ -81,6 +81,8 @@ pub(super) struct Shared {
     /// When the group last gave this member up, or the member itself, for want of an answer.
     session_ended_at: Mutex<Option<Instant>>,
     pub(super) stop: AtomicBool,
+    /// Closed, and the last commit was not confirmed.
+    pub(super) uncommitted: AtomicBool,
     pub(super) counters: Counters,
     pub(super) trouble: Mutex<Option<Trouble>>,
     pub(super) failed: Mutex<Option<String>>,
@@ -110,6 +112,7 @@ impl Shared {
             reach: Reach::default(),
             session_ended_at: Mutex::new(None),
             stop: AtomicBool::new(false),
+            uncommitted: AtomicBool::new(false),
             counters: Counters::default(),
             trouble: Mutex::new(None),
             failed: Mutex::new(None),

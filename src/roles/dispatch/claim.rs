@@ -1,6 +1,7 @@
 //! Claims: intent before effect. A batch of commands becomes a batch of rows that say
 //! `in_flight`, committed before the first byte of any request leaves.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -78,7 +79,7 @@ impl Lane {
         let policy = self.policy();
         while !picked.is_empty() {
             let ids: Vec<OrderId> = picked.iter().map(|p| p.queued.command.order_id.clone()).collect();
-            let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+            let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
             let now = self.clock.now();
             let (mut transitions, mut writing) = (Vec::new(), Vec::new());
             for (one, row) in picked.into_iter().zip(rows) {
@@ -182,7 +183,11 @@ impl Lane {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let written = patience::stored("claim", abort, || self.store.apply(transitions)).await?;
+        // Counted before it is known: without an answer, each may say `in_flight`.
+        let claims = transitions.iter().filter(|transition| transition.after.state == State::InFlight).count();
+        self.unsettled.fetch_add(claims, Ordering::Relaxed);
+        let written = patience::stored_unless("claim", abort, || self.store.apply(transitions)).await?;
+        self.unsettled.fetch_sub(claims, Ordering::Relaxed);
         let mut lost = Vec::new();
         for ((transition, (picked, claim_id)), written) in transitions.iter().zip(writing).zip(written) {
             match written {
@@ -209,7 +214,7 @@ impl Lane {
         abort: &CancellationToken,
     ) -> Result<Vec<Picked>, StoreError> {
         let ids: Vec<OrderId> = lost.iter().map(|(picked, _)| picked.queued.command.order_id.clone()).collect();
-        let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+        let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
         let mut again = Vec::new();
         for ((picked, claim_id), row) in lost.into_iter().zip(rows) {
             let ours = row.filter(|row| {
@@ -229,6 +234,7 @@ impl Lane {
                 picked.queued.ack.done();
                 let slack = (order.deadline_at - self.clock.now()).to_std().unwrap_or_default();
                 self.metrics.slack(order.attempt_number() <= 1, slack);
+                self.unsettled.fetch_add(1, Ordering::Relaxed);
                 leftover.claimed.push(Claimed { order, claim_id, send_by, class: picked.class, permit, slot });
             }
             (_, permit, _) => {

@@ -2,6 +2,7 @@
 //! runs in tasks; the loop only decides what starts next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -78,13 +79,20 @@ impl Lane {
         // In a set, so that it ends with this future, whatever ends it.
         let mut settlement = JoinSet::new();
         settlement.spawn(self.clone().settle_all(outcomes, stop.abort.clone()));
+        let (abort, unsettled) = (stop.abort.clone(), Arc::clone(&self.unsettled));
         let mut scheduler = Scheduler::new(self, stop, settle);
         let worked = scheduler.work(fresh.as_mut(), due.as_mut()).await;
         scheduler.finish().await;
-        match settlement.join_next().await {
+        let ended = match settlement.join_next().await {
             Some(Ok(settled)) => worked.and(settled),
             Some(Err(error)) => Err(RoleError::Task(error.to_string())),
             None => worked,
+        };
+        match unsettled.load(Ordering::Relaxed) {
+            left @ 1.. if ended.is_ok() && abort.is_cancelled() => Err(RoleError::Left(format!(
+                "the outcomes of up to {left} calls were not written: their orders rest as in_flight, to be asked about"
+            ))),
+            _ => ended,
         }
     }
 }

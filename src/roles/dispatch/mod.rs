@@ -14,6 +14,7 @@ mod service_time;
 mod settle;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::domain::Policy;
@@ -69,6 +70,8 @@ pub struct Lane {
     pub outcomes: Arc<OutcomeMetrics>,
     /// How long calls take, as learned.
     service_time: Arc<ServiceTime>,
+    /// Orders whose claim was sent to the store and whose outcome is not written yet.
+    unsettled: Arc<AtomicUsize>,
 }
 
 /// What a lane needs from outside; see [`Lane`] for each.
@@ -103,6 +106,7 @@ impl Lane {
             metrics: Arc::new(parts.metrics),
             outcomes: parts.outcomes,
             service_time: Arc::new(ServiceTime::new(floor)),
+            unsettled: Arc::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! ahead of its row waits, one that its row never asked for dies.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,7 +60,11 @@ impl Lane {
     }
 
     async fn settle(self, batch: Vec<Outcome>, abort: &CancellationToken) -> Result<(), StoreError> {
-        self.heed_throttling(&batch).await;
+        tokio::select! {
+            biased; // A store that hangs must not hold up the end.
+            () = abort.cancelled() => {}
+            () = self.heed_throttling(&batch) => {}
+        }
         let policy = self.policy();
         let mut open: Vec<(Order, Input)> = batch
             .into_iter()
@@ -69,7 +74,7 @@ impl Lane {
             })
             .collect();
         while !open.is_empty() {
-            let now = self.clock.now();
+            let (now, before) = (self.clock.now(), open.len());
             let (mut transitions, mut inputs) = (Vec::new(), Vec::new());
             for (order, input) in open {
                 match decide(Some(&order), &input, now, &policy) {
@@ -84,6 +89,7 @@ impl Lane {
                 return Ok(());
             }
             open = self.write_settlements(&transitions, inputs, abort).await?;
+            self.unsettled.fetch_sub(before - open.len(), Ordering::Relaxed);
         }
         Ok(())
     }
@@ -98,7 +104,7 @@ impl Lane {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let written = patience::stored("settle", abort, || self.store.apply(transitions)).await?;
+        let written = patience::stored_unless("settle", abort, || self.store.apply(transitions)).await?;
         let (mut lost_ids, mut lost_inputs): (Vec<OrderId>, Vec<Input>) = (Vec::new(), Vec::new());
         for ((transition, input), written) in transitions.iter().zip(inputs).zip(written) {
             match written {
@@ -112,7 +118,7 @@ impl Lane {
         if lost_ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = patience::stored("load", abort, || self.store.load(&lost_ids)).await?;
+        let rows = patience::stored_unless("load", abort, || self.store.load(&lost_ids)).await?;
         Ok(rows.into_iter().zip(lost_inputs).filter_map(|(row, input)| Some((row?, input))).collect())
     }
 

@@ -20,9 +20,19 @@ use super::Intake;
 use super::sort::{Pending, into_rounds};
 
 impl Intake {
-    /// Takes a batch to its end. Returns early, without an acknowledgement, only when told to
-    /// drop everything or when the store refuses for good.
-    pub(super) async fn take(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<(), RoleError> {
+    /// Takes a batch to its end; returns how many records it left. It leaves them all, without an
+    /// acknowledgement, only when told to drop everything; the store may refuse for good.
+    pub(super) async fn take(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<usize, RoleError> {
+        let count = records.len();
+        match self.take_all(records, abort).await {
+            Ok(true) => Ok(0),
+            Ok(false) => Ok(count),
+            Err(RoleError::Store(error)) if error.is_transient() && abort.is_cancelled() => Ok(count),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn take_all(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<bool, RoleError> {
         let now = self.clock.now();
         self.metrics.received(records.len() as u64);
         let sorted = self.sort(&records, now);
@@ -48,12 +58,12 @@ impl Intake {
 
         faults::point("intake::stored");
         if !self.publish(commands, &records, &unfit, abort).await {
-            return Ok(());
+            return Ok(false);
         }
         for record in records {
             record.ack.done();
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note_stored(&self, transition: &Transition, commands: &mut Commands) {
@@ -71,7 +81,7 @@ impl Intake {
         if arrivals.is_empty() {
             return Ok(Vec::new());
         }
-        let tried = patience::stored("insert", abort, || self.store.insert(arrivals)).await;
+        let tried = patience::stored_unless("insert", abort, || self.store.insert(arrivals)).await;
         match tried {
             Ok(inserted) => Ok(inserted.into_iter().map(Outcome::Is).collect()),
             Err(refusal) if !refusal.is_about_data() => Err(refusal.into()),
@@ -96,7 +106,7 @@ impl Intake {
         let mut orphans = Vec::new();
         while !round.is_empty() {
             let ids: Vec<OrderId> = round.iter().map(|event| event.order_id.clone()).collect();
-            let rows = patience::stored("load", abort, || self.store.load(&ids)).await?;
+            let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
             let mut transitions = Vec::new();
             let mut events = Vec::new();
             for (event, row) in round.into_iter().zip(rows) {
@@ -135,7 +145,7 @@ impl Intake {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let written = patience::stored("apply", abort, || self.store.apply(transitions)).await?;
+        let written = patience::stored_unless("apply", abort, || self.store.apply(transitions)).await?;
         let mut lost = Vec::new();
         for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
             match written {

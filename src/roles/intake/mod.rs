@@ -75,15 +75,16 @@ const LINGER_BUSY: Duration = Duration::from_millis(10);
 impl Intake {
     /// Works until told to stop or until the subscription ends.
     pub async fn run(self, mut input: Box<dyn Subscription>, stop: StopSignals) -> Result<(), RoleError> {
-        let mut under_way: JoinSet<Result<(), RoleError>> = JoinSet::new();
+        let mut under_way: JoinSet<Result<usize, RoleError>> = JoinSet::new();
+        let mut left = 0;
         loop {
             while under_way.len() >= self.rules.writers.max(1) {
-                finish_one(&mut under_way).await?;
+                left += finish_one(&mut under_way).await?;
             }
             let first = tokio::select! {
                 biased; // Stopping comes first; a failed batch before more work.
                 () = stop.drain.cancelled() => break,
-                Some(ended) = under_way.join_next() => { ended_well(ended)?; continue }
+                Some(ended) = under_way.join_next() => { left += ended_well(ended)?; continue }
                 records = input.next(self.rules.batch_max) => records?,
             };
             let records = self.gather(first, input.as_mut(), under_way.is_empty()).await?;
@@ -91,9 +92,14 @@ impl Intake {
             under_way.spawn(async move { role.take(records, &abort).await });
         }
         while !under_way.is_empty() {
-            finish_one(&mut under_way).await?;
+            left += finish_one(&mut under_way).await?;
         }
-        Ok(())
+        match left {
+            0 => Ok(()),
+            _ => {
+                Err(RoleError::Left(format!("{left} records were not brought to an end: uncommitted, they come again")))
+            }
+        }
     }
 
     /// Adds what has come meanwhile: batches grow with the backlog.
@@ -116,13 +122,13 @@ impl Intake {
     }
 }
 
-async fn finish_one(under_way: &mut JoinSet<Result<(), RoleError>>) -> Result<(), RoleError> {
+async fn finish_one(under_way: &mut JoinSet<Result<usize, RoleError>>) -> Result<usize, RoleError> {
     match under_way.join_next().await {
         Some(ended) => ended_well(ended),
-        None => Ok(()),
+        None => Ok(0),
     }
 }
 
-fn ended_well(ended: Result<Result<(), RoleError>, tokio::task::JoinError>) -> Result<(), RoleError> {
+fn ended_well(ended: Result<Result<usize, RoleError>, tokio::task::JoinError>) -> Result<usize, RoleError> {
     ended.map_err(|error| RoleError::Task(error.to_string()))?
 }

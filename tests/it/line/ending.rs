@@ -1,9 +1,13 @@
-//! What a process that is told to end still tells.
+//! What a process that is told to end still tells, and what its exit code says.
+
+use std::time::{Duration, Instant};
 
 use recharged::domain::State;
 
+use super::outages::{ORDERS, under_load};
+use super::servers::Torture;
 use super::support::events;
-use crate::harness::{Line, PATIENCE, Wishes};
+use crate::harness::{Line, PATIENCE, Service, Wishes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_ends_in_the_middle_of_its_work_has_told_all_it_knows() {
@@ -22,4 +26,79 @@ async fn a_process_that_ends_in_the_middle_of_its_work_has_told_all_it_knows() {
     let _service = line.start("two", &[]).await;
     line.until_succeeded(2_000).await;
     line.books_balance(2_000).await;
+}
+
+/// What a person reads: the lines on stderr that are not of the log.
+fn said(service: &Service) -> String {
+    let log = service.log_text();
+    let said: Vec<&str> = log.lines().filter(|line| !line.starts_with('{')).collect();
+    let [said] = said.as_slice() else { panic!("not one line: {said:?}") };
+    (*said).to_owned()
+}
+
+/// The calls whose outcomes were not written, by what the process said.
+fn calls_left(said: &str) -> usize {
+    let count = said.split_once("the outcomes of up to ").and_then(|(_, rest)| rest.split(' ').next());
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+/// Under load, with one server dead: the process ends in time and says what it leaves, and that
+/// comes to an end once all is back. What was in its calls meanwhile may stay open; it is not sent
+/// again.
+async fn sigterm_without(server: &str, torture: &Torture) {
+    let (line, mut service) = under_load(torture).await;
+    torture.services(&[server, "kill"]).await;
+    let began = Instant::now();
+    let status = service.terminate(Duration::from_secs(10)).await;
+    let said = said(&service);
+    println!("without {server}: {status} after {:?}: {said}", began.elapsed());
+    assert_eq!(status.code(), Some(69), "{}", service.log_text());
+    let (_, left) = said.split_once("not everything could be written or published: ").expect(&said);
+    let logged = service.log_text();
+    assert_eq!(logged.lines().filter(|line| line.starts_with('{') && line.contains(left)).count(), 1);
+    assert!(!logged.contains("everything has stopped"), "the log says the same as the exit code");
+
+    let ended_at = super::books::now();
+    torture.services(&[server, "start"]).await;
+    let _again = line.start("again", &[]).await;
+    let caught = line.all_but_caught(ORDERS, ended_at).await;
+    println!("{} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
+    line.books_balance(ORDERS).await;
+    assert!(caught.iter().all(|order| order.state == State::InFlight));
+    assert!(caught.len() <= calls_left(&said), "{} are open: {said}", caught.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_broker_a_process_ends_in_time_and_says_what_it_leaves() {
+    sigterm_without("broker", &Torture::begin().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_database_a_process_ends_in_time_and_says_what_it_leaves() {
+    sigterm_without("postgres", &Torture::begin().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_hangs_does_not_hold_up_the_end() {
+    let torture = Torture::begin().await;
+    let (_line, mut service) = under_load(&torture).await;
+    torture.services(&["postgres", "suspend"]).await;
+    let began = Instant::now();
+    let status = service.terminate(Duration::from_secs(10)).await;
+    println!("with a database that hangs: {status} after {:?}: {}", began.elapsed(), said(&service));
+    assert_eq!(status.code(), Some(69), "{}", service.log_text());
+    torture.services(&["postgres", "resume"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_had_nothing_in_hand_ends_well_without_its_broker() {
+    let torture = Torture::begin().await;
+    let line = torture.line(Wishes::default()).await;
+    let mut service = line.start("one", &[]).await;
+    line.send("i", 100).await;
+    line.all_succeeded(100).await;
+    torture.services(&["broker", "kill"]).await;
+    let status = service.terminate(Duration::from_secs(10)).await;
+    assert!(status.success(), "{status:?}: {}", service.log_text());
+    torture.services(&["broker", "start"]).await;
 }

@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use recharged::domain::State;
 use tokio::task::JoinHandle;
 
 use super::servers::Torture;
 use crate::harness::{Line, Service, Wishes};
 
-const ORDERS: u64 = 3_000;
+pub(super) const ORDERS: u64 = 3_000;
 
 /// A run of a dozen seconds with a service that must go on by itself.
-async fn under_load(torture: &Torture) -> (Line, Service) {
+pub(super) async fn under_load(torture: &Torture) -> (Line, Service) {
     under_load_with(torture, "").await
 }
 
@@ -173,28 +172,4 @@ async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_lon
     line.all_succeeded(ORDERS + 100).await;
     pulse.was_steady().await;
     assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
-}
-
-/// Under load, with one server dead: the process ends in time, and what it had in hand comes to
-/// an end once all is back. What was in its calls meanwhile may stay open; it is not sent again.
-async fn sigterm_without(server: &str, torture: &Torture) {
-    let (line, mut service) = under_load(torture).await;
-    torture.services(&[server, "kill"]).await;
-    let began = Instant::now();
-    let status = service.terminate(Duration::from_secs(10)).await;
-    println!("without {server}: {status} after {:?}", began.elapsed());
-    let ended_at = super::books::now();
-    torture.services(&[server, "start"]).await;
-    let _again = line.start("again", &[]).await;
-    let caught = line.all_but_caught(ORDERS, ended_at).await;
-    println!("{} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
-    line.books_balance(ORDERS).await;
-    assert!(caught.iter().all(|order| order.state == State::InFlight));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sigterm_ends_in_time_while_a_server_is_dead() {
-    let torture = Torture::begin().await;
-    sigterm_without("broker", &torture).await;
-    sigterm_without("postgres", &torture).await;
 }
