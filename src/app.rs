@@ -408,7 +408,7 @@ impl Builder {
         let options = ProducerOptions {
             message_timeout: None,
             max_in_flight_records: 4 * RELAY_PAGE,
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(5),
         };
         let publisher = self.producer("relay producer", options)?;
         let names = self.plan.config.topics();
