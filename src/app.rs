@@ -339,7 +339,7 @@ impl Builder {
             dead_letters: Arc::clone(&topics.dead_letters),
             retention: config.retention.closed_orders.get(),
             batch_max: BATCH_MAX,
-            writers: WRITERS,
+            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
         });
         let inputs =
             [(Arc::clone(&topics.orders), "orders", true), (Arc::clone(&topics.lifecycle), "lifecycle", false)];
@@ -381,7 +381,7 @@ impl Builder {
             in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
             heap_max: HEAP_MAX,
             batch_max: BATCH_MAX,
-            writers: WRITERS,
+            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
             send_window: settings.send_window.get(),
             topics: topics.clone(),
         };

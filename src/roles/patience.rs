@@ -55,16 +55,15 @@ pub async fn published(
 ) -> bool {
     let mut waits = Waits::default();
     while !records.is_empty() {
-        let results = publisher.publish(records.clone()).await;
+        let mut results = publisher.publish(&records).await.into_iter();
         let mut first_error: Option<PublishError> = None;
-        let mut left = Vec::new();
-        for (record, result) in records.into_iter().zip(results) {
-            if let Err(error) = result {
+        records.retain(|_| match results.next() {
+            None | Some(Ok(())) => false,
+            Some(Err(error)) => {
                 first_error.get_or_insert(error);
-                left.push(record);
+                true
             }
-        }
-        records = left;
+        });
         let Some(error) = first_error else { break };
         if waits.count == 0 {
             warn!(what, left = records.len(), %error, "records were not acknowledged; trying again");

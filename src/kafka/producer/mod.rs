@@ -272,7 +272,7 @@ impl Producer {
 #[async_trait]
 impl Publisher for Producer {
     /// Dropping the future loses no permit; what was handed over is still written.
-    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>> {
+    async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
         let tracker = Arc::new(Batch::new(batch.len()));
         let give_up_at = self.give_up_at();
         let mut permits: Option<SemaphorePermit<'_>> = None;
@@ -281,25 +281,19 @@ impl Publisher for Producer {
             self.waves.turn().await;
         }
         for (index, record) in batch.iter().enumerate() {
-            let permit = match permits.as_mut().and_then(|permits| permits.split(1)) {
-                Some(permit) => permit,
-                None => {
-                    // A broken client gives its permits back once nobody holds it any more.
-                    client = None;
-                    match self.permits(batch.len() - index, give_up_at).await {
-                        Ok(mut more) => {
-                            let permit = more.split(1);
-                            permits = Some(more);
-                            let Some(permit) = permit else { continue };
-                            permit
-                        }
-                        Err(error) => {
-                            tracker.answer(index, Err(error));
-                            continue;
-                        }
+            let mut permit = permits.as_mut().and_then(|permits| permits.split(1));
+            if permit.is_none() {
+                // A broken client gives its permits back once nobody holds it any more.
+                client = None;
+                match self.permits(batch.len() - index, give_up_at).await {
+                    Ok(mut more) => {
+                        permit = more.split(1);
+                        permits = Some(more);
                     }
+                    Err(error) => tracker.answer(index, Err(error)),
                 }
-            };
+            }
+            let Some(permit) = permit else { continue };
             if wave_bytes > WAVE_BYTES {
                 client = None;
                 wave_bytes = 0;

@@ -69,7 +69,7 @@ enum Fit {
 impl Lane {
     /// Claims a batch. An error means that the store refuses for good, or that the role was told
     /// to drop everything; nothing was acknowledged then.
-    pub(super) async fn claim(self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
+    pub(super) async fn claim(&self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
         let mut leftover = Leftover::default();
         let mut picked = self.with_connections(batch, &mut leftover).await;
         // The send window begins before the claim is written: however long the commit takes, a
@@ -106,7 +106,7 @@ impl Lane {
                     Fit::Early(until) => leftover.put_back(one, until),
                 }
             }
-            picked = self.write_claims(&transitions, writing, send_by, &mut leftover, abort).await?;
+            picked = self.write_claims(transitions, writing, send_by, &mut leftover, abort).await?;
         }
         if !leftover.claimed.is_empty() {
             faults::point("dispatch::claimed");
@@ -173,7 +173,7 @@ impl Lane {
     /// Writes claims; returns those that must be looked at again because the row had moved.
     async fn write_claims(
         &self,
-        transitions: &[Transition],
+        transitions: Vec<Transition>,
         writing: Vec<(Picked, ClaimId)>,
         send_by: Duration,
         leftover: &mut Leftover,
@@ -182,13 +182,13 @@ impl Lane {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let written = patience::stored("claim", abort, || self.store.apply(transitions)).await?;
+        let written = patience::stored("claim", abort, || self.store.apply(&transitions)).await?;
         let mut lost = Vec::new();
-        for ((transition, (picked, claim_id)), written) in transitions.iter().zip(writing).zip(written) {
+        for ((transition, (picked, claim_id)), written) in transitions.into_iter().zip(writing).zip(written) {
             match written {
                 Written::Stored => {
-                    self.outcomes.written(transition);
-                    self.claimed(transition.after.clone(), picked, claim_id, send_by, leftover);
+                    self.outcomes.written(&transition);
+                    self.claimed(transition.after, picked, claim_id, send_by, leftover);
                 }
                 Written::Overtaken => lost.push((picked, claim_id)),
             }

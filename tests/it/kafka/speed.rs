@@ -20,13 +20,13 @@ async fn how_many_records_a_second() {
     let value = Bytes::from(vec![b'x'; 300]);
     let started = Instant::now();
     for start in (0..RECORDS).step_by(20_000) {
-        let batch = (start..start + 20_000).map(|number| OutRecord {
+        let batch: Vec<_> = (start..start + 20_000).map(|number| OutRecord {
             topic: std::sync::Arc::clone(&topic),
             key: Some(Bytes::from(number.to_string())),
             value: Some(value.clone()),
             headers: Vec::new(),
         });
-        assert!(producer.publish(batch.collect()).await.iter().all(Result::is_ok));
+        assert!(producer.publish(&batch.collect::<Vec<_>>()).await.iter().all(Result::is_ok));
     }
     println!("written: {:.0} records/s", per_second(RECORDS, started));
 
