@@ -20,7 +20,7 @@ async fn how_many_records_a_second() {
     let value = Bytes::from(vec![b'x'; 300]);
     let started = Instant::now();
     for start in (0..RECORDS).step_by(20_000) {
-        let batch: Vec<_> = (start..start + 20_000).map(|number| OutRecord {
+        let batch = (start..start + 20_000).map(|number| OutRecord {
             topic: std::sync::Arc::clone(&topic),
             key: Some(Bytes::from(number.to_string())),
             value: Some(value.clone()),
