@@ -351,7 +351,7 @@ impl Builder {
             dead_letters: Arc::clone(&topics.dead_letters),
             retention: config.retention.closed_orders.get(),
             batch_max: BATCH_MAX,
-            writers: WRITERS,
+            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
         });
         let inputs = [
             (topics.orders, groups.intake, "orders", true),
@@ -392,7 +392,7 @@ impl Builder {
             in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
             heap_max: HEAP_MAX,
             batch_max: BATCH_MAX,
-            writers: WRITERS,
+            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
             send_window: settings.send_window.get(),
             topics: topics.clone(),
         };
@@ -420,7 +420,7 @@ impl Builder {
         let options = ProducerOptions {
             message_timeout: None,
             max_in_flight_records: 4 * RELAY_PAGE,
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(5),
         };
         let publisher = self.producer(options)?;
         let names = self.plan.config.topics();

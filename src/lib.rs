@@ -20,3 +20,8 @@ pub mod roles;
 pub mod shop;
 pub mod store;
 pub mod telemetry;
+
+/// A quarter of the service's time went to the C library's allocator: batches are made on one
+/// thread and freed on another, which is what it does worst (`docs/PERFORMANCE.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

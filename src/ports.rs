@@ -392,7 +392,7 @@ pub enum PublishError {
 pub trait Publisher: Send + Sync + std::fmt::Debug {
     /// Writes a batch and waits until each record is acknowledged or has failed; answers in the
     /// order of the batch. Bounded in flight: a full queue makes the caller wait.
-    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>>;
+    async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>>;
 }
 
 // -------------------------------------------------------------------------------------- provider

@@ -87,7 +87,7 @@ impl Shop {
             sent += now;
             let publisher = Arc::clone(&publisher);
             under_way.spawn(async move {
-                let failed = publisher.publish(batch).await.iter().filter(|result| result.is_err()).count() as u64;
+                let failed = publisher.publish(&batch).await.iter().filter(|result| result.is_err()).count() as u64;
                 (now.saturating_sub(failed), failed)
             });
         }

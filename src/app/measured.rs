@@ -39,10 +39,9 @@ pub(super) struct MeasuredPublisher<P> {
 
 #[async_trait]
 impl<P: Publisher> Publisher for MeasuredPublisher<P> {
-    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>> {
-        let topics: Vec<Arc<str>> = batch.iter().map(|record| Arc::clone(&record.topic)).collect();
+    async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
         let results = self.inner.publish(batch).await;
-        let mut answered = topics.iter().zip(&results).peekable();
+        let mut answered = batch.iter().map(|record| &record.topic).zip(&results).peekable();
         // Batches go to one or two topics: runs of the same topic and result are counted at once.
         while let Some((topic, result)) = answered.next() {
             let mut count = 1;

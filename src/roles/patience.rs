@@ -77,18 +77,22 @@ pub async fn published(
     while !records.is_empty() {
         let results = tokio::select! {
             biased; // An answer that is there counts.
-            results = publisher.publish(records.clone()) => results,
+            results = publisher.publish(&records) => results,
             () = abort.cancelled() => return false,
         };
+        let mut results = results.into_iter();
         let mut first_error: Option<PublishError> = None;
-        let mut left = Vec::new();
-        for (record, result) in records.into_iter().zip(results) {
-            if let Err(error) = result {
+        records.retain(|_| match results.next() {
+            Some(Ok(())) => false,
+            Some(Err(error)) => {
                 first_error.get_or_insert(error);
-                left.push(record);
+                true
             }
-        }
-        records = left;
+            None => {
+                first_error.get_or_insert(PublishError::Unacknowledged("it was not answered".to_owned()));
+                true
+            }
+        });
         let Some(error) = first_error else { break };
         if waits.count == 0 {
             warn!(what, left = records.len(), %error, "records were not acknowledged; trying again");

@@ -72,7 +72,7 @@ impl MemBroker {
 
 #[async_trait]
 impl Publisher for MemBroker {
-    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>> {
+    async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
         let mut results = Vec::new();
         let mut failed = false;
         for record in batch {
@@ -84,7 +84,7 @@ impl Publisher for MemBroker {
             let (fails, kept) = (fails || failed, kept && !failed);
             failed = fails;
             if !fails || kept {
-                self.append(record);
+                self.append(record.clone());
             }
             results.push(if fails { Err(PublishError::Unacknowledged("simulated".into())) } else { Ok(()) });
         }

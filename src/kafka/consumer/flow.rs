@@ -1,7 +1,9 @@
 //! Back-pressure: pausing the partitions of a topic whose reader is behind.
 //!
-//! Pausing throws away what librdkafka read ahead, and doing it often starves a partition; so a
-//! full inbox first gets a few milliseconds, and a paused topic resumes only at half. Only a
+//! Pausing throws away what librdkafka read ahead, and after it the next fetch may have to wait
+//! until one without these partitions has timed out: paused and resumed under load, a topic came
+//! to a stand for half a second each time. So a full inbox holds up the thread while its reader
+//! keeps making room, and a paused topic resumes only at half. Only a
 //! partition that already delivered something is paused, only what was paused here is resumed,
 //! and nothing is paused inside a rebalance: each of these once left a partition silent for ever.
 
@@ -16,8 +18,9 @@ use crate::kafka::sync::lock;
 use super::rebalance::GroupConsumer;
 use super::shared::{Shared, Slot, Topic};
 
-/// How long a full inbox may hold up the thread before its topic is paused.
-const GRACE: Duration = Duration::from_millis(5);
+/// How long a full inbox may hold up the thread before its topic is paused: a reader that takes a
+/// batch in this time is merely the slower of the two.
+const GRACE: Duration = Duration::from_millis(100);
 /// Records behind one that does not become durable; beyond it the topic pauses, so that neither
 /// the ledger nor what a crash repeats grows without bound.
 const SPAN_LIMIT: usize = 1 << 18;
@@ -101,5 +104,5 @@ fn must_pause(topic: &Topic, slots: &BTreeMap<i32, Slot>) -> bool {
     }
     // Not while something of it is paused already: then the reader is known to be slow.
     let already = slots.values().any(|slot| slot.paused);
-    topic.inbox.is_full() && (already || !topic.inbox.wait_half_empty(GRACE))
+    topic.inbox.is_full() && (already || !topic.inbox.wait_for_room(GRACE))
 }

@@ -27,9 +27,12 @@ pub(super) struct Inbox {
     contents: Mutex<Contents>,
     /// Wakes the reader.
     filled: Notify,
-    /// Wakes the consumer's thread, when half is reached.
+    /// Wakes the consumer's thread, when there is room again.
     drained: Condvar,
 }
+
+/// Records that must have been taken from a full inbox before its filling goes on.
+const ROOM: usize = 128;
 
 impl Inbox {
     pub(super) fn new(high_mark: usize) -> Self {
@@ -61,13 +64,17 @@ impl Inbox {
         self.len() <= self.high_mark / 2
     }
 
-    /// Waits, at most `limit`, until the reader has taken half. It spares the pause (and the
+    /// Waits, at most `limit`, until the reader has made some room. It spares the pause (and the
     /// fetching again of what the client had read ahead) where the reader is merely a step behind.
-    pub(super) fn wait_half_empty(&self, limit: Duration) -> bool {
+    pub(super) fn wait_for_room(&self, limit: Duration) -> bool {
         let contents = lock(&self.contents);
         let waited =
-            self.drained.wait_timeout_while(contents, limit, |contents| contents.records.len() > self.high_mark / 2);
+            self.drained.wait_timeout_while(contents, limit, |contents| !self.has_room(contents.records.len()));
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        len <= self.high_mark - ROOM.min(self.high_mark.div_ceil(2))
     }
 
     /// Drops the records of a partition that is given back; nobody has claimed them.
@@ -98,7 +105,7 @@ impl Inbox {
         }
         let count = max.max(1).min(contents.records.len());
         let batch = contents.records.drain(..count).collect();
-        if contents.records.len() <= self.high_mark / 2 {
+        if self.has_room(contents.records.len()) {
             self.drained.notify_one();
         }
         Some(Ok(batch))
@@ -207,16 +214,16 @@ mod tests {
     }
 
     #[test]
-    fn the_consumer_s_thread_waits_only_until_half_is_taken() {
+    fn the_consumer_s_thread_waits_only_until_there_is_room() {
         let (inbox, held) = (Arc::new(Inbox::new(4)), held(0));
         for offset in 0..4 {
             inbox.push(record(&held, offset));
         }
         assert!(inbox.is_full());
-        assert!(!inbox.wait_half_empty(Duration::from_millis(1)));
+        assert!(!inbox.wait_for_room(Duration::from_millis(1)));
         let reader = Arc::clone(&inbox);
         let reading = std::thread::spawn(move || reader.take(2));
-        assert!(inbox.wait_half_empty(Duration::from_secs(10)));
+        assert!(inbox.wait_for_room(Duration::from_secs(10)));
         assert!(inbox.is_half_empty());
         assert_eq!(reading.join().unwrap().unwrap().unwrap().len(), 2);
     }

@@ -13,6 +13,8 @@ use crate::kafka::context::Listener;
 use crate::kafka::sync::lock;
 use crate::ports::PublishError;
 
+use super::waves::Waves;
+
 /// The answers of one batch; only failures are written down.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -62,6 +64,7 @@ pub(super) struct DeliveryContext {
     pub(super) listener: Listener,
     /// A permit for each record that may be in flight; a report gives one back.
     pub(super) permits: Arc<Semaphore>,
+    pub(super) waves: Arc<Waves>,
     pub(super) broken: AtomicBool,
 }
 
@@ -84,6 +87,7 @@ impl ProducerContext for DeliveryContext {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
         let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
         self.permits.add_permits(1);
+        self.waves.answered();
         ticket.batch.answer(ticket.index, result);
     }
 }

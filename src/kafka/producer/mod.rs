@@ -1,6 +1,7 @@
 //! Writing records: idempotent, acknowledged by all in-sync replicas, bounded in flight.
 
 mod delivery;
+mod waves;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,12 +24,16 @@ use super::sync::lock;
 use crate::ports::{OutRecord, PublishError, Publisher};
 
 use delivery::{Batch, DeliveryContext, Ticket};
+use waves::Waves;
 
 /// How long the poll thread sleeps in librdkafka; reports wake it. The client spins through the
 /// last fraction of a millisecond of each wait, so a short one costs most of an idle process's CPU.
 const POLL: Duration = Duration::from_millis(500);
 /// How long to wait when librdkafka's queue is full by bytes.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// What one writer hands over at once at most: with a few partitions, a request for each.
+const WAVE_BYTES: usize = 768 * 1024;
 
 /// A client that broke younger than this is not replaced yet: a cause that stays would make one
 /// after the other.
@@ -110,6 +115,7 @@ pub struct Producer {
     scrubber: Scrubber,
     options: ProducerOptions,
     permits: Arc<Semaphore>,
+    waves: Arc<Waves>,
     /// `None` once it is closed.
     client: Mutex<Option<Running>>,
     rebuilds: AtomicU64,
@@ -130,6 +136,7 @@ impl Producer {
             config: options.config(kafka)?,
             scrubber: kafka.scrubber(),
             permits: Arc::new(Semaphore::new(options.max_in_flight_records)),
+            waves: Arc::default(),
             options,
             client: Mutex::new(None),
             rebuilds: AtomicU64::new(0),
@@ -165,6 +172,7 @@ impl Producer {
         let context = DeliveryContext {
             listener: Listener::new(self.scrubber.clone()),
             permits: Arc::clone(&self.permits),
+            waves: Arc::clone(&self.waves),
             broken: AtomicBool::new(false),
         };
         let client: Arc<Client> = Arc::new(create(&self.config, context, &self.scrubber)?);
@@ -220,30 +228,41 @@ impl Producer {
     }
 
     /// Hands one record to librdkafka, waiting while its queue is full; `false` if it was
-    /// answered here, and no report will come.
-    async fn send(&self, record: &OutRecord, ticket: Ticket, give_up_at: Option<Instant>) -> bool {
+    /// answered here, and no report will come. `client` is what the writer has used so far.
+    async fn send(
+        &self,
+        client: &mut Option<Arc<Client>>,
+        record: &OutRecord,
+        ticket: Ticket,
+        give_up_at: Option<Instant>,
+    ) -> bool {
         let mut ticket = Box::new(ticket);
         loop {
-            let client = match self.client() {
-                Ok(client) => client,
+            let with = match client.take().map_or_else(|| self.client(), Ok) {
+                Ok(with) => with,
                 Err(error) => {
                     ticket.batch.answer(ticket.index, Err(error));
                     return false;
                 }
             };
-            let (error, back) = match client.send(outgoing(record, ticket)) {
-                Ok(()) => return true,
+            self.waves.handed_over();
+            let (error, back) = match with.send(outgoing(record, ticket)) {
+                Ok(()) => {
+                    *client = Some(with);
+                    return true;
+                }
                 Err((error, record)) => (error, record.delivery_opaque),
             };
+            self.waves.answered();
             ticket = back;
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) if give_up_at.is_none_or(|at| Instant::now() < at) => {
-                    drop(client);
+                    drop(with);
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
-                Some(RDKafkaErrorCode::Fatal) => client.client().context().broken.store(true, Ordering::Release),
+                Some(RDKafkaErrorCode::Fatal) => with.client().context().broken.store(true, Ordering::Release),
                 Some(_) | None => {
-                    ticket.batch.answer(ticket.index, Err(client.client().context().refusal(&error)));
+                    ticket.batch.answer(ticket.index, Err(with.client().context().refusal(&error)));
                     return false;
                 }
             }
@@ -254,32 +273,41 @@ impl Producer {
 #[async_trait]
 impl Publisher for Producer {
     /// Dropping the future loses no permit; what was handed over is still written.
-    async fn publish(&self, batch: Vec<OutRecord>) -> Vec<Result<(), PublishError>> {
+    async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
         let tracker = Arc::new(Batch::new(batch.len()));
         let give_up_at = self.give_up_at();
         let mut permits: Option<SemaphorePermit<'_>> = None;
+        let (mut client, mut wave_bytes) = (None, 0);
+        if !batch.is_empty() {
+            self.waves.turn().await;
+        }
         for (index, record) in batch.iter().enumerate() {
-            let permit = match permits.as_mut().and_then(|permits| permits.split(1)) {
-                Some(permit) => permit,
-                None => match self.permits(batch.len() - index, give_up_at).await {
+            let mut permit = permits.as_mut().and_then(|permits| permits.split(1));
+            if permit.is_none() {
+                // A broken client gives its permits back once nobody holds it any more.
+                client = None;
+                match self.permits(batch.len() - index, give_up_at).await {
                     Ok(mut more) => {
-                        let permit = more.split(1);
+                        permit = more.split(1);
                         permits = Some(more);
-                        let Some(permit) = permit else { continue };
-                        permit
                     }
-                    Err(error) => {
-                        tracker.answer(index, Err(error));
-                        continue;
-                    }
-                },
-            };
-            if self.send(record, Ticket { batch: Arc::clone(&tracker), index }, give_up_at).await {
+                    Err(error) => tracker.answer(index, Err(error)),
+                }
+            }
+            let Some(permit) = permit else { continue };
+            if wave_bytes > WAVE_BYTES {
+                client = None;
+                wave_bytes = 0;
+                self.waves.turn().await;
+            }
+            wave_bytes += size(record);
+            let ticket = Ticket { batch: Arc::clone(&tracker), index };
+            if self.send(&mut client, record, ticket, give_up_at).await {
                 // The report gives it back, whether or not anybody still waits for it.
                 permit.forget();
             }
         }
-        drop(permits);
+        drop((permits, client));
         tracker.answers(batch.len()).await
     }
 }
@@ -320,6 +348,12 @@ fn outgoing(record: &OutRecord, ticket: Box<Ticket>) -> BaseRecord<'_, [u8], [u8
         out.headers = Some(headers(record));
     }
     out
+}
+
+fn size(record: &OutRecord) -> usize {
+    let headers: usize =
+        record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, bytes::Bytes::len)).sum();
+    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.as_ref().map_or(0, bytes::Bytes::len) + headers
 }
 
 /// Header names must be UTF-8 to be written; one that is not is written with replacement

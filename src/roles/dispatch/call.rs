@@ -1,10 +1,14 @@
 //! One call: from a committed claim to an outcome. No transaction and no database connection is
 //! held meanwhile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 
 use crate::domain::{ClaimId, NotSentCause, Order, SubmitOutcome, Timestamp, UnknownCause};
 use crate::faults;
@@ -23,10 +27,49 @@ pub(super) struct Outcome {
     pub(super) said: SubmitOutcome,
 }
 
+/// Calls of one batch that are under way.
+pub(super) type Calls = Vec<BoxFuture<'static, ()>>;
+
+/// A claim that ends later than this after its permit's moment needs another permit: a call needs
+/// a little time to begin, and what is then too late would not be sent at all.
+const LAST_MOMENT: Duration = Duration::from_millis(150);
+
+/// Sees a batch of calls to their end.
+pub(super) async fn finish(calls: Calls) {
+    let mut calls: FuturesUnordered<_> = calls.into_iter().collect();
+    while calls.next().await.is_some() {}
+}
+
 impl Lane {
+    /// Begins the calls of a batch of claims, here and now; returns those that are under way. A
+    /// task for each would cost more than most of them do.
+    pub(super) fn begin(self: &Arc<Self>, claimed: Vec<Claimed>, settle: &mpsc::Sender<Outcome>) -> Calls {
+        let now = self.clock.now();
+        let mut calls = Calls::new();
+        let (mut late_fresh, mut late_retries) = (Vec::new(), Vec::new());
+        for claimed in claimed {
+            if now > claimed.permit + LAST_MOMENT {
+                let late = if claimed.class == PermitClass::Fresh { &mut late_fresh } else { &mut late_retries };
+                late.push(claimed);
+                continue;
+            }
+            let mut call = Arc::clone(self).call(claimed, settle.clone()).boxed();
+            // Without the runtime's ration: there is one batch of them, and all must begin now.
+            if unconstrained(&mut call).now_or_never().is_none() {
+                calls.push(call);
+            }
+        }
+        for (class, late) in [(PermitClass::Retry, late_retries), (PermitClass::Fresh, late_fresh)] {
+            if !late.is_empty() {
+                calls.push(Arc::clone(self).call_late(class, late, settle.clone()).boxed());
+            }
+        }
+        calls
+    }
+
     /// Makes the call and hands its outcome to the settlement. Its place among the calls in
     /// flight is given up only once the settlement has taken it.
-    pub(super) async fn call(self, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
+    async fn call(self: Arc<Self>, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, permit, slot, .. } = claimed;
         let said = match self.await_permit(permit, send_by).await {
             Some(send_by) => self.submit(&order, send_by).await,
@@ -42,7 +85,7 @@ impl Lane {
     /// Calls claims of one class that took so long to commit that their permits will be, or are,
     /// too late: they share the asking for others, inside their send window. (Each asking for
     /// itself would be one statement a call, just when the store is slow.)
-    pub(super) async fn call_late(self, class: PermitClass, mut late: Vec<Claimed>, settle: mpsc::Sender<Outcome>) {
+    async fn call_late(self: Arc<Self>, class: PermitClass, mut late: Vec<Claimed>, settle: mpsc::Sender<Outcome>) {
         self.metrics.permits("delayed", late.len() as u64);
         let mut calls = JoinSet::new();
         while let Some(send_by) = late.first().map(|claimed| claimed.send_by) {
@@ -53,7 +96,7 @@ impl Lane {
             let Ok(Ok(grant)) = tokio::time::timeout(window, self.quota.reserve(&reservation)).await else { break };
             let granted = grant.send_at.len().min(late.len());
             for (claimed, permit) in late.drain(..granted).zip(grant.send_at) {
-                calls.spawn(self.clone().call(Claimed { permit, ..claimed }, settle.clone()));
+                calls.spawn(Arc::clone(&self).call(Claimed { permit, ..claimed }, settle.clone()));
             }
             let again = grant.ask_again_at.unwrap_or_else(|| self.clock.now());
             if late.is_empty() || !self.until(again, send_by).await {

@@ -70,7 +70,7 @@ enum Fit {
 impl Lane {
     /// Claims a batch. An error means that the store refuses for good, or that the role was told
     /// to drop everything; nothing was acknowledged then.
-    pub(super) async fn claim(self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
+    pub(super) async fn claim(&self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
         let mut leftover = Leftover::default();
         let mut picked = self.with_connections(batch, &mut leftover).await;
         // The send window begins before the claim is written: however long the commit takes, a
@@ -107,7 +107,7 @@ impl Lane {
                     Fit::Early(until) => leftover.put_back(one, until),
                 }
             }
-            picked = self.write_claims(&transitions, writing, send_by, &mut leftover, abort).await?;
+            picked = self.write_claims(transitions, writing, send_by, &mut leftover, abort).await?;
         }
         if !leftover.claimed.is_empty() {
             faults::point("dispatch::claimed");
@@ -174,7 +174,7 @@ impl Lane {
     /// Writes claims; returns those that must be looked at again because the row had moved.
     async fn write_claims(
         &self,
-        transitions: &[Transition],
+        transitions: Vec<Transition>,
         writing: Vec<(Picked, ClaimId)>,
         send_by: Duration,
         leftover: &mut Leftover,
@@ -186,14 +186,14 @@ impl Lane {
         // Counted before it is known: without an answer, each may say `in_flight`.
         let claims = transitions.iter().filter(|transition| transition.after.state == State::InFlight).count();
         self.unsettled.fetch_add(claims, Ordering::Relaxed);
-        let written = patience::stored_unless("claim", abort, || self.store.apply(transitions)).await?;
+        let written = patience::stored_unless("claim", abort, || self.store.apply(&transitions)).await?;
         self.unsettled.fetch_sub(claims, Ordering::Relaxed);
         let mut lost = Vec::new();
-        for ((transition, (picked, claim_id)), written) in transitions.iter().zip(writing).zip(written) {
+        for ((transition, (picked, claim_id)), written) in transitions.into_iter().zip(writing).zip(written) {
             match written {
                 Written::Stored => {
-                    self.outcomes.written(transition);
-                    self.claimed(transition.after.clone(), picked, claim_id, send_by, leftover);
+                    self.outcomes.written(&transition);
+                    self.claimed(transition.after, picked, claim_id, send_by, leftover);
                 }
                 Written::Overtaken => lost.push((picked, claim_id)),
             }

@@ -15,7 +15,7 @@ use crate::ports::{Grant, InRecord, PermitClass, Reservation, StoreError, Subscr
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
-use super::call::Outcome;
+use super::call::{Calls, Outcome, finish};
 use super::claim::{Leftover, Picked};
 use super::heap::{DeadlineHeap, Queued};
 use super::permits::Stock;
@@ -30,9 +30,6 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Claims begin before their permits' moments by as long as a claim takes, and by this at most:
 /// what is claimed early holds its place among the calls in flight.
 const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
-/// A claim that ends later than this after its permit's moment needs another permit: a call needs
-/// a little time to begin, and what is then too late would not be sent at all.
-const LAST_MOMENT: Duration = Duration::from_millis(150);
 /// A full heap is searched for commands of revoked partitions this often: under a backlog it is
 /// full all the time.
 const PURGE_EVERY: Duration = Duration::from_secs(1);
@@ -41,12 +38,12 @@ const IDLE: Duration = Duration::from_secs(1);
 
 enum Event {
     Granted(PermitClass, Result<Grant, StoreError>),
-    Claimed(Result<Leftover, StoreError>, Duration),
+    Claimed(Result<(Leftover, Calls), StoreError>, Duration),
     Buried,
 }
 
 struct Scheduler {
-    lane: Lane,
+    lane: Arc<Lane>,
     stop: StopSignals,
     fresh: DeadlineHeap,
     retry: DeadlineHeap,
@@ -102,7 +99,7 @@ impl Scheduler {
         let (heap_max, in_flight_max) = (lane.rules.heap_max, lane.rules.in_flight_max);
         lane.metrics.quota(1.0 / lane.rules.terms.interval.as_secs_f64());
         Self {
-            lane,
+            lane: Arc::new(lane),
             stop,
             fresh: DeadlineHeap::new(heap_max),
             retry: DeadlineHeap::new(heap_max),
@@ -136,7 +133,12 @@ impl Scheduler {
                 // The settlement has failed; its own error says why.
                 () = settle.closed() => return Ok(()),
                 Some(event) = self.under_way.join_next() => self.take_event(event)?,
-                Some(ended) = self.calls.join_next() => call_ended(ended)?,
+                Some(ended) = self.calls.join_next() => {
+                    call_ended(ended)?;
+                    while let Some(ended) = self.calls.try_join_next() {
+                        call_ended(ended)?;
+                    }
+                }
                 records = due.next(due_room), if due_room > 0 => self.take_records(records?),
                 records = fresh.next(fresh_room), if fresh_room > 0 => self.take_records(records?),
                 slot = slots.acquire(), if no_slot => drop(slot),
@@ -212,7 +214,9 @@ impl Scheduler {
         if heap.ready() <= stock.len() || !stock.may_ask(now) {
             return;
         }
-        let wanted = (heap.ready() + expected).min(slots).saturating_sub(stock.len());
+        // No more than can be claimed at once: permits grow old quickly, and the store has more.
+        let most = slots.min(self.lane.rules.batch_max * self.lane.rules.writers.max(1));
+        let wanted = (heap.ready() + expected).min(most).saturating_sub(stock.len());
         let Ok(wanted @ 1..) = u32::try_from(wanted) else { return };
         stock.asking = true;
         let reservation =
@@ -274,12 +278,16 @@ impl Scheduler {
 
     fn spawn_claim(&mut self, batch: Vec<Picked>) {
         self.claims += 1;
-        let (lane, abort) = (self.lane.clone(), self.stop.abort.clone());
+        let (lane, abort, settle) = (Arc::clone(&self.lane), self.stop.abort.clone(), self.settle.clone());
         let began = self.lane.clock.since_boot();
         self.under_way.spawn(async move {
-            let clock = Arc::clone(&lane.clock);
             let claimed = lane.claim(batch, &abort).await;
-            Event::Claimed(claimed, clock.since_boot().saturating_sub(began))
+            let took = lane.clock.since_boot().saturating_sub(began);
+            let under_way = claimed.map(|mut leftover| {
+                let calls = lane.begin(std::mem::take(&mut leftover.claimed), &settle);
+                (leftover, calls)
+            });
+            Event::Claimed(under_way, took)
         });
     }
 
@@ -290,7 +298,12 @@ impl Scheduler {
                 self.claims -= 1;
                 self.claim_time = (self.claim_time * 3 + took) / 4;
                 match claimed {
-                    Ok(leftover) => self.take_leftover(leftover),
+                    Ok((leftover, calls)) => {
+                        self.take_leftover(leftover);
+                        if !calls.is_empty() {
+                            self.calls.spawn(finish(calls));
+                        }
+                    }
                     Err(_) if self.stop.abort.is_cancelled() => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -335,18 +348,6 @@ impl Scheduler {
                 PermitClass::Retry | PermitClass::Query => self.retry.push(queued, Some(until), now),
             }
         }
-        let (timely, late): (Vec<_>, Vec<_>) =
-            leftover.claimed.into_iter().partition(|claimed| now <= claimed.permit + LAST_MOMENT);
-        for claimed in timely {
-            self.calls.spawn(self.lane.clone().call(claimed, self.settle.clone()));
-        }
-        let (fresh, retry): (Vec<_>, Vec<_>) =
-            late.into_iter().partition(|claimed| claimed.class == PermitClass::Fresh);
-        for (class, late) in [(PermitClass::Retry, retry), (PermitClass::Fresh, fresh)] {
-            if !late.is_empty() {
-                self.calls.spawn(self.lane.clone().call_late(class, late, self.settle.clone()));
-            }
-        }
     }
 
     fn take_records(&mut self, records: Vec<InRecord>) {
@@ -379,7 +380,7 @@ impl Scheduler {
 
     /// Writes unusable commands to the dead letters; their offsets move once that is acknowledged.
     fn bury(&mut self, poison: Vec<(InRecord, Unfit)>) {
-        let (lane, abort) = (self.lane.clone(), self.stop.abort.clone());
+        let (lane, abort) = (Arc::clone(&self.lane), self.stop.abort.clone());
         self.under_way.spawn(async move {
             let now = lane.clock.now();
             let mut letters = Vec::with_capacity(poison.len());

@@ -192,7 +192,7 @@ impl Line {
 
     /// Writes raw records to a topic, and waits for the broker's acknowledgement.
     pub(crate) async fn write(&self, records: Vec<OutRecord>) {
-        for result in self.producer.publish(records).await {
+        for result in self.producer.publish(&records).await {
             result.unwrap();
         }
     }

@@ -44,7 +44,7 @@ async fn bytes_and_headers_come_through_unchanged() {
     let producer = producer();
     let written = awkward(&orders);
     for record in &written {
-        producer.publish(vec![record.clone()]).await.remove(0).unwrap();
+        producer.publish(&[record.clone()]).await.remove(0).unwrap();
     }
     let (handle, mut reader) = start_one(&unique("g"), &orders, 100);
     let mut read = Vec::new();
@@ -56,7 +56,7 @@ async fn bytes_and_headers_come_through_unchanged() {
         assert_eq!((&record.key, &record.value, &record.headers), (&original.key, &original.value, &original.headers));
         let letter =
             dead_letter::record(&letters, record, &Unfit::new(DeadLetterReason::Schema, "no such field"), seen);
-        producer.publish(vec![letter]).await.remove(0).unwrap();
+        producer.publish(&[letter]).await.remove(0).unwrap();
     }
     let (dead_handle, mut dead_reader) = start_one(&unique("g"), &letters, 100);
     let mut dead = Vec::new();
@@ -79,7 +79,7 @@ async fn a_header_name_that_is_not_utf8_ends_up_as_a_dead_letter_and_nothing_sto
     let (orders, letters) = (topic("name", 1).await, topic("dead", 1).await);
     wire::produce(&orders, b"value", &[(b"good", b"1"), (b"\xff\xfe", b"2"), (b"also", b"3")]).await;
     let producer = producer();
-    producer.publish(vec![super::support::out(&orders, None, "8")]).await.remove(0).unwrap();
+    producer.publish(&[super::support::out(&orders, None, "8")]).await.remove(0).unwrap();
     let (handle, mut reader) = start_one(&unique("g"), &orders, 100);
     let mut read = Vec::new();
     while read.len() < 2 {
@@ -97,7 +97,7 @@ async fn a_header_name_that_is_not_utf8_ends_up_as_a_dead_letter_and_nothing_sto
         &Unfit::new(DeadLetterReason::BadHeaders, "a header name is not UTF-8"),
         seen,
     );
-    producer.publish(vec![letter]).await.remove(0).unwrap();
+    producer.publish(&[letter]).await.remove(0).unwrap();
     let (dead_handle, mut dead_reader) = start_one(&unique("g"), &letters, 100);
     let letter = next(&mut dead_reader, 1).await.unwrap().remove(0);
     let told = DeadLetter::read(&letter).unwrap();

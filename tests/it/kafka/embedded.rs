@@ -19,8 +19,8 @@ async fn write_long(options: &KafkaOptions, topic: &Arc<str>, numbers: Range<u64
     let producer = Producer::new(&options, ProducerOptions::default()).unwrap();
     let numbers: Vec<u64> = numbers.collect();
     for chunk in numbers.chunks(5000) {
-        let batch = chunk.iter().map(|number| out(topic, None, &format!("{number:0>100}"))).collect();
-        producer.publish(batch).await.into_iter().for_each(|answer| answer.unwrap());
+        let batch: Vec<_> = chunk.iter().map(|number| out(topic, None, &format!("{number:0>100}"))).collect();
+        producer.publish(&batch).await.into_iter().for_each(|answer| answer.unwrap());
     }
     assert_eq!(producer.close(CLOSE).await, 0);
 }

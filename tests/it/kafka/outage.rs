@@ -224,8 +224,8 @@ async fn a_dead_broker_answers_each_record_after_the_time_out_and_no_later() {
     let producer = Producer::new(&nowhere(), impatient(Duration::from_secs(1))).unwrap();
     let started = Instant::now();
     // Five times what may be in flight.
-    let batch = (0..500).map(|number: u64| out(&topic, None, &number.to_string())).collect();
-    let answers = producer.publish(batch).await;
+    let batch: Vec<_> = (0..500).map(|number: u64| out(&topic, None, &number.to_string())).collect();
+    let answers = producer.publish(&batch).await;
     println!("answered in {:?}: {:?}", started.elapsed(), answers[0]);
     assert_eq!(answers.len(), 500);
     assert!(answers.iter().all(|answer| matches!(answer, Err(PublishError::Unacknowledged(_)))));
@@ -241,7 +241,7 @@ async fn a_producer_without_time_out_waits_and_its_close_counts_what_is_left() {
     let producer = Arc::new(Producer::new(&nowhere(), options).unwrap());
     let writing = tokio::spawn({
         let (producer, topic) = (Arc::clone(&producer), Arc::clone(&topic));
-        async move { producer.publish(vec![out(&topic, None, "1"), out(&topic, None, "2")]).await }
+        async move { producer.publish(&[out(&topic, None, "1"), out(&topic, None, "2")]).await }
     });
     until("both are in flight", || producer.status().in_flight == 2).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -251,7 +251,7 @@ async fn a_producer_without_time_out_waits_and_its_close_counts_what_is_left() {
     let answers = tokio::time::timeout(Duration::from_secs(3), writing).await.unwrap().unwrap();
     assert!(started.elapsed() < Duration::from_secs(3));
     assert!(answers.iter().all(|answer| matches!(answer, Err(PublishError::Unacknowledged(_)))), "{answers:?}");
-    let late = producer.publish(vec![out(&topic, None, "3")]).await.remove(0);
+    let late = producer.publish(&[out(&topic, None, "3")]).await.remove(0);
     assert_eq!(late, Err(PublishError::Unacknowledged("the producer is closed".to_owned())));
 }
 
@@ -259,8 +259,8 @@ async fn a_producer_without_time_out_waits_and_its_close_counts_what_is_left() {
 async fn a_publish_that_is_dropped_gives_its_places_back() {
     let topic: Arc<str> = Arc::from("t");
     let producer = Producer::new(&nowhere(), impatient(Duration::from_secs(2))).unwrap();
-    let batch = (0..250).map(|number: u64| out(&topic, None, &number.to_string())).collect();
-    let cut = tokio::time::timeout(Duration::from_millis(200), producer.publish(batch)).await;
+    let batch: Vec<_> = (0..250).map(|number: u64| out(&topic, None, &number.to_string())).collect();
+    let cut = tokio::time::timeout(Duration::from_millis(200), producer.publish(&batch)).await;
     assert!(cut.is_err());
     until("all places are free", || producer.status().in_flight == 0).await;
     producer.close(Duration::from_secs(1)).await;
@@ -277,11 +277,11 @@ async fn a_producer_that_broke_for_good_is_made_anew() {
         );
     });
     let producer = Producer::new(&cluster.options, impatient(Duration::from_secs(3))).unwrap();
-    let first = producer.publish(vec![out(&topic, None, "1")]).await.remove(0);
+    let first = producer.publish(&[out(&topic, None, "1")]).await.remove(0);
     println!("the first: {first:?}");
     assert!(first.is_err());
     let end = Instant::now() + Duration::from_secs(20);
-    while producer.publish(vec![out(&topic, None, "2")]).await.remove(0).is_err() {
+    while producer.publish(&[out(&topic, None, "2")]).await.remove(0).is_err() {
         assert!(Instant::now() < end, "it stays broken");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -39,12 +39,12 @@ async fn answers_stand_in_the_order_of_the_batch() {
     options.properties.insert("topic.metadata.propagation.max.ms".to_owned(), "1000".to_owned());
     let producer = Producer::new(&options, ProducerOptions { message_timeout: timeout, ..Default::default() }).unwrap();
     let batch = vec![out(&topic, None, "1"), large, out(&missing, None, "2"), out(&topic, None, "3")];
-    let answers = producer.publish(batch).await;
+    let answers = producer.publish(&batch).await;
     assert_eq!(answers[0], Ok(()));
     assert!(matches!(&answers[1], Err(PublishError::Refused(_))), "{:?}", answers[1]);
     assert!(matches!(&answers[2], Err(PublishError::Refused(_))), "{:?}", answers[2]);
     assert_eq!(answers[3], Ok(()));
-    assert_eq!(producer.publish(Vec::new()).await, vec![]);
+    assert_eq!(producer.publish(&[]).await, vec![]);
     producer.close(CLOSE).await;
 }
 
@@ -58,8 +58,9 @@ async fn many_writers_share_few_places_and_nothing_is_lost() {
         tokio::spawn(async move {
             for round in 0..5 {
                 let start = writer * 1000 + round * 200;
-                let batch = (start..start + 200).map(|number| out(&topic, Some("k"), &number.to_string())).collect();
-                producer.publish(batch).await.into_iter().for_each(|answer| answer.unwrap());
+                let batch: Vec<_> =
+                    (start..start + 200).map(|number| out(&topic, Some("k"), &number.to_string())).collect();
+                producer.publish(&batch).await.into_iter().for_each(|answer| answer.unwrap());
                 assert!(producer.status().in_flight <= 50);
             }
         })
@@ -78,8 +79,8 @@ async fn a_queue_that_is_full_by_bytes_makes_the_writer_wait() {
     let mut options = kafka();
     options.properties.insert("queue.buffering.max.kbytes".to_owned(), "64".to_owned());
     let producer = Producer::new(&options, ProducerOptions::default()).unwrap();
-    let batch = (0..2000_u64).map(|number| out(&topic, None, &format!("{number:0>1000}"))).collect();
-    producer.publish(batch).await.into_iter().for_each(|answer| answer.unwrap());
+    let batch: Vec<_> = (0..2000_u64).map(|number| out(&topic, None, &format!("{number:0>1000}"))).collect();
+    producer.publish(&batch).await.into_iter().for_each(|answer| answer.unwrap());
     let (handle, mut reader) = start_one(&unique("g"), &topic, 10_000);
     assert_eq!(read_numbers(&mut reader, 2000).await.len(), 2000);
     handle.close(CLOSE).await.unwrap();
@@ -91,8 +92,9 @@ async fn a_key_goes_to_the_partition_that_java_s_producers_choose() {
     // murmur2 of the key as in Java: (hash & 0x7fffffff) % 8.
     let keys = ["21", "foobar", "a-little-bit-long-string", "1", "order-42"];
     let expected: Vec<i32> = keys.iter().map(|key| java_partition(key.as_bytes(), 8)).collect();
-    let batch = keys.iter().enumerate().map(|(index, key)| out(&topic, Some(key), &index.to_string())).collect();
-    producer().publish(batch).await.into_iter().for_each(|answer| answer.unwrap());
+    let batch: Vec<_> =
+        keys.iter().enumerate().map(|(index, key)| out(&topic, Some(key), &index.to_string())).collect();
+    producer().publish(&batch).await.into_iter().for_each(|answer| answer.unwrap());
     let (handle, mut reader) = start_one(&unique("g"), &topic, 100);
     let mut seen = BTreeSet::new();
     while seen.len() < keys.len() {

@@ -34,7 +34,7 @@ async fn scram_over_tls_writes_reads_and_administers() {
     let options = scram(&password());
     assert_eq!(topics::verify(&options, &[plan(&topic, 1)]).await.unwrap(), vec![]);
     let producer = Producer::new(&options, ProducerOptions::default()).unwrap();
-    producer.publish(vec![out(&topic, None, "7")]).await.remove(0).unwrap();
+    producer.publish(&[out(&topic, None, "7")]).await.remove(0).unwrap();
     let (handle, mut readers) = Consumer::start(&options, group(&name, &[(&topic, 10)])).unwrap();
     assert!(read_numbers(&mut readers[0], 1).await.contains(&7));
     handle.close(CLOSE).await.unwrap();
@@ -56,7 +56,7 @@ async fn a_wrong_password_is_told_clearly_and_never_shown() {
     let timeout = Some(Duration::from_secs(2));
     let producer =
         Producer::new(&options, ProducerOptions { message_timeout: timeout, ..ProducerOptions::default() }).unwrap();
-    let answer = producer.publish(vec![out(&topic, None, "7")]).await.remove(0);
+    let answer = producer.publish(&[out(&topic, None, "7")]).await.remove(0);
     let Err(PublishError::Unacknowledged(reason)) = answer else { panic!("{answer:?}") };
     assert!(reason.to_lowercase().contains("authentication"), "{reason}");
     for shown in [text, reason, format!("{producer:?} {options:?}")] {

@@ -26,7 +26,7 @@ async fn how_many_records_a_second() {
             value: Some(value.clone()),
             headers: Vec::new(),
         });
-        assert!(producer.publish(batch.collect()).await.iter().all(Result::is_ok));
+        assert!(producer.publish(&batch.collect::<Vec<_>>()).await.iter().all(Result::is_ok));
     }
     println!("written: {:.0} records/s", per_second(RECORDS, started));
 

@@ -71,8 +71,9 @@ pub(super) fn producer() -> Producer {
 pub(super) async fn write_numbers(producer: &Producer, topic: &Arc<str>, numbers: std::ops::Range<u64>) {
     let numbers: Vec<u64> = numbers.collect();
     for chunk in numbers.chunks(5000) {
-        let batch = chunk.iter().map(|number| out(topic, Some(&number.to_string()), &number.to_string())).collect();
-        for answer in producer.publish(batch).await {
+        let batch: Vec<_> =
+            chunk.iter().map(|number| out(topic, Some(&number.to_string()), &number.to_string())).collect();
+        for answer in producer.publish(&batch).await {
             answer.unwrap();
         }
     }

@@ -19,7 +19,7 @@ pub(crate) async fn produce(topic: &str, value: &[u8], headers: &[(&[u8], &[u8])
     string(&mut body, topic);
     body.extend(1_i32.to_be_bytes());
     body.extend(0_i32.to_be_bytes());
-    let batch = batch(value, headers);
+    let batch: Vec<_> = batch(value, headers);
     body.extend(length(&batch));
     body.extend(batch);
 
