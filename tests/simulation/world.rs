@@ -181,18 +181,20 @@ impl World {
         }
     }
 
-    /// Waits until nothing moves by itself any more.
+    /// Waits until nothing moves by itself any more: for as long as calls and the relay may still
+    /// be at it, since a call that ends late may ask for another.
     async fn settle(&self) {
-        for _ in 0..600 {
+        const AT_REST: u32 = 40;
+        let mut at_rest = 0;
+        for _ in 0..900 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let waiting = ["orders", "requests", "due"].iter().any(|topic| self.broker.uncommitted(topic) > 0);
             let open = {
                 let state = self.store.state.lock().unwrap();
                 state.rows.values().any(|row| matches!(row.state, State::Queued | State::RetryWait))
             };
-            if !waiting && !open {
-                // Calls and the relay may still be at it.
-                tokio::time::sleep(Duration::from_secs(40)).await;
+            at_rest = if waiting || open { 0 } else { at_rest + 1 };
+            if at_rest == AT_REST {
                 return;
             }
         }

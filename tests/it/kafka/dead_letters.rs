@@ -44,7 +44,7 @@ async fn bytes_and_headers_come_through_unchanged() {
     let producer = producer();
     let written = awkward(&orders);
     for record in &written {
-        producer.publish(&[record.clone()]).await.remove(0).unwrap();
+        producer.publish(std::slice::from_ref(record)).await.remove(0).unwrap();
     }
     let (handle, mut reader) = start_one(&unique("g"), &orders, 100);
     let mut read = Vec::new();
