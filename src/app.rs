@@ -438,16 +438,16 @@ impl Builder {
         let abort = CancellationToken::new();
         let (give_up, log) = (abort.clone(), Arc::clone(&self.store));
         Ok(Running::in_turn("relay".to_owned(), BUDGET, give_up, |turn| async move {
-            let gave_up = abort.clone();
+            let dropped = abort.clone();
             tokio::select! {
                 biased; // An end of its own counts.
                 ended = relay.run(StopSignals { drain: turn, abort }) => ended?,
                 // A store that hangs may hold it for long; nothing is lost with it.
-                () = gave_up.cancelled() => {}
+                () = dropped.cancelled() => {}
             }
             // A relay ends without a word when it cannot go on; here it says whether it could.
             let readable = tokio::time::timeout(STORE_ANSWERS, log.cursor()).await.is_ok_and(|cursor| cursor.is_ok());
-            if gave_up.is_cancelled() || !readable {
+            if dropped.is_cancelled() || !readable {
                 let left = "the event log may not be told to its end: the next relay goes on from its cursor";
                 return Err(RoleError::Left(left.to_owned()));
             }

@@ -108,21 +108,18 @@ impl Watched {
                 () = stop.cancelled() => return,
                 measured = tokio::time::timeout(STORE_LIMIT, measure(self.store.as_ref(), &self.clock)) => measured,
             };
-            match measured {
-                Ok(Ok(skew)) => {
-                    if skew.abs() > SKEW_TOLD && !skew_told {
-                        warn!(
-                            skew_seconds = skew,
-                            "this machine's clock differs from the database's; deadlines follow the database"
-                        );
-                        skew_told = true;
-                    }
-                    self.health.set("store", Ok(()));
+            if let Ok(Ok(skew)) = measured {
+                if skew.abs() > SKEW_TOLD && !skew_told {
+                    warn!(
+                        skew_seconds = skew,
+                        "this machine's clock differs from the database's; deadlines follow the database"
+                    );
+                    skew_told = true;
                 }
-                Ok(Err(_)) | Err(_) => {
-                    self.health.set("store", Err("not reachable".to_owned()));
-                    trouble();
-                }
+                self.health.set("store", Ok(()));
+            } else {
+                self.health.set("store", Err("not reachable".to_owned()));
+                trouble();
             }
             if wait(stop, STORE_EVERY).await {
                 return;

@@ -10,15 +10,20 @@ use std::time::{Duration, Instant};
 
 use crate::kafka::sync::lock;
 
+/// A client that has known no broker for this long will not learn of one any more.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
 /// Longer than the second between two statistics, so that one of them can disprove an outage.
 const CONFIRMED_AFTER: Duration = Duration::from_millis(1_200);
 
+/// Since when.
 #[derive(Debug, Default, Clone, Copy)]
 struct State {
     /// A connection failed, of one broker or of all.
-    failed_at: Option<Instant>,
+    failed: Option<Instant>,
     /// No broker is known to answer since then.
-    lost_at: Option<Instant>,
+    lost: Option<Instant>,
+    /// The client knows none to ask since then.
+    forgotten: Option<Instant>,
 }
 
 /// What is known of the brokers.
@@ -28,15 +33,31 @@ pub(super) struct Reach(Mutex<State>);
 impl Reach {
     /// A connection failed; whether others are open, the next statistics tell.
     pub(super) fn a_connection_failed(&self, now: Instant) {
-        lock(&self.0).failed_at.get_or_insert(now);
+        lock(&self.0).failed.get_or_insert(now);
     }
 
     /// No broker is up, or none has answered for a while.
     pub(super) fn none_answers(&self, silence: Duration, now: Instant) {
         let mut state = lock(&self.0);
         let silent_since = now.checked_sub(silence).unwrap_or(now);
-        let since = (*state.failed_at.get_or_insert(now)).min(silent_since);
-        state.lost_at.get_or_insert(since);
+        let since = (*state.failed.get_or_insert(now)).min(silent_since);
+        state.lost.get_or_insert(since);
+    }
+
+    /// The statistics show whether the client knows any broker to ask.
+    pub(super) fn knows_a_broker(&self, knows: bool, now: Instant) {
+        let mut state = lock(&self.0);
+        state.forgotten = if knows { None } else { state.forgotten.or(Some(now)) };
+    }
+
+    /// Whether only a new client can reach the brokers again. Says so once: the new one has its time.
+    pub(super) fn take_forgotten(&self, now: Instant) -> bool {
+        let mut state = lock(&self.0);
+        let is_over = state.forgotten.is_some_and(|since| now.saturating_duration_since(since) >= FORGOTTEN_AFTER);
+        if is_over {
+            state.forgotten = None;
+        }
+        is_over
     }
 
     /// The statistics show one that does.
@@ -46,7 +67,7 @@ impl Reach {
 
     /// Whether no broker can be reached, for longer than a passing disconnection takes.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
-        lock(&self.0).lost_at.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRMED_AFTER)
+        lock(&self.0).lost.is_some_and(|since| now.saturating_duration_since(since) >= CONFIRMED_AFTER)
     }
 }
 
@@ -85,6 +106,18 @@ mod tests {
         let (reach, now) = (Reach::default(), Instant::now());
         reach.none_answers(2 * SECOND, now);
         assert!(reach.is_lost(now));
+    }
+
+    #[test]
+    fn a_client_that_knows_no_broker_for_long_is_given_up_once() {
+        let (reach, start) = (Reach::default(), Instant::now());
+        reach.knows_a_broker(false, start);
+        reach.knows_a_broker(true, start + SECOND);
+        reach.knows_a_broker(false, start + 2 * SECOND);
+        reach.knows_a_broker(false, start + 4 * SECOND);
+        assert!(!reach.take_forgotten(start + 4 * SECOND));
+        assert!(reach.take_forgotten(start + 5 * SECOND));
+        assert!(!reach.take_forgotten(start + 5 * SECOND));
     }
 
     #[test]

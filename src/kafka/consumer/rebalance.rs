@@ -170,6 +170,7 @@ impl GroupContext {
     }
 
     fn note(&self, statistics: &Statistics) {
+        self.shared.reach.knows_a_broker(!statistics.knows_no_broker(), Instant::now());
         match statistics.silence() {
             None => self.shared.reach.a_broker_answers(),
             Some(silence) => self.shared.reach.none_answers(silence, Instant::now()),

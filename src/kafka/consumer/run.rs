@@ -40,7 +40,8 @@ const METADATA_LIMIT: Duration = Duration::from_secs(1);
 enum Exit {
     Asked,
     Failed,
-    /// A partition stands still for no reason: a new client is the cure.
+    /// A partition stands still for no reason, or the client has forgotten its brokers: a new
+    /// client is the cure.
     Stuck,
     /// The client fenced itself: a new one is the cure.
     FencedItself,
@@ -123,6 +124,10 @@ impl Runner {
                 if let Some(text) = self.lasting_trouble(consumer) {
                     self.shared.fail(&text);
                     return Exit::Failed;
+                }
+                if self.shared.reach.take_forgotten(Instant::now()) {
+                    tracing::error!(group = %self.shared.group, "the client has forgotten every broker: making a new one");
+                    return Exit::Stuck;
                 }
                 if sentinel::is_stuck(&self.shared, consumer) {
                     return Exit::Stuck;

@@ -91,6 +91,11 @@ impl Statistics {
         }
     }
 
+    /// Whether the client has forgotten every broker, those of its settings included.
+    pub(super) fn knows_no_broker(&self) -> bool {
+        self.brokers.values().all(|broker| broker.source == "logical" || broker.source == "internal")
+    }
+
     pub(super) fn partitions(&self) -> impl Iterator<Item = (&str, i32, PartitionFacts)> {
         self.topics.iter().flat_map(|(topic, figures)| {
             figures.partitions.iter().map(|(partition, figures)| (topic.as_str(), *partition, figures.facts()))
@@ -169,5 +174,20 @@ mod tests {
         let coordinator = ("logical", "UP", 1, 4 * SECOND);
         assert!(!answers("steady", &[idle, coordinator]));
         assert!(answers("wait-join", &[idle, coordinator]), "others are still joining");
+    }
+
+    #[test]
+    fn a_client_that_has_forgotten_its_brokers_still_has_a_coordinator_without_address() {
+        let known = |sources: &[&str]| {
+            let broker = |(name, source): (usize, &&str)| {
+                format!(r#""{name}":{{"source":"{source}","state":"DOWN","waitresp_cnt":0,"rxidle":-1}}"#)
+            };
+            let brokers: Vec<String> = sources.iter().enumerate().map(broker).collect();
+            let json = format!(r#"{{"brokers":{{{}}}}}"#, brokers.join(","));
+            !Statistics::parse(json.as_bytes()).unwrap().knows_no_broker()
+        };
+        assert!(!known(&["logical", "internal"]));
+        assert!(known(&["logical", "configured"]));
+        assert!(known(&["learned"]));
     }
 }

@@ -1,12 +1,14 @@
 //! From one batch to its answers: delivery reports count down, the last one wakes the caller.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
+use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::kafka::context::Listener;
@@ -66,6 +68,28 @@ pub(super) struct DeliveryContext {
     pub(super) permits: Arc<Semaphore>,
     pub(super) waves: Arc<Waves>,
     pub(super) broken: AtomicBool,
+    /// How often in a row the statistics showed no broker to ask.
+    pub(super) brokerless: AtomicU32,
+}
+
+/// So often in a row, and the client will not learn of a broker any more: an answer of a broker that
+/// knows of none makes librdkafka forget all, those of its settings included (its issue 5301).
+const FORGOTTEN: u32 = 2;
+
+#[derive(Debug, Deserialize)]
+struct Statistics {
+    #[serde(default)]
+    brokers: HashMap<String, Broker>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Broker {
+    source: String,
+}
+
+fn knows_a_broker(json: &[u8]) -> Result<bool, serde_json::Error> {
+    let statistics: Statistics = serde_json::from_slice(json)?;
+    Ok(statistics.brokers.values().any(|broker| broker.source == "configured" || broker.source == "learned"))
 }
 
 impl ClientContext for DeliveryContext {
@@ -77,6 +101,18 @@ impl ClientContext for DeliveryContext {
         self.listener.error(&error, reason);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             self.broken.store(true, Ordering::Release);
+        }
+    }
+
+    fn stats_raw(&self, json: &[u8]) {
+        match knows_a_broker(json) {
+            Ok(true) => self.brokerless.store(0, Ordering::Release),
+            Ok(false) => {
+                if self.brokerless.fetch_add(1, Ordering::AcqRel) + 1 >= FORGOTTEN {
+                    self.broken.store(true, Ordering::Release);
+                }
+            }
+            Err(error) => tracing::warn!("librdkafka's statistics cannot be read: {error}"),
         }
     }
 }
@@ -93,6 +129,11 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl DeliveryContext {
+    /// Whether the client has forgotten every broker: what is in it will never be written.
+    pub(super) fn has_forgotten(&self) -> bool {
+        self.brokerless.load(Ordering::Acquire) >= FORGOTTEN
+    }
+
     /// What an error of one record means to its writer.
     pub(super) fn refusal(&self, error: &KafkaError) -> PublishError {
         let code = error.rdkafka_error_code();
@@ -130,4 +171,37 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::PolicyViolation
             | RDKafkaErrorCode::InvalidArgument
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_counts_that_is_configured_or_learned() {
+        let knows = |source: &str| {
+            let json = format!(r#"{{"name":"p","brokers":{{"b":{{"name":"b","source":"{source}"}}}},"topics":{{}}}}"#);
+            knows_a_broker(json.as_bytes()).unwrap()
+        };
+        assert!(knows("configured") && knows("learned"));
+        assert!(!knows("logical") && !knows("internal"));
+        assert!(!knows_a_broker(b"{}").unwrap());
+    }
+
+    #[test]
+    fn a_client_without_brokers_twice_in_a_row_is_broken() {
+        let context = DeliveryContext {
+            listener: Listener::default(),
+            permits: Arc::new(Semaphore::new(1)),
+            broken: AtomicBool::new(false),
+            brokerless: AtomicU32::new(0),
+        };
+        let (none, some) = (br#"{"brokers":{}}"#, br#"{"brokers":{"b":{"source":"learned"}}}"#);
+        context.stats_raw(none);
+        context.stats_raw(some);
+        context.stats_raw(none);
+        assert!(!context.has_forgotten() && !context.broken.load(Ordering::Acquire));
+        context.stats_raw(none);
+        assert!(context.has_forgotten() && context.broken.load(Ordering::Acquire));
+    }
 }

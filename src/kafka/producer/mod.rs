@@ -4,7 +4,7 @@ mod delivery;
 mod waves;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -29,6 +29,8 @@ use waves::Waves;
 /// How long the poll thread sleeps in librdkafka; reports wake it. The client spins through the
 /// last fraction of a millisecond of each wait, so a short one costs most of an idle process's CPU.
 const POLL: Duration = Duration::from_millis(500);
+/// How often the client says what it knows.
+const STATISTICS: Duration = Duration::from_secs(3);
 /// How long to wait when librdkafka's queue is full by bytes.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
@@ -89,6 +91,7 @@ impl ProducerOptions {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("allow.auto.create.topics", "false")
+            .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
             .set("message.timeout.ms", timeout.to_string())
             .set("queue.buffering.max.ms", self.linger.as_millis().to_string())
             .set("queue.buffering.max.messages", self.max_in_flight_records.to_string());
@@ -174,6 +177,7 @@ impl Producer {
             permits: Arc::clone(&self.permits),
             waves: Arc::clone(&self.waves),
             broken: AtomicBool::new(false),
+            brokerless: AtomicU32::new(0),
         };
         let client: Arc<Client> = Arc::new(create(&self.config, context, &self.scrubber)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -198,7 +202,7 @@ impl Producer {
             return Ok(Arc::clone(&running.client));
         }
         let cause = running.client.client().fatal_error().map(|(_, text)| self.scrubber.clean(&text));
-        let cause = cause.unwrap_or_default();
+        let cause = cause.unwrap_or_else(|| "it has forgotten every broker".to_owned());
         if running.made_at.elapsed() < REBUILD_PAUSE {
             return Err(PublishError::Unacknowledged(format!("the producer is broken: {cause}")));
         }
@@ -332,6 +336,10 @@ impl Drop for Running {
 fn serve(client: Arc<Client>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         client.poll(POLL);
+        if client.context().has_forgotten() {
+            // Its writers hear that nothing was acknowledged; their next try makes a new client.
+            client.purge(PurgeConfig::default().queue().inflight());
+        }
     }
     // A writer may hold it for the moment of one send.
     while Arc::strong_count(&client) > 1 {

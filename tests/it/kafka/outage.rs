@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use recharged::kafka::{Consumer, ConsumerHandle, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions};
+use recharged::kafka::{Consumer, ConsumerHandle, EmbeddedBroker, KafkaError, KafkaOptions, Producer, ProducerOptions};
 use recharged::ports::{PublishError, Publisher};
 
 use super::support::{group, next, number, out, read_numbers, unique, until, write_numbers};
@@ -85,6 +85,7 @@ async fn a_consumer_whose_broker_died_closes_within_three_seconds() {
     let closed = handle.close(Duration::from_millis(2800)).await;
     println!("closed in {:?}: {closed:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(matches!(closed, Err(KafkaError::NotCommitted { .. })), "what is not committed is told: {closed:?}");
     let started = Instant::now();
     producer.close(Duration::from_secs(1)).await;
     assert!(started.elapsed() < Duration::from_secs(2));

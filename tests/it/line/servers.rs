@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use sqlx::postgres::PgConnection;
@@ -11,6 +12,8 @@ use crate::harness::{Line, Wishes};
 
 /// One instance for all who want one at a time; the last one takes it down.
 static SHARED: Mutex<Weak<Servers>> = Mutex::new(Weak::new());
+/// How many instances there were.
+static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Whose turn it is.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -69,7 +72,9 @@ impl Servers {
             return running;
         }
         sweep();
-        let folder = std::env::temp_dir().join(format!("recharged-torture-{}", std::process::id()));
+        // A folder of its own: the former instance may still be on its way down.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("recharged-torture-{}-{count}", std::process::id()));
         // Before the start, so that a start that fails is taken down as well.
         let mut servers = Self { folder: folder.clone(), brokers: String::new(), database: String::new() };
         let environment = services(&folder, &["up".to_owned()]);
@@ -116,7 +121,9 @@ fn sweep() {
     let Ok(folders) = std::fs::read_dir(std::env::temp_dir()) else { return };
     for folder in folders.flatten() {
         let name = folder.file_name().to_string_lossy().into_owned();
-        let Some(process) = name.strip_prefix("recharged-torture-") else { continue };
+        let Some(process) = name.strip_prefix("recharged-torture-").and_then(|rest| rest.split('-').next()) else {
+            continue;
+        };
         if !Path::new("/proc").join(process).exists() {
             take_down(&folder.path());
         }
