@@ -44,7 +44,7 @@ pub use open::{
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
 /// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
 const BATCH_MAX: usize = 500;
-const WRITERS: usize = 4;
+const WRITERS: usize = 3;
 /// Records of a topic that wait in memory at most.
 const INBOX_HIGH_MARK: usize = 4_000;
 /// Commands of a topic that wait in a lane's heap at most.
@@ -351,7 +351,7 @@ impl Builder {
             dead_letters: Arc::clone(&topics.dead_letters),
             retention: config.retention.closed_orders.get(),
             batch_max: BATCH_MAX,
-            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
+            writers: WRITERS,
         });
         let inputs = [
             (topics.orders, groups.intake, "orders", true),
@@ -392,7 +392,7 @@ impl Builder {
             in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
             heap_max: HEAP_MAX,
             batch_max: BATCH_MAX,
-            writers: std::env::var("X_WRITERS").ok().and_then(|t| t.parse().ok()).unwrap_or(WRITERS),
+            writers: WRITERS,
             send_window: settings.send_window.get(),
             topics: topics.clone(),
         };

@@ -40,8 +40,20 @@ impl OrderId {
 
 impl<'de> Deserialize<'de> for OrderId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        /// Takes the text from where it stands: one is read per command and per order.
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = OrderId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an order id")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<OrderId, E> {
+                OrderId::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }
 

@@ -23,6 +23,11 @@ pub type Timestamp = chrono::DateTime<chrono::Utc>;
 
 /// Cuts a moment to whole microseconds, so that what was decided equals what is read back.
 pub fn to_micros(at: Timestamp) -> Timestamp {
+    // Nearly always it has none smaller, and is no leap second.
+    let nanos = at.timestamp_subsec_nanos();
+    if nanos.is_multiple_of(1_000) && nanos < 1_000_000_000 {
+        return at;
+    }
     Timestamp::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
 }
 

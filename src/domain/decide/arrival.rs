@@ -31,12 +31,12 @@ pub(super) fn arrived(
         asked_version: 0,
         recipient: new.recipient.clone(),
         amount: new.amount,
-        carrier: new.carrier.clone(),
+        carrier: None,
         created_at: crate::domain::to_micros(new.created_at),
         paid_at: new.paid_at.map(crate::domain::to_micros),
-        payment_id: new.payment_id.clone(),
+        payment_id: None,
         notify: new.notify,
-        metadata: new.metadata.clone(),
+        metadata: None,
         deadline_at,
         provider: None,
         attempt: None,
@@ -48,7 +48,11 @@ pub(super) fn arrived(
         refund_requested: false,
         cases: 0,
     };
-    let draft = Draft::for_arrival(&blank, now, policy);
+    let mut draft = Draft::for_arrival(&blank, now, policy);
+    // Not in the blank order, from which they would be copied once more.
+    draft.after.carrier.clone_from(&new.carrier);
+    draft.after.payment_id.clone_from(&new.payment_id);
+    draft.after.metadata.clone_from(&new.metadata);
     let decision = if new.paid_at.is_some() {
         pay(draft, verdict)
     } else if now >= blank.deadline_at {

@@ -218,7 +218,7 @@ impl<'a> Draft<'a> {
 pub(super) const MAX_PROVIDER_REF: usize = 128;
 
 pub(super) fn bounded(text: &str, max_chars: usize) -> String {
-    text.chars().take(max_chars).collect()
+    if text.len() <= max_chars { text.to_owned() } else { text.chars().take(max_chars).collect() }
 }
 
 /// A code as it may be logged and published. Eight digits are a phone number, whatever stands

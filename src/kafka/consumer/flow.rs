@@ -72,7 +72,7 @@ impl Flow {
     /// up, soon at first, then less and less often. Below a millisecond librdkafka would spin.
     pub(super) fn poll_timeout(&self) -> Duration {
         match self.paused_since.map(|since| since.elapsed()) {
-            None => Duration::from_millis(100),
+            None => Duration::from_millis(200),
             Some(age) if age < Duration::from_millis(200) => Duration::from_millis(2),
             Some(age) if age < Duration::from_secs(2) => Duration::from_millis(10),
             Some(_) => Duration::from_millis(50),

@@ -39,13 +39,13 @@ impl Inbox {
         Self { high_mark, contents: Mutex::default(), filled: Notify::new(), drained: Condvar::new() }
     }
 
-    /// Adds a record without waking the reader; returns how many there are.
-    pub(super) fn push(&self, record: InRecord) -> usize {
+    /// Adds a record without waking the reader; `true` if it is full now.
+    pub(super) fn push(&self, record: InRecord) -> bool {
         let mut contents = lock(&self.contents);
         if contents.stopped.is_none() {
             contents.records.push_back(record);
         }
-        contents.records.len()
+        contents.records.len() >= self.high_mark
     }
 
     pub(super) fn wake(&self) {

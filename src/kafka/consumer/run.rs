@@ -172,8 +172,7 @@ impl Runner {
         slot.flowing = true;
         let record = record::copy(message, &slot.held);
         drop(slots);
-        topic.inbox.push(record);
-        topic.inbox.is_full()
+        topic.inbox.push(record)
     }
 
     fn note(&self, error: &ClientError) {

@@ -188,12 +188,12 @@ impl Lane {
         self.unsettled.fetch_add(claims, Ordering::Relaxed);
         let written = patience::stored_unless("claim", abort, || self.store.apply(&transitions)).await?;
         self.unsettled.fetch_sub(claims, Ordering::Relaxed);
-        let mut lost = Vec::new();
+        let (mut lost, now) = (Vec::new(), self.clock.now());
         for ((transition, (picked, claim_id)), written) in transitions.into_iter().zip(writing).zip(written) {
             match written {
                 Written::Stored => {
                     self.outcomes.written(&transition);
-                    self.claimed(transition.after, picked, claim_id, send_by, leftover);
+                    self.claimed(transition.after, picked, claim_id, (now, send_by), leftover);
                 }
                 Written::Overtaken => lost.push((picked, claim_id)),
             }
@@ -215,24 +215,31 @@ impl Lane {
     ) -> Result<Vec<Picked>, StoreError> {
         let ids: Vec<OrderId> = lost.iter().map(|(picked, _)| picked.queued.command.order_id.clone()).collect();
         let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
-        let mut again = Vec::new();
+        let (mut again, now) = (Vec::new(), self.clock.now());
         for ((picked, claim_id), row) in lost.into_iter().zip(rows) {
             let ours = row.filter(|row| {
                 row.state == State::InFlight && row.attempt.as_ref().is_some_and(|attempt| attempt.claim_id == claim_id)
             });
             match ours {
-                Some(row) => self.claimed(row, picked, claim_id, send_by, leftover),
+                Some(row) => self.claimed(row, picked, claim_id, (now, send_by), leftover),
                 None => again.push(picked),
             }
         }
         Ok(again)
     }
 
-    fn claimed(&self, order: Order, picked: Picked, claim_id: ClaimId, send_by: Duration, leftover: &mut Leftover) {
+    fn claimed(
+        &self,
+        order: Order,
+        picked: Picked,
+        claim_id: ClaimId,
+        (now, send_by): (Timestamp, Duration),
+        leftover: &mut Leftover,
+    ) {
         match (order.state, picked.permit, picked.slot) {
             (State::InFlight, Some(permit), Some(slot)) => {
                 picked.queued.ack.done();
-                let slack = (order.deadline_at - self.clock.now()).to_std().unwrap_or_default();
+                let slack = (order.deadline_at - now).to_std().unwrap_or_default();
                 self.metrics.slack(order.attempt_number() <= 1, slack);
                 self.unsettled.fetch_add(1, Ordering::Relaxed);
                 leftover.claimed.push(Claimed { order, claim_id, send_by, class: picked.class, permit, slot });

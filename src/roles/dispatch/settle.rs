@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -41,13 +42,13 @@ impl Lane {
             if outcomes.recv_many(&mut batch, self.rules.batch_max).await == 0 {
                 break;
             }
-            if batch.len() < self.rules.batch_max {
-                tokio::time::sleep(if under_way.is_empty() { LINGER_QUIET } else { LINGER_BUSY }).await;
-                while batch.len() < self.rules.batch_max {
-                    match outcomes.try_recv() {
-                        Ok(outcome) => batch.push(outcome),
-                        Err(_) => break,
-                    }
+            let until = Instant::now() + if under_way.is_empty() { LINGER_QUIET } else { LINGER_BUSY };
+            while batch.len() < self.rules.batch_max {
+                // A look now and then: being woken by each outcome would cost more than it is worth.
+                match outcomes.try_recv() {
+                    Ok(outcome) => batch.push(outcome),
+                    Err(TryRecvError::Empty) if Instant::now() < until => tokio::time::sleep(LINGER_QUIET).await,
+                    Err(_) => break,
                 }
             }
             let (lane, abort) = (self.clone(), abort.clone());

@@ -41,9 +41,12 @@ impl Intake {
 
         let inserted = self.insert(&sorted.arrivals, abort).await?;
         let mut later = Vec::new();
-        for ((transition, said), outcome) in sorted.arrivals.into_iter().zip(sorted.said).zip(inserted) {
+        for ((mut transition, said), outcome) in sorted.arrivals.into_iter().zip(sorted.said).zip(inserted) {
             match outcome {
-                Outcome::Is(Inserted::Stored) => self.note_stored(&transition, &mut commands),
+                Outcome::Is(Inserted::Stored) => {
+                    self.note_stored(&transition);
+                    commands.follow(transition.follow_up.take(), &transition.after.recipient);
+                }
                 Outcome::Is(Inserted::Exists(row)) => {
                     commands.again(&row);
                     later.push(said);
@@ -66,13 +69,12 @@ impl Intake {
         Ok(true)
     }
 
-    fn note_stored(&self, transition: &Transition, commands: &mut Commands) {
+    fn note_stored(&self, transition: &Transition) {
         let order = &transition.after;
         self.metrics.accepted(1);
         let since = order.paid_at.unwrap_or(order.created_at);
         self.metrics.delay((transition.event.at - since).to_std().unwrap_or_default());
         self.outcomes.written(transition);
-        commands.follow(transition.follow_up.as_ref(), &order.recipient);
     }
 
     /// Inserts, and where the store refuses a batch for what is in it, finds the culprit by
@@ -151,7 +153,7 @@ impl Intake {
             match written {
                 Written::Stored => {
                     self.outcomes.written(transition);
-                    commands.follow(transition.follow_up.as_ref(), &transition.after.recipient);
+                    commands.follow(transition.follow_up.clone(), &transition.after.recipient);
                 }
                 Written::Overtaken => lost.push(event),
             }
@@ -239,9 +241,9 @@ struct Commands {
 }
 
 impl Commands {
-    fn follow(&mut self, follow_up: Option<&FollowUp>, recipient: &Recipient) {
+    fn follow(&mut self, follow_up: Option<FollowUp>, recipient: &Recipient) {
         if let Some(follow_up) = follow_up {
-            self.asked.insert(follow_up.command.order_id.clone(), (follow_up.clone(), recipient.clone()));
+            self.asked.insert(follow_up.command.order_id.clone(), (follow_up, recipient.clone()));
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::domain::msisdn::PhoneKey;
 use crate::domain::{NewOrder, Policy, ProviderId, Reason};
@@ -109,12 +110,12 @@ impl Intake {
         input: &mut dyn Subscription,
         quiet: bool,
     ) -> Result<Vec<InRecord>, RoleError> {
-        if records.len() < self.rules.batch_max {
-            tokio::time::sleep(if quiet { LINGER_QUIET } else { LINGER_BUSY }).await;
-        }
+        let until = Instant::now() + if quiet { LINGER_QUIET } else { LINGER_BUSY };
         while records.len() < self.rules.batch_max {
+            // A look now and then: being woken by each record would cost more than it is worth.
             match input.next(self.rules.batch_max - records.len()).now_or_never() {
                 Some(more) => records.extend(more?),
+                None if Instant::now() < until => tokio::time::sleep(LINGER_QUIET).await,
                 None => break,
             }
         }
