@@ -193,6 +193,7 @@ mod tests {
         let context = DeliveryContext {
             listener: Listener::default(),
             permits: Arc::new(Semaphore::new(1)),
+            waves: Arc::default(),
             broken: AtomicBool::new(false),
             brokerless: AtomicU32::new(0),
         };
