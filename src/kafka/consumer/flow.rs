@@ -21,6 +21,8 @@ use super::shared::{Shared, Slot, Topic};
 /// How long a full inbox may hold up the thread before its topic is paused: a reader that takes a
 /// batch in this time is merely the slower of the two.
 const GRACE: Duration = Duration::from_millis(100);
+/// Without a record for this long, a topic counts as quiet.
+const QUIET_AFTER: Duration = Duration::from_secs(2);
 /// Records behind one that does not become durable; beyond it the topic pauses, so that neither
 /// the ledger nor what a crash repeats grows without bound.
 const SPAN_LIMIT: usize = 1 << 18;
@@ -70,9 +72,11 @@ impl Flow {
 
     /// How long to poll: while something is paused the thread must notice that its reader caught
     /// up, soon at first, then less and less often. Below a millisecond librdkafka would spin.
-    pub(super) fn poll_timeout(&self) -> Duration {
+    /// With nothing to read for a while, it may sleep longer: an idle process has many of these.
+    pub(super) fn poll_timeout(&self, quiet: Duration) -> Duration {
         match self.paused_since.map(|since| since.elapsed()) {
-            None => Duration::from_millis(200),
+            None if quiet > QUIET_AFTER => Duration::from_millis(300),
+            None => Duration::from_millis(100),
             Some(age) if age < Duration::from_millis(200) => Duration::from_millis(2),
             Some(age) if age < Duration::from_secs(2) => Duration::from_millis(10),
             Some(_) => Duration::from_millis(50),

@@ -102,9 +102,16 @@ impl Runner {
 
     fn poll(&self, consumer: &GroupConsumer) -> Exit {
         let mut flow = Flow::default();
-        let (mut committed_at, mut checked_at) = (Instant::now(), Instant::now());
+        let (mut committed_at, mut checked_at, mut read_at) = (Instant::now(), Instant::now(), Instant::now());
         while !self.shared.should_stop() {
-            self.burst(consumer, flow.poll_timeout());
+            if self.burst(consumer, flow.poll_timeout(read_at.elapsed())) {
+                if committed_at > read_at {
+                    // The first since the last commit: its reader gets its time, rather than that
+                    // a part of what it is just working on is committed alone.
+                    committed_at = Instant::now();
+                }
+                read_at = Instant::now();
+            }
             self.shared.polled();
             flow.adjust(&self.shared, consumer);
             if committed_at.elapsed() >= COMMIT_INTERVAL {
@@ -137,8 +144,8 @@ impl Runner {
         Exit::Asked
     }
 
-    /// Waits for a record, then takes those that are there already.
-    fn burst(&self, consumer: &GroupConsumer, timeout: Duration) {
+    /// Waits for a record, then takes those that are there already; whether there was any.
+    fn burst(&self, consumer: &GroupConsumer, timeout: Duration) -> bool {
         let mut timeout = timeout;
         let mut filled = false;
         for _ in 0..BURST {
@@ -160,6 +167,7 @@ impl Runner {
                 topic.inbox.wake();
             }
         }
+        filled
     }
 
     /// Hands a record to its topic's inbox; `true` if that is full.

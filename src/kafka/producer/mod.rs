@@ -28,7 +28,7 @@ use waves::Waves;
 
 /// How long the poll thread sleeps in librdkafka; reports wake it. The client spins through the
 /// last fraction of a millisecond of each wait, so a short one costs most of an idle process's CPU.
-const POLL: Duration = Duration::from_millis(500);
+const POLL: Duration = Duration::from_secs(2);
 /// How often the client says what it knows.
 const STATISTICS: Duration = Duration::from_secs(3);
 /// How long to wait when librdkafka's queue is full by bytes.
@@ -328,6 +328,8 @@ impl fmt::Debug for Producer {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
+        // Whoever waits for an answer hears at once that there is none; the reports wake the thread.
+        self.client.purge(PurgeConfig::default().queue().inflight().non_blocking());
     }
 }
 
