@@ -12,8 +12,9 @@ use crate::kafka::sync::lock;
 
 /// A client that has known no broker for this long will not learn of one any more.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3);
-/// Longer than the second between two statistics, so that one of them can disprove an outage.
-const CONFIRMED_AFTER: Duration = Duration::from_millis(1_200);
+/// Longer than the second between two statistics, so that one of them can disprove an outage, also
+/// where it comes late because the machine is busy.
+const CONFIRMED_AFTER: Duration = Duration::from_millis(1_500);
 
 /// Since when.
 #[derive(Debug, Default, Clone, Copy)]
