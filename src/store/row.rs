@@ -167,6 +167,27 @@ pub(crate) fn free_text(text: &str) -> String {
     clean.into_owned()
 }
 
+/// A log entry as a line, with what [`free_text`] makes of NUL: Postgres reads no JSON that holds
+/// one, and a single such line would make its whole batch unreadable to SQL.
+pub(crate) fn entry_line(event: &LoggedEvent) -> String {
+    const NUL: &str = "\\u0000";
+    let line = event.to_line();
+    if !line.contains(NUL) {
+        return line;
+    }
+    let mut clean = String::with_capacity(line.len());
+    let mut rest = line.as_str();
+    while let Some((before, after)) = rest.split_once(NUL) {
+        clean.push_str(before);
+        // Behind an odd number of backslashes stands a backslash of the text, and four zeros behind a `u`.
+        let is_text = clean.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1;
+        clean.push_str(if is_text { NUL } else { "\\ufffd" });
+        rest = after;
+    }
+    clean.push_str(rest);
+    clean
+}
+
 /// A refund as it is written; rare, so it travels as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct RefundRow {

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::domain::{Timestamp, Transition};
-use crate::store::row::{Extras, client_ref_column, free_text, inquiry_column, version_column};
+use crate::store::row::{Extras, client_ref_column, entry_line, free_text, inquiry_column, version_column};
 
 /// One array a column; row *n* of the batch is element *n* of each.
 #[derive(Debug, Default)]
@@ -88,7 +88,7 @@ impl Columns {
         self.closed_at.push(order.closed_at);
         self.refund_requested.push(order.refund_requested);
         self.cases.push(i32::from(order.cases));
-        self.entry.push(transition.event.to_line());
+        self.entry.push(entry_line(&transition.event));
         self.extras.add(transition);
     }
 

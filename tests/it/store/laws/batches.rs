@@ -122,6 +122,15 @@ async fn a_text_with_nul_does_not_fail_its_batch(place: &Place) {
     let now = place.store.now().await.unwrap();
     let mut new = new_order("nul", now);
     new.payment_id = Some("a\0b".to_owned());
+    // What only looks like NUL stays as it is.
+    new.metadata = Some(r#"{"note":"\u0000"}"#.to_owned());
     let batch = [arrive(new, now), arrive(new_order("fine", now), now)];
     assert_eq!(place.store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 2]);
+    // Nor does it spoil the log of its neighbours, or of its own order.
+    for id in [id("nul"), id("fine")] {
+        assert_eq!(place.store.timeline(&id).await.unwrap().len(), 1, "{id}");
+    }
+    assert_eq!(place.number("select count(distinct order_id) from order_events").await, 2);
+    let logged = place.store.timeline(&id("nul")).await.unwrap().remove(0);
+    assert_eq!(logged.data.metadata, batch[0].event.data.metadata);
 }
