@@ -32,7 +32,7 @@ use crate::probes::{self, Health};
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
-use crate::roles::{RoleError, StopSignals};
+use crate::roles::{RoleError, RowsAtHand, StopSignals};
 
 use measured::{MeasuredPublisher, MeasuredStore, MeasuredSubscription};
 
@@ -49,6 +49,8 @@ const WRITERS: usize = 3;
 const INBOX_HIGH_MARK: usize = 4_000;
 /// Commands of a topic that wait in a lane's heap at most.
 const HEAP_MAX: usize = 5_000;
+/// Rows that intake leaves for the lanes of its process: what both hold between them.
+const AT_HAND: usize = INBOX_HIGH_MARK + HEAP_MAX;
 /// Entries of the event log in one page.
 const RELAY_PAGE: usize = 5_000;
 /// For everything but a lane's drain.
@@ -186,6 +188,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         kafka_metrics: Arc::new(kafka_metrics(&plan)),
         consumers: Consumers::default(),
         producers: Vec::new(),
+        at_hand: Arc::new(RowsAtHand::new(if plan.roles.contains(&Role::Dispatch) { AT_HAND } else { 0 })),
         plan,
         store,
         written,
@@ -220,6 +223,7 @@ struct Builder {
     lifecycle: Lifecycle,
     health: Health,
     store: Arc<dyn Store>,
+    at_hand: Arc<RowsAtHand>,
     written: Arc<Notify>,
     clock: Arc<SystemClock>,
     kafka: KafkaOptions,
@@ -363,6 +367,7 @@ impl Builder {
             let subscription = self.consumer(&group, &role, &topic)?;
             let intake = Intake {
                 store: self.store.clone(),
+                at_hand: Arc::clone(&self.at_hand),
                 publisher: Arc::clone(commands),
                 clock: Arc::<SystemClock>::clone(&self.clock),
                 rules: Arc::clone(&rules),
@@ -402,6 +407,7 @@ impl Builder {
         let due = self.consumer(&groups.dispatch_due(lane), &format!("{role}.due"), &topics.due)?;
         let dispatch = Lane::new(LaneParts {
             store: self.store.clone(),
+            at_hand: Arc::clone(&self.at_hand),
             quota: self.store.clone(),
             publisher: Arc::clone(commands),
             provider,

@@ -1,6 +1,7 @@
 //! The roles of the service. Each is a loop over ports, knows no adapter, and can run beside
 //! others in one process or alone in many.
 
+mod at_hand;
 pub mod dead_letter;
 pub mod dispatch;
 pub mod intake;
@@ -10,6 +11,8 @@ pub mod relay;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::Stopped;
+
+pub use at_hand::RowsAtHand;
 
 /// How a role is told to end: first it takes no new work and finishes what it has, then it
 /// drops what it has. What is dropped stays uncommitted and comes again.

@@ -162,9 +162,8 @@ pub(crate) fn inquiry_column(attempt: &Attempt) -> Option<String> {
 
 /// A free text as a column. No text column of Postgres takes NUL, and one such text would fail
 /// its whole batch for ever.
-pub(crate) fn free_text(text: &str) -> String {
-    let clean: Cow<'_, str> = if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() };
-    clean.into_owned()
+pub(crate) fn free_text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}").into() } else { text.into() }
 }
 
 /// A log entry as a line, with what [`free_text`] makes of NUL: Postgres reads no JSON that holds
@@ -235,7 +234,7 @@ impl Extras {
         if let Some(refund) = &transition.refund {
             self.refunds.push(RefundRow {
                 order_id: order_id(),
-                payment_id: refund.payment_id.as_deref().map(free_text),
+                payment_id: refund.payment_id.as_deref().map(|id| free_text(id).into_owned()),
                 amount_minor: refund.amount.minor,
                 currency: refund.amount.currency.as_str().to_owned(),
                 reason: refund.reason.as_str(),
@@ -250,14 +249,14 @@ impl Extras {
                     opened_at: at,
                     escalate_at: escalate_at.timestamp_micros(),
                     next_query_at: next_query_at.map(|at| at.timestamp_micros()),
-                    evidence: free_text(evidence),
+                    evidence: free_text(evidence).into_owned(),
                 }),
                 CaseChange::Resolve { kind, by, evidence } => self.resolved.push(ResolvedRow {
                     order_id: order_id(),
                     kind: kind.as_str(),
                     resolved_at: at,
-                    resolved_by: free_text(by),
-                    resolved_evidence: free_text(evidence),
+                    resolved_by: free_text(by).into_owned(),
+                    resolved_evidence: free_text(evidence).into_owned(),
                 }),
             }
         }

@@ -18,7 +18,7 @@ use recharged::ports::{Clock, LaneTopics, OutRecord, QuotaTerms, RechargeProvide
 use recharged::roles::dispatch::{Lane, LaneParts, LaneRules};
 use recharged::roles::intake::{Intake, IntakeRules};
 use recharged::roles::relay::{Relay, RelayTopics};
-use recharged::roles::{RoleError, StopSignals};
+use recharged::roles::{RoleError, RowsAtHand, StopSignals};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -207,8 +207,10 @@ impl World {
         let lane = ProviderId::new("sim");
         let topics = LaneTopics { requests: "requests".into(), due: "due".into() };
         let phone_key = PhoneKey::new(b"a key for tests only").unwrap();
+        let at_hand = Arc::new(RowsAtHand::new(100));
         let intake = Intake {
             store: self.store.clone(),
+            at_hand: at_hand.clone(),
             publisher: self.broker.clone(),
             clock: self.clock.clone(),
             rules: Arc::new(IntakeRules {
@@ -230,6 +232,7 @@ impl World {
         };
         let dispatch = Lane::new(LaneParts {
             store: self.store.clone(),
+            at_hand,
             quota: self.store.clone(),
             publisher: self.broker.clone(),
             provider: self.provider.clone(),

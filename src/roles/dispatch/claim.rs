@@ -78,8 +78,7 @@ impl Lane {
         let send_by = self.clock.since_boot() + self.rules.send_window;
         let policy = self.policy();
         while !picked.is_empty() {
-            let ids: Vec<OrderId> = picked.iter().map(|p| p.queued.command.order_id.clone()).collect();
-            let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
+            let rows = self.rows(&picked, abort).await?;
             let now = self.clock.now();
             let (mut transitions, mut writing) = (Vec::new(), Vec::new());
             for (one, row) in picked.into_iter().zip(rows) {
@@ -136,6 +135,21 @@ impl Lane {
             }
         }
         kept
+    }
+
+    /// The row of each command: as intake left it in this process, where it did so lately, else as
+    /// the store holds it now.
+    async fn rows(&self, picked: &[Picked], abort: &CancellationToken) -> Result<Vec<Option<Order>>, StoreError> {
+        let mut rows = self.at_hand.take(picked.iter().map(|one| &one.queued.command));
+        let missing = picked.iter().zip(&rows).filter(|(_, row)| row.is_none());
+        let ids: Vec<OrderId> = missing.map(|(one, _)| one.queued.command.order_id.clone()).collect();
+        if !ids.is_empty() {
+            let mut loaded = patience::stored_unless("load", abort, || self.store.load(&ids)).await?.into_iter();
+            for row in rows.iter_mut().filter(|row| row.is_none()) {
+                *row = loaded.next().flatten();
+            }
+        }
+        Ok(rows)
     }
 
     fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {

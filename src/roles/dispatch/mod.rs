@@ -21,6 +21,7 @@ use crate::domain::Policy;
 use crate::domain::msisdn::PhoneKey;
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Quota, QuotaTerms, RechargeProvider};
+use crate::roles::RowsAtHand;
 
 use service_time::ServiceTime;
 
@@ -54,6 +55,8 @@ pub struct LaneRules {
 pub struct Lane {
     /// The orders.
     pub store: Arc<dyn OrderStore>,
+    /// Those that intake has just stored in this process.
+    pub at_hand: Arc<RowsAtHand>,
     /// The permits.
     pub quota: Arc<dyn Quota>,
     /// For retries and dead letters.
@@ -79,6 +82,7 @@ pub struct Lane {
 #[expect(missing_docs, reason = "each field is documented at Lane")]
 pub struct LaneParts {
     pub store: Arc<dyn OrderStore>,
+    pub at_hand: Arc<RowsAtHand>,
     pub quota: Arc<dyn Quota>,
     pub publisher: Arc<dyn Publisher>,
     pub provider: Arc<dyn RechargeProvider>,
@@ -98,6 +102,7 @@ impl Lane {
             .map_or(Duration::ZERO, |provider| provider.expected_service);
         Self {
             store: parts.store,
+            at_hand: parts.at_hand,
             quota: parts.quota,
             publisher: parts.publisher,
             provider: parts.provider,

@@ -40,12 +40,15 @@ impl Intake {
         let mut unfit = sorted.unfit;
 
         let inserted = self.insert(&sorted.arrivals, abort).await?;
-        let mut later = Vec::new();
+        let (mut later, mut stored) = (Vec::new(), Vec::with_capacity(inserted.len()));
         for ((mut transition, said), outcome) in sorted.arrivals.into_iter().zip(sorted.said).zip(inserted) {
             match outcome {
                 Outcome::Is(Inserted::Stored) => {
                     self.note_stored(&transition);
-                    commands.follow(transition.follow_up.take(), &transition.after.recipient);
+                    if let Some(follow_up) = transition.follow_up.take() {
+                        commands.follow(Some(follow_up), &transition.after.recipient);
+                        stored.push(transition.after);
+                    }
                 }
                 Outcome::Is(Inserted::Exists(row)) => {
                     commands.again(&row);
@@ -54,6 +57,7 @@ impl Intake {
                 Outcome::Refused(why) => unfit.push((said.record, why)),
             }
         }
+        self.at_hand.put(stored);
         later.extend(sorted.later);
         for round in into_rounds(later) {
             unfit.extend(self.act(round, &mut commands, abort).await?);

@@ -18,7 +18,7 @@ use crate::domain::{NewOrder, Policy, ProviderId, Reason};
 use crate::metrics::{IntakeMetrics, OutcomeMetrics};
 use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscription};
 
-use super::{RoleError, StopSignals};
+use super::{RoleError, RowsAtHand, StopSignals};
 
 /// Which lane serves an order, or why none does.
 pub type Route = Box<dyn Fn(&NewOrder) -> Result<ProviderId, Reason> + Send + Sync>;
@@ -54,6 +54,8 @@ impl std::fmt::Debug for IntakeRules {
 pub struct Intake {
     /// The orders.
     pub store: Arc<dyn OrderStore>,
+    /// Where stored orders are left for the lanes of this process.
+    pub at_hand: Arc<RowsAtHand>,
     /// For commands and dead letters.
     pub publisher: Arc<dyn Publisher>,
     /// The time.

@@ -1,15 +1,16 @@
 //! Orders: each write is one statement, which is its own transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::columns::Columns;
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 use crate::ports::{Inserted, OrderStore, SchemaError, StoreError, Written};
-use crate::store::batch::{apply_answers, insert_answers, not_stored, sorted};
+use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
 use crate::store::row::{Extras, OrderRow};
 
 #[async_trait]
@@ -19,13 +20,10 @@ impl OrderStore for PostgresStore {
         if firsts.is_empty() {
             return Ok(Vec::new());
         }
-        let columns = Columns::of_inserts(&firsts);
-        let stored: HashSet<String> =
-            self.hot.run("insert", |on| Box::pin(insert(on, columns))).await?.into_iter().collect();
-        let was_stored = |id: &OrderId| stored.contains(id.as_str());
+        let stored = self.hot.run("insert", insert(&Columns::of_inserts(&firsts))).await?.stored();
         // A second statement, since the first does not see the rows of a concurrent winner.
-        let existing = self.load(&not_stored(&firsts, was_stored)).await?;
-        insert_answers(batch, was_stored, &existing)
+        let existing = self.load(&not_stored(&firsts, &stored)).await?;
+        insert_answers(batch, firsts.len(), &stored, &existing)
     }
 
     async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
@@ -47,10 +45,8 @@ impl OrderStore for PostgresStore {
         if firsts.is_empty() {
             return Ok(Vec::new());
         }
-        let columns = Columns::of_updates(&firsts);
-        let stored: HashSet<String> =
-            self.hot.run("apply", |on| Box::pin(apply(on, columns))).await?.into_iter().collect();
-        Ok(apply_answers(batch, |id| stored.contains(id.as_str())))
+        let stored = self.hot.run("apply", apply(&Columns::of_updates(&firsts))).await?.stored();
+        Ok(apply_answers(batch, firsts.len(), &stored))
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -74,13 +70,34 @@ impl PostgresStore {
     }
 }
 
-/// Rows, log entries, refunds and cases of the orders that are not there yet; returns their ids.
+/// A query with its arguments, for a connection.
+trait Write: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static {}
+impl<F> Write for F where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static
+{
+}
+
+/// What a write answers: the ids only where some of its orders were not stored.
+struct Answer {
+    all: bool,
+    ids: Vec<String>,
+}
+
+impl Answer {
+    fn stored(self) -> Stored {
+        if self.all { Stored::All } else { Stored::Some(self.ids.into_iter().collect()) }
+    }
+}
+
+/// Rows, log entries, refunds and cases of the orders that are not there yet. The columns are
+/// written into the query here and now, so that nothing of them is copied before.
 ///
 /// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
 /// would become a join, and joins go by key only on these connections.
-async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, sqlx::Error> {
+fn insert(columns: &Columns<'_>) -> impl Write + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
-    sqlx::query_scalar!(
+    let query = sqlx::query_as!(
+        Answer,
         r#"
         with input as materialized (
             select * from unnest(
@@ -136,7 +153,10 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
             where (order_id in (select order_id from stored)) is true
             on conflict (order_id, kind) do nothing
         )
-        select order_id as "order_id!" from stored
+        select count(*) = cardinality($1) as "all!",
+               case when count(*) = cardinality($1) then array[]::text[]
+                    else coalesce(array_agg(order_id), array[]::text[]) end as "ids!"
+        from stored
         "#,
         columns.order_id as _,
         columns.version as _,
@@ -170,17 +190,16 @@ async fn insert(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, 
         columns.entry as _,
         refunds,
         opened,
-    )
-    .fetch_all(on)
-    .await
+    );
+    move |on| Box::pin(query.fetch_one(on))
 }
 
-/// Rows that still have the expected version, and with them their log entries, refunds and
-/// cases; returns their ids.
-async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, sqlx::Error> {
+/// Rows that still have the expected version, and with them their log entries, refunds and cases.
+fn apply(columns: &Columns<'_>) -> impl Write + use<> {
     let refunds = Extras::json(&columns.extras.refunds);
     let (opened, resolved) = (Extras::json(&columns.extras.opened), Extras::json(&columns.extras.resolved));
-    sqlx::query_scalar!(
+    let query = sqlx::query_as!(
+        Answer,
         r#"
         with moved as (
             update orders as o set
@@ -241,7 +260,10 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
                   select order_id from jsonb_to_recordset($27::text::jsonb) as a (order_id text)))
               and (r.order_id in (select order_id from moved)) is true
         )
-        select order_id as "order_id!" from moved
+        select count(*) = cardinality($1) as "all!",
+               case when count(*) = cardinality($1) then array[]::text[]
+                    else coalesce(array_agg(order_id), array[]::text[]) end as "ids!"
+        from moved
         "#,
         columns.order_id as _,
         columns.from_version as _,
@@ -270,9 +292,8 @@ async fn apply(on: &mut PgConnection, columns: Columns) -> Result<Vec<String>, s
         refunds,
         opened,
         resolved,
-    )
-    .fetch_all(on)
-    .await
+    );
+    move |on| Box::pin(query.fetch_one(on))
 }
 
 async fn load(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<OrderRow>, sqlx::Error> {

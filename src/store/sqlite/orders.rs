@@ -1,7 +1,7 @@
 //! Orders: each batch is one transaction of the one writer.
 #![expect(clippy::disallowed_methods, reason = "SQLite's statements are checked by the tests of both adapters")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
@@ -10,7 +10,7 @@ use super::rows::{JsonBatch, order_row};
 use super::{SqliteStore, now};
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 use crate::ports::{Inserted, OrderStore, SchemaError, StoreError, Written};
-use crate::store::batch::{apply_answers, insert_answers, not_stored, sorted};
+use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
 use crate::store::row::{Extras, OrderRow};
 
 #[async_trait]
@@ -21,11 +21,10 @@ impl OrderStore for SqliteStore {
             return Ok(Vec::new());
         }
         let json = JsonBatch::of(&firsts);
-        let stored: HashSet<String> =
-            self.write("insert", |on| Box::pin(write(on, INSERT, json))).await?.into_iter().collect();
-        let was_stored = |id: &OrderId| stored.contains(id.as_str());
-        let existing = self.load(&not_stored(&firsts, was_stored)).await?;
-        insert_answers(batch, was_stored, &existing)
+        let stored = self.write("insert", |on| Box::pin(write(on, INSERT, json))).await?;
+        let stored = Stored::Some(stored.into_iter().collect());
+        let existing = self.load(&not_stored(&firsts, &stored)).await?;
+        insert_answers(batch, firsts.len(), &stored, &existing)
     }
 
     async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
@@ -48,9 +47,8 @@ impl OrderStore for SqliteStore {
             return Ok(Vec::new());
         }
         let json = JsonBatch::of(&firsts);
-        let stored: HashSet<String> =
-            self.write("apply", |on| Box::pin(write(on, APPLY, json))).await?.into_iter().collect();
-        Ok(apply_answers(batch, |id| stored.contains(id.as_str())))
+        let stored = self.write("apply", |on| Box::pin(write(on, APPLY, json))).await?;
+        Ok(apply_answers(batch, firsts.len(), &Stored::Some(stored.into_iter().collect())))
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
