@@ -8,9 +8,9 @@ const ORDERS: &str = include_str!("../../../src/store/postgres/orders.rs");
 const LOG: &str = include_str!("../../../src/store/postgres/log.rs");
 
 /// Rows and log entries of new orders.
-pub(super) static INSERT: LazyLock<&'static str> = LazyLock::new(|| of_function(ORDERS, "async fn insert(on"));
+pub(super) static INSERT: LazyLock<&'static str> = LazyLock::new(|| of_function(ORDERS, "fn insert(columns"));
 /// Rows that move on, and their log entries.
-pub(super) static APPLY: LazyLock<&'static str> = LazyLock::new(|| of_function(ORDERS, "async fn apply(on"));
+pub(super) static APPLY: LazyLock<&'static str> = LazyLock::new(|| of_function(ORDERS, "fn apply(columns"));
 /// A page of the log.
 pub(super) static READ: LazyLock<&'static str> = LazyLock::new(|| of_function(LOG, "async fn read(on"));
 /// The relay's cursor.
