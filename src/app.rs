@@ -503,7 +503,10 @@ impl Running {
             async move {
                 start(turn).await.map_err(|error| match error {
                     RoleError::Left(what) => Left(what).into(),
-                    error @ (RoleError::Subscription(_) | RoleError::Task(_) | RoleError::Store(_)) => error.into(),
+                    error @ (RoleError::Subscription(_)
+                    | RoleError::Task(_)
+                    | RoleError::Render(_)
+                    | RoleError::Store(_)) => error.into(),
                 })
             }
             .boxed()
