@@ -330,7 +330,7 @@ const PLANTED: [(&str, &str, &str); 19] = [
     ("domain/order.rs", "use super::super::store::Row;", "domain must not know store"),
     ("domain/order.rs", "fn f() { tokio::spawn(async {}); }", "domain is pure: it must not use tokio"),
     ("domain/order.rs", "use tracing::info;", "domain is pure: it must not use tracing"),
-    ("ports.rs", "use crate::{domain::Order, kafka::Consumer};", "ports must not know kafka"),
+    ("ports/subscription.rs", "use crate::{domain::Order, kafka::Consumer};", "ports must not know kafka"),
     ("roles/intake.rs", "use crate::store::postgres::Postgres;", "roles must not know store"),
     (
         "roles/intake.rs",

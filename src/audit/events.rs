@@ -17,8 +17,10 @@ pub struct Events {
     pub read: u64,
     /// Told again, which the contract allows.
     pub repeated: u64,
-    /// Whose version does not follow the one before of its order, or that are no events at all.
+    /// Whose version does not follow the one before of its order.
     pub out_of_order: u64,
+    /// Records that tell nothing: no value, or no order event.
+    pub unreadable: u64,
     /// Orders whose last step was not told.
     pub missing: u64,
     /// Orders of which more was told than is stored.
@@ -28,7 +30,7 @@ pub struct Events {
 impl Events {
     /// Whether all is well.
     pub fn is_clean(&self) -> bool {
-        self.out_of_order + self.missing + self.phantom == 0
+        self.out_of_order + self.unreadable + self.missing + self.phantom == 0
     }
 }
 
@@ -57,12 +59,12 @@ pub struct EventTrail {
 }
 
 impl EventTrail {
-    /// Takes the next event of the topic; returns it with the state before it, unless it was told
-    /// already or is none.
+    /// Takes the next record of the topic, and counts it as what it is; returns its event with the
+    /// state before it, unless it was told already or is none.
     pub fn take(&mut self, value: &[u8]) -> Option<(ToldEvent, Option<State>)> {
         self.seen.read += 1;
         let Ok(event) = serde_json::from_slice::<ToldEvent>(value) else {
-            self.seen.out_of_order += 1;
+            self.seen.unreadable += 1;
             return None;
         };
         let before = self.last.get(&event.order_id).copied();

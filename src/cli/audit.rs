@@ -57,8 +57,8 @@ async fn read_events(config: &Config, secrets: &Secrets, output: Output) -> Resu
     let reading = tokio::task::spawn_blocking(move || {
         let mut trail = EventTrail::default();
         let read = read_values(&kafka, &topic, |value| {
-            // What it says of the order is not needed here.
-            drop(trail.take(value));
+            // The trail counts what each record is, an unreadable one too; that is all that is needed.
+            trail.take(value);
             let read = trail.seen().read;
             if read.is_multiple_of(500_000) {
                 output.progress(format_args!("{read} events read"));
@@ -112,8 +112,8 @@ impl fmt::Display for Report {
         let Some(events) = &self.events else { return Ok(()) };
         write!(
             f,
-            "\nevents        {:>10}   {} repeated, {} out of order, {} missing, {} phantom",
-            events.read, events.repeated, events.out_of_order, events.missing, events.phantom
+            "\nevents        {:>10}   {} repeated, {} out of order, {} unreadable, {} missing, {} phantom",
+            events.read, events.repeated, events.out_of_order, events.unreadable, events.missing, events.phantom
         )
     }
 }

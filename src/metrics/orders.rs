@@ -6,27 +6,12 @@ use metrics::{Counter, Histogram};
 
 use super::catalogue as names;
 use super::{Family, exact};
+use crate::domain::inbound::DeadLetterReason;
 use crate::domain::{Reason, Sla, State, Transition};
 
-/// Why an input record can be refused: dead letters, then what fails an order on arrival.
-const REJECTIONS: [&str; 16] = [
-    "malformed",
-    "schema",
-    "unknown_type",
-    "unknown_version",
-    "too_large",
-    "null_value",
-    "bad_headers",
-    "too_old",
-    "orphan",
-    "bad_due_time",
-    "unknown_target",
-    "undeliverable",
-    Reason::InvalidPhone.as_str(),
-    Reason::AmountNotSupported.as_str(),
-    Reason::NoRoute.as_str(),
-    Reason::DeadlinePassed.as_str(),
-];
+/// Why a paid order can fail on arrival; every reason of a dead letter refuses a record besides.
+const FAILS_ON_ARRIVAL: [Reason; 4] =
+    [Reason::InvalidPhone, Reason::AmountNotSupported, Reason::NoRoute, Reason::DeadlinePassed];
 const STAGES: [&str; 3] = ["intake", "dispatch", "result"];
 
 /// One input topic.
@@ -43,10 +28,15 @@ pub struct IntakeMetrics {
 impl IntakeMetrics {
     /// For `orders`, `lifecycle` or `timers`.
     pub fn new(source: &'static str) -> Self {
+        let refusals: Vec<&'static str> = DeadLetterReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .chain(FAILS_ON_ARRIVAL.iter().map(|reason| reason.as_str()))
+            .collect();
         Self {
             received: names::ORDERS_RECEIVED.counter(&[source]),
             accepted: names::ORDERS_ACCEPTED.counter(&[source]),
-            rejected: Family::new(&REJECTIONS, |reason| names::ORDERS_REJECTED.counter(&[source, reason])),
+            rejected: Family::new(&refusals, |reason| names::ORDERS_REJECTED.counter(&[source, reason])),
             duplicate: Family::new(&STAGES, |stage| names::ORDERS_DUPLICATE.counter(&[source, stage])),
             delay: names::INTAKE_DELAY.histogram(&[source]),
             future_paid_at: names::FUTURE_PAID_AT.counter(&[source]),

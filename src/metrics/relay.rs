@@ -7,22 +7,7 @@ use metrics::{Counter, Gauge};
 
 use super::catalogue as names;
 use super::exact;
-
-/// Why a record can become a dead letter (`interface.md` section 6).
-const REASONS: [&str; 12] = [
-    "malformed",
-    "schema",
-    "unknown_type",
-    "unknown_version",
-    "too_large",
-    "null_value",
-    "bad_headers",
-    "too_old",
-    "orphan",
-    "bad_due_time",
-    "unknown_target",
-    "undeliverable",
-];
+use crate::domain::inbound::DeadLetterReason;
 
 #[derive(Clone)]
 struct Topic {
@@ -77,14 +62,14 @@ impl RelayMetrics {
 /// Writes the counters of dead letters as 0 for the topics whose records can become one.
 pub fn preset_dead_letters(topics: &[Arc<str>]) {
     for topic in topics {
-        for reason in REASONS {
-            dead_letter(topic, reason, 0);
+        for reason in DeadLetterReason::ALL {
+            dead_letter(topic, reason.as_str(), 0);
         }
     }
 }
 
 /// Records of a topic that went to the dead letters. Rare, so the handle is looked up.
 pub fn dead_letter(topic: &str, reason: &'static str, count: u64) {
-    debug_assert!(REASONS.contains(&reason), "{reason:?} is no reason of a dead letter");
+    debug_assert!(DeadLetterReason::parse(reason).is_some(), "{reason:?} is no reason of a dead letter");
     names::DEAD_LETTERS.counter(&[topic, reason]).increment(count);
 }

@@ -37,6 +37,9 @@ pub enum RoleError {
     /// what, and who mends it.
     #[error("{0}")]
     Left(String),
+    /// An event could not be written in its public form: a defect.
+    #[error("an event cannot be written as it is published")]
+    Render(#[source] std::io::Error),
     /// The store refuses for good.
     #[error("the store cannot be used")]
     Store(#[from] crate::ports::StoreError),

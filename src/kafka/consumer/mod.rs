@@ -16,7 +16,6 @@ mod record;
 mod run;
 mod sentinel;
 mod shared;
-mod statistics;
 mod status;
 
 use std::sync::Arc;

@@ -17,13 +17,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::kafka::context::Listener;
+use crate::kafka::statistics::{PartitionFacts, Statistics};
 use crate::kafka::sync::lock;
 use crate::ports::Assignment;
 
 use super::assignment::Held;
 use super::commit;
 use super::shared::{Scope, Shared, Slot};
-use super::statistics::Statistics;
 
 /// How long a revocation waits for the records that roles have in hand.
 const IN_HAND_LIMIT: Duration = Duration::from_secs(1);
@@ -170,7 +170,7 @@ impl GroupContext {
     }
 
     fn note(&self, statistics: &Statistics) {
-        self.shared.reach.knows_a_broker(!statistics.knows_no_broker(), Instant::now());
+        self.shared.reach.knows_a_broker(statistics.knows_a_broker(), Instant::now());
         match statistics.silence() {
             None => self.shared.reach.a_broker_answers(),
             Some(silence) => self.shared.reach.none_answers(silence, Instant::now()),
@@ -180,7 +180,7 @@ impl GroupContext {
             if let Some(slot) = lock(&topic.slots).get_mut(&partition) {
                 // The end of the log is not always known anew; what was known still holds.
                 let high = facts.high.or(slot.facts.high);
-                slot.facts = super::statistics::PartitionFacts { high, ..facts };
+                slot.facts = PartitionFacts { high, ..facts };
             }
         }
         if statistics.is_steady() {

@@ -1,6 +1,5 @@
 //! From one batch to its answers: delivery reports count down, the last one wakes the caller.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -8,10 +7,10 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
-use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::kafka::context::Listener;
+use crate::kafka::statistics::Statistics;
 use crate::kafka::sync::lock;
 use crate::ports::PublishError;
 
@@ -76,22 +75,6 @@ pub(super) struct DeliveryContext {
 /// knows of none makes librdkafka forget all, those of its settings included (its issue 5301).
 const FORGOTTEN: u32 = 2;
 
-#[derive(Debug, Deserialize)]
-struct Statistics {
-    #[serde(default)]
-    brokers: HashMap<String, Broker>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Broker {
-    source: String,
-}
-
-fn knows_a_broker(json: &[u8]) -> Result<bool, serde_json::Error> {
-    let statistics: Statistics = serde_json::from_slice(json)?;
-    Ok(statistics.brokers.values().any(|broker| broker.source == "configured" || broker.source == "learned"))
-}
-
 impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.listener.log(level, facility, message);
@@ -105,7 +88,7 @@ impl ClientContext for DeliveryContext {
     }
 
     fn stats_raw(&self, json: &[u8]) {
-        match knows_a_broker(json) {
+        match Statistics::parse(json).map(|statistics| statistics.knows_a_broker()) {
             Ok(true) => self.brokerless.store(0, Ordering::Release),
             Ok(false) => {
                 if self.brokerless.fetch_add(1, Ordering::AcqRel) + 1 >= FORGOTTEN {
@@ -178,17 +161,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broker_counts_that_is_configured_or_learned() {
-        let knows = |source: &str| {
-            let json = format!(r#"{{"name":"p","brokers":{{"b":{{"name":"b","source":"{source}"}}}},"topics":{{}}}}"#);
-            knows_a_broker(json.as_bytes()).unwrap()
-        };
-        assert!(knows("configured") && knows("learned"));
-        assert!(!knows("logical") && !knows("internal"));
-        assert!(!knows_a_broker(b"{}").unwrap());
-    }
-
-    #[test]
     fn a_client_without_brokers_twice_in_a_row_is_broken() {
         let context = DeliveryContext {
             listener: Listener::default(),
@@ -197,7 +169,8 @@ mod tests {
             broken: AtomicBool::new(false),
             brokerless: AtomicU32::new(0),
         };
-        let (none, some) = (br#"{"brokers":{}}"#, br#"{"brokers":{"b":{"source":"learned"}}}"#);
+        let none = br#"{"brokers":{}}"#;
+        let some = br#"{"brokers":{"b":{"source":"learned","state":"UP","waitresp_cnt":0,"rxidle":-1}}}"#;
         context.stats_raw(none);
         context.stats_raw(some);
         context.stats_raw(none);

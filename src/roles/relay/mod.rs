@@ -182,10 +182,10 @@ impl Relay {
         Ok(true)
     }
 
-    fn render(&self, page: &Page) -> Result<Vec<OutRecord>, StoreError> {
+    fn render(&self, page: &Page) -> Result<Vec<OutRecord>, RoleError> {
         let mut rendering = Rendering::new(&self.topics, page.entries);
         for line in page.batches.iter().flat_map(LogBatch::lines) {
-            rendering.add(&announcement(line)?);
+            rendering.add(&announcement(line)?).map_err(RoleError::Render)?;
         }
         Ok(rendering.finish())
     }

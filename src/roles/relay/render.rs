@@ -4,7 +4,7 @@
 //! Every event there ever is comes through here, so the texts of a page are written one behind
 //! the other into one buffer, and its records hold slices of it.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -42,8 +42,9 @@ impl<'t> Rendering<'t> {
         Self { topics, text: Vec::with_capacity(events * EVENT_LEN), parts: Vec::with_capacity(events) }
     }
 
-    /// Adds what one entry gives: its order event, and a refund request where it has one.
-    pub(super) fn add(&mut self, event: &Announcement<'_>) {
+    /// Adds what one entry gives: its order event, and a refund request where it has one. After an
+    /// error the page is half written and of no use.
+    pub(super) fn add(&mut self, event: &Announcement<'_>) -> io::Result<()> {
         let public = event.kind.public(event.state);
         let at = time(event.at);
         let body = OrderEvent {
@@ -59,7 +60,7 @@ impl<'t> Rendering<'t> {
             metadata: event.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
         };
         let topic = Arc::clone(&self.topics.order_events);
-        self.record(topic, event, (public.event_type(), public.as_str()), &at, &body);
+        self.record(topic, event, (public.event_type(), public.as_str()), &at, &body)?;
         if let Some(refund) = &event.refund {
             let body = RefundRequested {
                 order_id: &event.order_id,
@@ -70,8 +71,9 @@ impl<'t> Rendering<'t> {
                 attempts: event.attempt,
             };
             let topic = Arc::clone(&self.topics.refunds);
-            self.record(topic, event, ("recharge.refund.requested.v1", "refund_requested"), &at, &body);
+            self.record(topic, event, ("recharge.refund.requested.v1", "refund_requested"), &at, &body)?;
         }
+        Ok(())
     }
 
     fn record(
@@ -81,24 +83,24 @@ impl<'t> Rendering<'t> {
         (kind, id_part): (&'static str, &str),
         at: &str,
         body: &impl Serialize,
-    ) {
+    ) -> io::Result<()> {
         let (id, version) = (event.order_id.as_bytes(), event.version);
         let event_id = self.write(|text| {
             text.extend_from_slice(id);
             write!(text, ":{version}:{id_part}")
-        });
+        })?;
         let order_id = event_id.start..event_id.start + id.len();
-        let time = self.write(|text| text.write_all(at.as_bytes()));
-        let body = self.write(|text| Ok(serde_json::to_writer(text, body)?));
+        let time = self.write(|text| text.write_all(at.as_bytes()))?;
+        let body = self.write(|text| Ok(serde_json::to_writer(text, body)?))?;
         self.parts.push(Parts { topic, kind, order_id, event_id, time, body });
+        Ok(())
     }
 
     /// Appends a text; returns where it stands.
-    fn write(&mut self, text: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Range<usize> {
+    fn write(&mut self, text: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<Range<usize>> {
         let start = self.text.len();
-        // Writing to memory does not fail, nor does serialising these plain structures.
-        let _infallible = text(&mut self.text);
-        start..self.text.len()
+        text(&mut self.text)?;
+        Ok(start..self.text.len())
     }
 
     pub(super) fn finish(self) -> Vec<OutRecord> {

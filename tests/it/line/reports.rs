@@ -225,7 +225,8 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     let audit = async || asked(&line, &["audit", "--events", "--ledger", ledger.to_str().unwrap()]).await;
     let right = audit().await;
     // 20 of three steps, the declined one of four, the unpaid one of one, the cancelled one of two.
-    let mut wanted = json!({ "read": 67, "repeated": 0, "out_of_order": 0, "missing": 0, "phantom": 0 });
+    let mut wanted =
+        json!({ "read": 67, "repeated": 0, "out_of_order": 0, "unreadable": 0, "missing": 0, "phantom": 0 });
     assert_eq!((right.code, &right.object()["events"]), (Some(0), &wanted), "{right:?}");
 
     // Told twice: the contract allows it.
@@ -235,7 +236,7 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     // A step that is not stored, an order that is not stored, and one that tells nothing.
     let nothing = recharged::ports::OutRecord { value: None, ..told(&line, "good-04", 1, "queued") };
     line.write(vec![told(&line, "good-03", 4, "failed"), told(&line, "never", 1, "queued"), nothing]).await;
-    (wanted["read"], wanted["phantom"], wanted["out_of_order"]) = (json!(71), json!(2), json!(1));
+    (wanted["read"], wanted["phantom"], wanted["unreadable"]) = (json!(71), json!(2), json!(1));
     let wrong = audit().await;
     assert_eq!((wrong.code, &wrong.object()["events"]), (Some(1), &wanted));
     // A step that happens without a relay to tell it.
@@ -246,5 +247,5 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     assert_eq!(audit().await.object()["events"]["missing"], 1);
     let spoken = line.command(&["audit", "--events", "--ledger", ledger.to_str().unwrap()]).output().unwrap();
     let spoken = String::from_utf8(spoken.stdout).unwrap();
-    assert!(spoken.contains("1 repeated, 1 out of order, 1 missing, 2 phantom"), "{spoken}");
+    assert!(spoken.contains("1 repeated, 0 out of order, 1 unreadable, 1 missing, 2 phantom"), "{spoken}");
 }

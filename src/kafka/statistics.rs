@@ -1,4 +1,4 @@
-//! The few of librdkafka's statistics that are used.
+//! The few of librdkafka's statistics that are used, by consumers and producers.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -91,9 +91,10 @@ impl Statistics {
         }
     }
 
-    /// Whether the client has forgotten every broker, those of its settings included.
-    pub(super) fn knows_no_broker(&self) -> bool {
-        self.brokers.values().all(|broker| broker.source == "logical" || broker.source == "internal")
+    /// Whether there is a broker that the client could ask. It can forget all, those of its settings
+    /// included: then its coordinator, a name without an address, is all that is left.
+    pub(super) fn knows_a_broker(&self) -> bool {
+        self.brokers.values().any(|broker| matches!(broker.source.as_str(), "configured" | "learned"))
     }
 
     pub(super) fn partitions(&self) -> impl Iterator<Item = (&str, i32, PartitionFacts)> {
@@ -184,10 +185,11 @@ mod tests {
             };
             let brokers: Vec<String> = sources.iter().enumerate().map(broker).collect();
             let json = format!(r#"{{"brokers":{{{}}}}}"#, brokers.join(","));
-            !Statistics::parse(json.as_bytes()).unwrap().knows_no_broker()
+            Statistics::parse(json.as_bytes()).unwrap().knows_a_broker()
         };
         assert!(!known(&["logical", "internal"]));
         assert!(known(&["logical", "configured"]));
         assert!(known(&["learned"]));
+        assert!(!Statistics::parse(b"{}").unwrap().knows_a_broker());
     }
 }

@@ -1,0 +1,198 @@
+//! What each role is made of, in the order of an order's way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::clients::Clients;
+use super::running::Running;
+use super::{BUDGET, Plan, Providers, Role, StartError};
+use crate::clock::SystemClock;
+use crate::domain::msisdn::PhoneKey;
+use crate::domain::{ProviderId, Reason};
+use crate::kafka::ProducerOptions;
+use crate::metrics::{IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
+use crate::ports::{LaneTopics, Publisher, Store};
+use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
+use crate::roles::intake::{Intake, IntakeRules};
+use crate::roles::relay::{Relay, RelayTopics};
+use crate::roles::{RoleError, RowsAtHand, StopSignals};
+
+/// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
+/// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
+const BATCH_MAX: usize = 500;
+const WRITERS: usize = 3;
+/// Commands of a topic that wait in a lane's heap at most.
+const HEAP_MAX: usize = 5_000;
+/// Rows that intake leaves for the lanes of its process: about what waits on the way between them.
+const AT_HAND: usize = 2 * HEAP_MAX;
+/// Entries of the event log in one page.
+const RELAY_PAGE: usize = 5_000;
+/// How long a store may take to answer whether it is there.
+const STORE_ANSWERS: Duration = Duration::from_millis(500);
+
+/// What the roles share.
+pub(super) struct Parts {
+    pub(super) plan: Plan,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) at_hand: Arc<RowsAtHand>,
+    /// Woken by each write of this process to the store.
+    pub(super) written: Arc<Notify>,
+    pub(super) clock: Arc<SystemClock>,
+    pub(super) providers: Providers,
+    pub(super) outcomes: Arc<OutcomeMetrics>,
+    pub(super) clients: Clients,
+    /// Cancelled when the process drains.
+    pub(super) drain: CancellationToken,
+}
+
+/// Room for what intake leaves to the lanes, in a process that has both.
+pub(super) fn rows_at_hand(plan: &Plan) -> Arc<RowsAtHand> {
+    Arc::new(RowsAtHand::new(if plan.roles.contains(&Role::Dispatch) { AT_HAND } else { 0 }))
+}
+
+impl Parts {
+    /// What carries commands, from intake to dispatch and from an attempt to the next.
+    pub(super) fn commands(&mut self) -> Result<Arc<dyn Publisher>, StartError> {
+        self.clients.producer(ProducerOptions { linger: Duration::from_millis(2), ..Default::default() })
+    }
+
+    /// From order events to stored orders and commands: one role for each topic that is read.
+    pub(super) fn intake(&mut self, commands: &Arc<dyn Publisher>) -> Result<Vec<Running>, StartError> {
+        let config = &self.plan.config;
+        let (topics, groups) = (config.topics(), config.groups());
+        let lanes: HashMap<ProviderId, LaneTopics> =
+            config.lanes().into_iter().map(|lane| (lane.clone(), topics.lane(&lane))).collect();
+        let table = config.route_table();
+        let rules = Arc::new(IntakeRules {
+            policy: config.policy(),
+            route: Box::new(move |new| {
+                let number = new.recipient.msisdn().ok_or(Reason::InvalidPhone)?;
+                table.choose(&number, new.carrier.as_deref(), new.amount).cloned()
+            }),
+            phone_key: self.phone_key()?,
+            lanes,
+            dead_letters: Arc::clone(&topics.dead_letters),
+            retention: config.retention.closed_orders.get(),
+            batch_max: BATCH_MAX,
+            writers: WRITERS,
+        });
+        let inputs = [
+            (topics.orders, groups.intake, "orders", true),
+            (topics.lifecycle, groups.intake_lifecycle, "lifecycle", false),
+        ];
+        let mut running = Vec::new();
+        for (topic, group, source, plain_is_order) in inputs {
+            let role = if plain_is_order { "intake".to_owned() } else { format!("intake.{source}") };
+            let subscription = self.clients.consumer(&group, &role, &topic)?;
+            let intake = Intake {
+                store: self.store.clone(),
+                at_hand: Arc::clone(&self.at_hand),
+                publisher: Arc::clone(commands),
+                clock: Arc::<SystemClock>::clone(&self.clock),
+                rules: Arc::clone(&rules),
+                plain_is_order,
+                metrics: Arc::new(IntakeMetrics::new(source)),
+                outcomes: Arc::clone(&self.outcomes),
+            };
+            let stop = self.stop();
+            let give_up = stop.abort.clone();
+            let work = intake.run(subscription, stop);
+            running.push(Running::new(format!("intake of {source}"), BUDGET, give_up, work));
+        }
+        Ok(running)
+    }
+
+    /// From a lane's commands to recharges.
+    pub(super) fn lane(&mut self, lane: &ProviderId, commands: &Arc<dyn Publisher>) -> Result<Running, StartError> {
+        let config = &self.plan.config;
+        let missing = || StartError::Config(format!("providers.{lane}: there is no such provider"));
+        let settings = config.providers.get(lane.as_str()).ok_or_else(missing)?;
+        let provider = Arc::clone(self.providers.get(lane).ok_or_else(missing)?);
+        let topics = config.topics().lane(lane);
+        let rules = LaneRules {
+            policy: config.policy(),
+            dead_letters: config.topics().dead_letters,
+            phone_key: self.phone_key()?,
+            terms: settings.quota.terms(),
+            in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
+            heap_max: HEAP_MAX,
+            batch_max: BATCH_MAX,
+            writers: WRITERS,
+            send_window: settings.send_window.get(),
+            topics: topics.clone(),
+        };
+        let budget = settings.call_timeout.get() + Duration::from_secs(5);
+        let (groups, role) = (config.groups(), format!("dispatch-{lane}"));
+        let fresh = self.clients.consumer(&groups.dispatch(lane), &role, &topics.requests)?;
+        let due = self.clients.consumer(&groups.dispatch_due(lane), &format!("{role}.due"), &topics.due)?;
+        let dispatch = Lane::new(LaneParts {
+            store: self.store.clone(),
+            at_hand: Arc::clone(&self.at_hand),
+            quota: self.store.clone(),
+            publisher: Arc::clone(commands),
+            provider,
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            rules,
+            metrics: LaneMetrics::new(lane),
+            outcomes: Arc::clone(&self.outcomes),
+        });
+        let stop = self.stop();
+        let give_up = stop.abort.clone();
+        Ok(Running::new(format!("dispatch to {lane}"), budget, give_up, dispatch.run(fresh, due, stop)))
+    }
+
+    /// From the event log to public events.
+    pub(super) fn relay(&mut self) -> Result<Running, StartError> {
+        // Without a time-out: giving up on one version would let the next one overtake it.
+        let options = ProducerOptions {
+            message_timeout: None,
+            max_in_flight_records: 4 * RELAY_PAGE,
+            linger: Duration::from_millis(5),
+        };
+        let publisher = self.clients.producer(options)?;
+        let names = self.plan.config.topics();
+        let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };
+        let relay = Relay {
+            log: self.store.clone(),
+            publisher,
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            metrics: RelayMetrics::new(&[Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]),
+            topics,
+            written: Arc::clone(&self.written),
+            page_max: RELAY_PAGE,
+        };
+        // It is told to end when its turn has come, after the roles whose last events it tells.
+        let abort = CancellationToken::new();
+        let (give_up, log) = (abort.clone(), Arc::clone(&self.store));
+        Ok(Running::in_turn("relay".to_owned(), BUDGET, give_up, |turn| async move {
+            let dropped = abort.clone();
+            tokio::select! {
+                biased; // An end of its own counts.
+                ended = relay.run(StopSignals { drain: turn, abort }) => ended?,
+                // A store that hangs may hold it for long; nothing is lost with it.
+                () = dropped.cancelled() => {}
+            }
+            // A relay ends without a word when it cannot go on; here it says whether it could.
+            let readable = tokio::time::timeout(STORE_ANSWERS, log.cursor()).await.is_ok_and(|cursor| cursor.is_ok());
+            if dropped.is_cancelled() || !readable {
+                let left = "the event log may not be told to its end: the next relay goes on from its cursor";
+                return Err(RoleError::Left(left.to_owned()));
+            }
+            Ok(())
+        }))
+    }
+
+    /// How a role is told to end: to drain with all others, to drop everything when its time is over.
+    fn stop(&self) -> StopSignals {
+        StopSignals { drain: self.drain.clone(), abort: CancellationToken::new() }
+    }
+
+    fn phone_key(&self) -> Result<PhoneKey, StartError> {
+        let missing = || StartError::Config("security.phone_key_file: is missing".to_owned());
+        self.plan.secrets.phone_key.clone().ok_or_else(missing)
+    }
+}

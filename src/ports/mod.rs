@@ -1,0 +1,19 @@
+//! What the roles need from the outside, as traits. Adapters implement them; only `app` knows which.
+
+mod book;
+mod clock;
+mod log;
+mod provider;
+mod publisher;
+mod quota;
+mod store;
+mod subscription;
+
+pub use book::{OrderBook, OrderFilter, OrderView};
+pub use clock::Clock;
+pub use log::{EventLog, LogBatch, LogPosition};
+pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
+pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};
+pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
+pub use store::{Inserted, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
+pub use subscription::{Ack, Assignment, InRecord, Stopped, Subscription};

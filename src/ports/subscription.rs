@@ -1,0 +1,81 @@
+//! Records that come in, and the duty to say when each is durable.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::domain::Timestamp;
+
+/// One assignment of one partition to this process; it ends at a rebalance.
+pub trait Assignment: Send + Sync + std::fmt::Debug {
+    /// Whether this process still holds the partition.
+    fn is_live(&self) -> bool;
+
+    /// The record at `offset` is durable elsewhere; offsets are committed up to the first that is not.
+    fn done(&self, offset: i64);
+}
+
+/// The duty to say when a record is durable. Dropped without a word, the record stays
+/// uncommitted and comes again.
+#[derive(Debug, Clone)]
+pub struct Ack {
+    assignment: Arc<dyn Assignment>,
+    offset: i64,
+}
+
+impl Ack {
+    /// For the record at `offset` of an assignment.
+    pub fn new(assignment: Arc<dyn Assignment>, offset: i64) -> Self {
+        Self { assignment, offset }
+    }
+
+    /// The record is durable elsewhere.
+    pub fn done(self) {
+        self.assignment.done(self.offset);
+    }
+
+    /// Whether this process still holds the record's partition.
+    pub fn is_live(&self) -> bool {
+        self.assignment.is_live()
+    }
+}
+
+/// A record as it came.
+#[derive(Debug, Clone)]
+pub struct InRecord {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The record's timestamp, where it has one.
+    pub timestamp: Option<Timestamp>,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value.
+    pub value: Option<Bytes>,
+    /// The headers: name and value as raw bytes, both possibly anything.
+    pub headers: Vec<(Bytes, Option<Bytes>)>,
+    /// The duty to say when it is durable.
+    pub ack: Ack,
+}
+
+/// No more records will come.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// The subscription was closed, as asked.
+    #[error("the subscription was closed")]
+    Closed,
+    /// It cannot go on: fenced by another process of the same name, not authorised, broken.
+    #[error("the subscription failed: {0}")]
+    Failed(String),
+}
+
+/// Records of one topic. Not calling `next` is the back-pressure: the partitions pause.
+#[async_trait]
+pub trait Subscription: Send + std::fmt::Debug {
+    /// Waits for records, and returns at most `max` of them, at least one.
+    async fn next(&mut self, max: usize) -> Result<Vec<InRecord>, Stopped>;
+}
