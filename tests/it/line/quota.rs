@@ -1,6 +1,8 @@
 //! The provider's quota, as the provider sees it: never exceeded, whatever happens to the fleet,
 //! and used while there is work.
 
+mod campaign;
+
 use std::time::{Duration, Instant};
 
 use recharged::clock::SystemClock;
@@ -45,6 +47,8 @@ impl Fleet {
             permits_per_second: rate,
             burst,
             profile: Profile { reply, ..Profile::default() },
+            // The last order waits for minutes, by intent: it must not be given up meanwhile.
+            toml: "[sla]\ndeadline = \"30m\"\n".to_owned(),
             ..Wishes::default()
         })
         .await;
