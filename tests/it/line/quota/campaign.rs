@@ -94,6 +94,8 @@ async fn prove(rate: f64, burst: u32, orders: u64, length: Duration) {
     run.changed("it leaves", from_us).await;
     run.quiet("three again").await;
 
+    // What the one to be killed has counted goes with it.
+    run.fleet.tell_permits().await;
     let from_us = now_us();
     run.fleet.running[0].kill();
     run.fleet.running[0] = run.fleet.line.start("one again", &[]).await;
