@@ -31,6 +31,9 @@ const HEAP_MAX: usize = 5_000;
 const AT_HAND: usize = 2 * HEAP_MAX;
 /// Entries of the event log in one page.
 const RELAY_PAGE: usize = 5_000;
+/// A page takes milliseconds to hand over; with a shorter linger its beginning goes alone, and the
+/// rest waits behind it (`docs/PERFORMANCE.md`).
+const RELAY_LINGER: Duration = Duration::from_millis(8);
 /// How long a store may take to answer whether it is there.
 const STORE_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -57,7 +60,7 @@ pub(super) fn rows_at_hand(plan: &Plan) -> Arc<RowsAtHand> {
 impl Parts {
     /// What carries commands, from intake to dispatch and from an attempt to the next.
     pub(super) fn commands(&mut self) -> Result<Arc<dyn Publisher>, StartError> {
-        self.clients.producer(ProducerOptions { linger: Duration::from_millis(2), ..Default::default() })
+        self.clients.producer(ProducerOptions::default())
     }
 
     /// From order events to stored orders and commands: one role for each topic that is read.
@@ -148,11 +151,8 @@ impl Parts {
     /// From the event log to public events.
     pub(super) fn relay(&mut self) -> Result<Running, StartError> {
         // Without a time-out: giving up on one version would let the next one overtake it.
-        let options = ProducerOptions {
-            message_timeout: None,
-            max_in_flight_records: 4 * RELAY_PAGE,
-            linger: Duration::from_millis(5),
-        };
+        let options =
+            ProducerOptions { message_timeout: None, max_in_flight_records: 4 * RELAY_PAGE, linger: RELAY_LINGER };
         let publisher = self.clients.producer(options)?;
         let names = self.plan.config.topics();
         let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };

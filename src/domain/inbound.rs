@@ -5,12 +5,14 @@
 mod envelope;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Timestamp;
+use super::event::Text;
 use super::ids::OrderId;
 use super::money::{Currency, Money};
 use super::msisdn::{PhoneKey, Recipient};
@@ -82,7 +84,7 @@ pub enum Inbound {
         /// When.
         paid_at: Timestamp,
         /// The payment.
-        payment_id: Option<String>,
+        payment_id: Option<Arc<str>>,
     },
     /// A wish to cancel.
     Cancelled {
@@ -141,14 +143,17 @@ struct CreatedData<'a> {
     order_id: Cow<'a, str>,
     #[serde(borrow)]
     phone: Cow<'a, str>,
-    region: Option<String>,
+    #[serde(borrow)]
+    region: Option<Text<'a>>,
     amount_minor: i64,
     #[serde(borrow)]
     currency: Cow<'a, str>,
-    carrier: Option<String>,
+    #[serde(borrow)]
+    carrier: Option<Text<'a>>,
     created_at: DateTime<Utc>,
     paid_at: Option<DateTime<Utc>>,
-    payment_id: Option<String>,
+    #[serde(borrow)]
+    payment_id: Option<Text<'a>>,
     #[serde(default)]
     notify: Option<bool>,
     #[serde(borrow)]
@@ -160,7 +165,8 @@ struct PaidData<'a> {
     #[serde(borrow)]
     order_id: Cow<'a, str>,
     paid_at: DateTime<Utc>,
-    payment_id: Option<String>,
+    #[serde(borrow)]
+    payment_id: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -173,7 +179,8 @@ struct CancelledData<'a> {
 struct RefundConfirmedData<'a> {
     #[serde(borrow)]
     order_id: Cow<'a, str>,
-    refund_id: String,
+    #[serde(borrow)]
+    refund_id: Cow<'a, str>,
     at: DateTime<Utc>,
 }
 
@@ -188,19 +195,19 @@ fn created(data: &[u8], key: &PhoneKey) -> Result<Inbound, Unfit> {
         Some(raw) if raw.get().len() > MAX_METADATA_BYTES => {
             return Err(schema(format!("metadata: {} bytes, at most {MAX_METADATA_BYTES}", raw.get().len())));
         }
-        Some(raw) => Some(raw.get().to_owned()),
+        Some(raw) => Some(raw.get().into()),
         None => None,
     };
     let recipient = Recipient::read(&data.phone, data.region.as_deref());
-    let phone_hash = recipient.msisdn().map(|msisdn| msisdn.keyed_hash(key).to_text());
+    let phone_hash = recipient.msisdn().map(|msisdn| msisdn.keyed_hash(key).to_text().into());
     Ok(Inbound::Created(Box::new(NewOrder {
         order_id: order_id(&data.order_id)?,
         recipient,
         amount: Money { minor: data.amount_minor, currency },
-        carrier: short_text("carrier", data.carrier, 64)?,
+        carrier: short_text("carrier", data.carrier.as_deref(), 64)?,
         created_at: moment("created_at", data.created_at)?,
         paid_at: data.paid_at.map(|at| moment("paid_at", at)).transpose()?,
-        payment_id: short_text("payment_id", data.payment_id, 128)?,
+        payment_id: short_text("payment_id", data.payment_id.as_deref(), 128)?,
         notify: data.notify.unwrap_or(false),
         metadata,
         phone_hash,
@@ -212,16 +219,16 @@ fn paid(data: &[u8]) -> Result<Inbound, Unfit> {
     Ok(Inbound::Paid {
         order_id: order_id(&data.order_id)?,
         paid_at: moment("paid_at", data.paid_at)?,
-        payment_id: short_text("payment_id", data.payment_id, 128)?,
+        payment_id: short_text("payment_id", data.payment_id.as_deref(), 128)?,
     })
 }
 
 fn refund_confirmed(data: &[u8]) -> Result<Inbound, Unfit> {
     let data: RefundConfirmedData<'_> = parse(data)?;
-    let refund_id = short_text("refund_id", Some(data.refund_id), 128)?;
+    let refund_id = short_text("refund_id", Some(&data.refund_id), 128)?;
     Ok(Inbound::RefundConfirmed {
         order_id: order_id(&data.order_id)?,
-        refund_id: refund_id.unwrap_or_default(),
+        refund_id: refund_id.map_or_else(String::new, |id| id.to_string()),
         at: moment("at", data.at)?,
     })
 }
@@ -235,12 +242,12 @@ fn order_id(text: &str) -> Result<OrderId, Unfit> {
 }
 
 /// Bounded, and without control characters: Postgres refuses NUL, and people read these.
-fn short_text(field: &str, text: Option<String>, max: usize) -> Result<Option<String>, Unfit> {
+fn short_text(field: &str, text: Option<&str>, max: usize) -> Result<Option<Arc<str>>, Unfit> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     if text.chars().count() > max || text.chars().any(char::is_control) {
         return Err(schema(format!("{field}: at most {max} characters, none of them a control character")));
     }
-    Ok(Some(text))
+    Ok(Some(text.into()))
 }
 
 /// Within what both stores and the arithmetic of deadlines can hold.

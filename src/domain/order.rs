@@ -1,5 +1,7 @@
 //! An order: what the shop said, and where we stand.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -18,19 +20,19 @@ pub struct NewOrder {
     /// How much.
     pub amount: Money,
     /// The carrier as the shop believes; a hint for routing, never trusted.
-    pub carrier: Option<String>,
+    pub carrier: Option<Arc<str>>,
     /// When the order was created.
     pub created_at: Timestamp,
     /// When it was paid, if it was.
     pub paid_at: Option<Timestamp>,
     /// The shop's payment id, named in a refund.
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
     /// Whether to ask for a notification after creation.
     pub notify: bool,
     /// The shop's own JSON, at most 1 KiB, handed back in every event.
-    pub metadata: Option<String>,
+    pub metadata: Option<Arc<str>>,
     /// The keyed hash of the phone number, for the event log and lookups.
-    pub phone_hash: Option<String>,
+    pub phone_hash: Option<Arc<str>>,
 }
 
 /// An order as the store holds it.
@@ -50,17 +52,17 @@ pub struct Order {
     /// How much.
     pub amount: Money,
     /// The carrier as the shop believes.
-    pub carrier: Option<String>,
+    pub carrier: Option<Arc<str>>,
     /// When the order was created.
     pub created_at: Timestamp,
     /// When it was paid.
     pub paid_at: Option<Timestamp>,
     /// The shop's payment id.
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
     /// Whether to ask for a notification.
     pub notify: bool,
     /// The shop's own JSON.
-    pub metadata: Option<String>,
+    pub metadata: Option<Arc<str>>,
     /// When it must be decided.
     pub deadline_at: Timestamp,
     /// The lane it is in.

@@ -1,5 +1,7 @@
 //! What `decide` returns: the row after, the log entry, and what goes with them.
 
+use std::sync::Arc;
+
 use super::Timestamp;
 use super::command::Command;
 use super::event::LoggedEvent;
@@ -31,7 +33,7 @@ pub struct Transition {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refund {
     /// The payment to refund, where the shop named one.
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
     /// How much: what was paid.
     pub amount: Money,
     /// Why.

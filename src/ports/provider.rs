@@ -1,5 +1,6 @@
 //! An outside provider of recharges, and what it is told and asked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ pub struct SubmitRequest {
     /// How much.
     pub amount: Money,
     /// The carrier, as a hint.
-    pub carrier: Option<String>,
+    pub carrier: Option<Arc<str>>,
     /// When this reference may first have been sent.
     pub first_sent_at: Timestamp,
     /// The end of the send window, on [`Clock::since_boot`](super::Clock::since_boot): no first byte after it.

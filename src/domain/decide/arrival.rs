@@ -1,5 +1,6 @@
 //! What the shop says: an order, its payment, its cancellation (rows 1–3).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::Timestamp;
@@ -68,7 +69,7 @@ fn deadline_of(told: Timestamp, now: Timestamp, wait: Duration) -> Timestamp {
     crate::domain::plus(told.min(now), wait)
 }
 
-fn with_phone_hash(decision: Decision, hash: Option<&String>) -> Decision {
+fn with_phone_hash(decision: Decision, hash: Option<&Arc<str>>) -> Decision {
     let Decision::Apply(mut transition) = decision else { return decision };
     if let Some(facts) = &mut transition.event.data.facts {
         facts.phone_hash = hash.cloned();
@@ -110,7 +111,7 @@ pub(super) fn arrived_again(draft: Draft<'_>, new: &NewOrder, verdict: &Result<P
 pub(super) fn paid(
     draft: Draft<'_>,
     paid_at: Timestamp,
-    payment_id: Option<&String>,
+    payment_id: Option<&Arc<str>>,
     verdict: &Result<ProviderId, Reason>,
 ) -> Decision {
     if draft.before.paid_at.is_some() {

@@ -16,6 +16,8 @@ mod people;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use draft::Draft;
 
 use super::Timestamp;
@@ -41,7 +43,7 @@ pub enum Input {
         /// When.
         paid_at: Timestamp,
         /// The payment.
-        payment_id: Option<String>,
+        payment_id: Option<Arc<str>>,
         /// The lane that would serve it, or why none can.
         verdict: Result<ProviderId, Reason>,
     },

@@ -4,6 +4,8 @@
 //! event needs and, beside it, what changed in the row, so that replaying the log rebuilds the
 //! row (all but the phone number, of which the log holds only a keyed hash).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 mod line;
@@ -145,7 +147,7 @@ pub struct EventData {
     pub sla: Option<Sla>,
     /// The shop's own JSON, handed back.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<String>,
+    pub metadata: Option<Arc<str>>,
     /// The version whose command is live after it, where it changed.
     #[serde(rename = "av", default, skip_serializing_if = "Option::is_none")]
     pub asked_version: Option<u32>,
@@ -205,16 +207,16 @@ pub struct Facts {
     pub paid_at: Option<Timestamp>,
     /// The payment.
     #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
     /// The carrier.
     #[serde(rename = "ca", default, skip_serializing_if = "Option::is_none")]
-    pub carrier: Option<String>,
+    pub carrier: Option<Arc<str>>,
     /// Whether a notification was asked for.
     #[serde(rename = "nt", default, skip_serializing_if = "std::ops::Not::not")]
     pub notify: bool,
     /// The phone number's keyed hash.
     #[serde(rename = "ph", default, skip_serializing_if = "Option::is_none")]
-    pub phone_hash: Option<String>,
+    pub phone_hash: Option<Arc<str>>,
 }
 
 /// A payment that came after its order.
@@ -225,7 +227,7 @@ pub struct Payment {
     pub paid_at: Timestamp,
     /// The payment.
     #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
 }
 
 /// The attempt after an entry, where it changed.
@@ -254,7 +256,7 @@ pub struct AttemptNews {
 pub struct RefundNote {
     /// The payment to refund.
     #[serde(rename = "pi", default, skip_serializing_if = "Option::is_none")]
-    pub payment_id: Option<String>,
+    pub payment_id: Option<Arc<str>>,
     /// Minor units.
     #[serde(rename = "am")]
     pub amount_minor: i64,

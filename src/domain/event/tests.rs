@@ -17,10 +17,10 @@ fn typical() -> Order {
         asked_version: 1,
         recipient: Recipient::Valid(Msisdn::from_e164("+8613800000001").unwrap()),
         amount: Money { minor: 5000, currency: Currency::parse("CNY").unwrap() },
-        carrier: Some("cmcc".to_owned()),
+        carrier: Some("cmcc".into()),
         created_at: at(0),
         paid_at: Some(at(1)),
-        payment_id: Some("pay-0123456789abcdef".to_owned()),
+        payment_id: Some("pay-0123456789abcdef".into()),
         notify: false,
         metadata: None,
         deadline_at: at(180_000_001),
@@ -63,7 +63,7 @@ fn the_three_entries_of_an_ordinary_order_stay_small() {
     attempt.provider_ref = Some("250312345678".to_owned());
 
     let mut first = EventData::of_move(None, &queued);
-    first.facts.as_mut().unwrap().phone_hash = Some("x".repeat(22));
+    first.facts.as_mut().unwrap().phone_hash = Some("x".repeat(22).into());
     let sizes = [
         size(&first),
         size(&EventData::of_move(Some(&queued), &submitted)),
@@ -104,7 +104,7 @@ fn news_of_an_attempt_is_published_as_the_state_it_confirms() {
 #[test]
 fn an_entry_is_one_line_whatever_the_shop_writes_and_reads_back_whole_and_borrowed() {
     let mut queued = typical();
-    queued.metadata = Some("{\"note\":\"two\nlines, a \\ and a \u{2028}\"}".to_owned());
+    queued.metadata = Some("{\"note\":\"two\nlines, a \\ and a \u{2028}\"}".into());
     queued.order_id = OrderId::parse("a\"b").unwrap_or(queued.order_id);
     let data = EventData::of_move(None, &queued);
     let event = LoggedEvent { order_id: queued.order_id.clone(), version: 1, kind: EventType::Queued, at: at(7), data };

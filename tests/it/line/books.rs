@@ -46,6 +46,7 @@ impl Line {
     }
 
     /// How often an event of this type stands in an order's log.
+    #[cfg(feature = "failpoints")]
     pub(super) async fn times_logged(&self, id: &str, event: EventType) -> usize {
         let timeline = self.store.timeline(&OrderId::parse(id).unwrap()).await.unwrap();
         timeline.iter().filter(|logged| logged.kind == event).count()

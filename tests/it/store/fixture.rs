@@ -50,13 +50,13 @@ pub(crate) fn new_order(order_id: &str, now: Timestamp) -> NewOrder {
         order_id: id(order_id),
         recipient: Recipient::read("+8613800000017", None),
         amount: Money { minor: 5000, currency: Currency::parse("CNY").expect("a currency") },
-        carrier: Some("cmcc".to_owned()),
+        carrier: Some("cmcc".into()),
         created_at: now,
         paid_at: Some(now),
-        payment_id: Some(format!("pay-{order_id}")),
+        payment_id: Some(format!("pay-{order_id}").into()),
         notify: false,
         metadata: None,
-        phone_hash: Some("AAAAAAAAAAAAAAAAAAAAAA".to_owned()),
+        phone_hash: Some("AAAAAAAAAAAAAAAAAAAAAA".into()),
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
         10 => reported(QueryOutcome::Failed(no(RetryAdvice::Never))),
         11 => Input::Deadline,
         12 => Input::Resolved { succeeded: choice.is_multiple_of(2), by: "a person".into(), evidence: "a call".into() },
-        _ => Input::Paid { paid_at: now, payment_id: Some("late".to_owned()), verdict: Ok(lane()) },
+        _ => Input::Paid { paid_at: now, payment_id: Some("late".into()), verdict: Ok(lane()) },
     }
 }
 

@@ -148,7 +148,7 @@ impl Life {
             }
             Event::Pays { payment, routed } => Input::Paid {
                 paid_at: at(self.now),
-                payment_id: (payment > 0).then(|| format!("pay-{payment}")),
+                payment_id: (payment > 0).then(|| format!("pay-{payment}").into()),
                 verdict: verdict(routed),
             },
             Event::Cancels => Input::CancelRequested,

@@ -56,10 +56,10 @@ pub(super) fn new_order(paid_at: Option<Timestamp>) -> NewOrder {
         carrier: None,
         created_at: at(0),
         paid_at,
-        payment_id: paid_at.map(|_| "pay-1".to_owned()),
+        payment_id: paid_at.map(|_| "pay-1".into()),
         notify: false,
-        metadata: Some("{\"shop\":7}".to_owned()),
-        phone_hash: Some("hash".to_owned()),
+        metadata: Some("{\"shop\":7}".into()),
+        phone_hash: Some("hash".into()),
     }
 }
 
@@ -304,7 +304,7 @@ pub(super) fn arrived(new: NewOrder) -> Input {
 }
 
 pub(super) fn paid(second: i64, payment: &str) -> Input {
-    Input::Paid { paid_at: at(second), payment_id: Some(payment.to_owned()), verdict: Ok(lane()) }
+    Input::Paid { paid_at: at(second), payment_id: Some(payment.into()), verdict: Ok(lane()) }
 }
 
 pub(super) fn delivered() -> SubmitOutcome {

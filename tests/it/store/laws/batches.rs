@@ -24,7 +24,7 @@ async fn a_new_order_reads_back_as_it_was_decided(place: &Place) {
     let unpaid = recharged::domain::NewOrder { paid_at: None, payment_id: None, ..new_order("unpaid", now) };
     let told = recharged::domain::NewOrder {
         notify: true,
-        metadata: Some(r#"{"note":"it's \"quoted\" \u0000 ✓"}"#.to_owned()),
+        metadata: Some(r#"{"note":"it's \"quoted\" \u0000 ✓"}"#.into()),
         carrier: None,
         ..new_order("told", now)
     };
@@ -94,7 +94,7 @@ async fn eight_writers_at_once_store_each_order_once(place: &Place) {
                     .iter()
                     .map(|order_id| {
                         let mut new = new_order(order_id, now);
-                        new.payment_id = Some(format!("of writer {writer}"));
+                        new.payment_id = Some(format!("of writer {writer}").into());
                         arrive(new, now)
                     })
                     .collect();
@@ -121,9 +121,9 @@ async fn eight_writers_at_once_store_each_order_once(place: &Place) {
 async fn a_text_with_nul_does_not_fail_its_batch(place: &Place) {
     let now = place.store.now().await.unwrap();
     let mut new = new_order("nul", now);
-    new.payment_id = Some("a\0b".to_owned());
+    new.payment_id = Some("a\0b".into());
     // What only looks like NUL stays as it is.
-    new.metadata = Some(r#"{"note":"\u0000"}"#.to_owned());
+    new.metadata = Some(r#"{"note":"\u0000"}"#.into());
     let batch = [arrive(new, now), arrive(new_order("fine", now), now)];
     assert_eq!(place.store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 2]);
     // Nor does it spoil the log of its neighbours, or of its own order.
