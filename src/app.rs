@@ -134,9 +134,10 @@ fn assemble(
 
     let Parts { plan, store, clock, clients, .. } = parts;
     let (producers, consumers) = (clients.producers, Arc::new(clients.consumers));
+    let flushed = producers.clone();
     lifecycle.add("producers", BUDGET, |stop| async move {
         stop.cancelled().await;
-        producers.flush().await
+        flushed.flush().await
     });
     let closing = Arc::clone(&consumers);
     // Added before the roles, so closed after them: what they have settled is committed.
@@ -151,6 +152,7 @@ fn assemble(
             clock: Arc::clone(&clock),
             health: health.clone(),
             consumers: Arc::clone(&consumers),
+            producers,
             kafka: clients.metrics,
             embedded_broker: plan.embedded_broker,
         },

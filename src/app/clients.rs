@@ -115,10 +115,15 @@ impl Consumers {
 }
 
 /// The producers of a process.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Producers(Vec<Arc<Producer>>);
 
 impl Producers {
+    /// Whether one of them reaches no broker. They learn that later than consumers do.
+    pub(super) fn are_cut_off(&self) -> bool {
+        self.0.iter().any(|producer| producer.status().unreachable)
+    }
+
     /// Waits for all at once, and counts what was not acknowledged.
     pub(super) async fn flush(self) -> anyhow::Result<()> {
         let closing = self.0.iter().map(|producer| producer.close(FLUSH));

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::clients::Producers;
 use super::open::chain;
 use super::{Consumers, StartError};
 use crate::clock::SystemClock;
@@ -36,6 +37,7 @@ pub(super) struct Watched {
     pub(super) clock: Arc<SystemClock>,
     pub(super) health: Health,
     pub(super) consumers: Arc<Consumers>,
+    pub(super) producers: Producers,
     pub(super) kafka: Arc<KafkaMetrics>,
     pub(super) embedded_broker: bool,
 }
@@ -152,7 +154,12 @@ impl Watched {
     fn look_at_consumers(&self, told: &mut Told) -> Result<(), String> {
         let mut trouble = Ok(());
         let mut lagging = HashSet::new();
-        for status in self.consumers.statuses() {
+        let statuses = self.consumers.statuses();
+        // A process that only publishes.
+        if statuses.is_empty() && self.producers.are_cut_off() {
+            trouble = Err("no broker answers".to_owned());
+        }
+        for status in statuses {
             self.count(&status, told, &mut lagging);
             if status.poll_age < POLL_MAX_AGE {
                 self.health.beat("kafka poll");

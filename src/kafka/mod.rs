@@ -7,6 +7,7 @@
 //! say why they are as they are.
 
 mod context;
+mod reach;
 mod statistics;
 mod sync;
 

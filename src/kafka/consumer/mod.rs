@@ -10,7 +10,6 @@ mod commit;
 mod flow;
 mod inbox;
 mod ledger;
-mod reach;
 mod rebalance;
 mod record;
 mod run;
@@ -36,6 +35,8 @@ use inbox::Inbox;
 use run::Runner;
 use shared::Shared;
 
+/// How often the client says what it knows.
+const STATISTICS: Duration = Duration::from_secs(1);
 /// A consumer's settings, unless the user has others.
 const DEFAULTS: [(&str, &str); 10] = [
     ("auto.offset.reset", "earliest"),
@@ -105,7 +106,7 @@ impl ConsumerOptions {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("allow.auto.create.topics", "false")
-            .set("statistics.interval.ms", "1000");
+            .set("statistics.interval.ms", STATISTICS.as_millis().to_string());
         if let Some(id) = &self.static_id {
             config.set("group.instance.id", id);
         }

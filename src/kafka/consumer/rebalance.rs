@@ -170,11 +170,7 @@ impl GroupContext {
     }
 
     fn note(&self, statistics: &Statistics) {
-        self.shared.reach.knows_a_broker(statistics.knows_a_broker(), Instant::now());
-        match statistics.silence() {
-            None => self.shared.reach.a_broker_answers(),
-            Some(silence) => self.shared.reach.none_answers(silence, Instant::now()),
-        }
+        self.shared.reach.note(statistics, Instant::now());
         for (topic, partition, facts) in statistics.partitions() {
             let Some(topic) = self.shared.topic(topic) else { continue };
             if let Some(slot) = lock(&topic.slots).get_mut(&partition) {

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::kafka::reach::Reach;
 use crate::kafka::statistics::PartitionFacts;
 use crate::kafka::sync::lock;
 use crate::ports::Stopped;
 
 use super::assignment::Held;
 use super::inbox::Inbox;
-use super::reach::Reach;
 use super::status::{ConsumerStatus, TopicStatus};
 
 /// A held partition, and what the thread knows of it.
@@ -109,7 +109,7 @@ impl Shared {
             group,
             topics,
             joined: AtomicBool::new(false),
-            reach: Reach::default(),
+            reach: Reach::new(super::STATISTICS),
             session_ended_at: Mutex::new(None),
             stop: AtomicBool::new(false),
             uncommitted: AtomicBool::new(false),

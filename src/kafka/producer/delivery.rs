@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -10,6 +11,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::kafka::context::Listener;
+use crate::kafka::reach::Reach;
 use crate::kafka::statistics::Statistics;
 use crate::kafka::sync::lock;
 use crate::ports::PublishError;
@@ -67,6 +69,7 @@ pub(super) struct DeliveryContext {
     pub(super) permits: Arc<Semaphore>,
     pub(super) waves: Arc<Waves>,
     pub(super) broken: AtomicBool,
+    pub(super) reach: Arc<Reach>,
     /// How often in a row the statistics showed no broker to ask.
     pub(super) brokerless: AtomicU32,
 }
@@ -82,20 +85,29 @@ impl ClientContext for DeliveryContext {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.listener.error(&error, reason);
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.broken.store(true, Ordering::Release);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.broken.store(true, Ordering::Release),
+            Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) => {
+                self.reach.a_connection_failed(Instant::now());
+            }
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.reach.none_answers(Duration::ZERO, Instant::now()),
+            Some(_) | None => {}
         }
     }
 
     fn stats_raw(&self, json: &[u8]) {
-        match Statistics::parse(json).map(|statistics| statistics.knows_a_broker()) {
-            Ok(true) => self.brokerless.store(0, Ordering::Release),
-            Ok(false) => {
-                if self.brokerless.fetch_add(1, Ordering::AcqRel) + 1 >= FORGOTTEN {
-                    self.broken.store(true, Ordering::Release);
-                }
+        let statistics = match Statistics::parse(json) {
+            Ok(statistics) => statistics,
+            Err(error) => {
+                tracing::warn!("librdkafka's statistics cannot be read: {error}");
+                return;
             }
-            Err(error) => tracing::warn!("librdkafka's statistics cannot be read: {error}"),
+        };
+        self.reach.note(&statistics, Instant::now());
+        if statistics.knows_a_broker() {
+            self.brokerless.store(0, Ordering::Release);
+        } else if self.brokerless.fetch_add(1, Ordering::AcqRel) + 1 >= FORGOTTEN {
+            self.broken.store(true, Ordering::Release);
         }
     }
 }
@@ -167,6 +179,7 @@ mod tests {
             permits: Arc::new(Semaphore::new(1)),
             waves: Arc::default(),
             broken: AtomicBool::new(false),
+            reach: Arc::new(Reach::new(Duration::from_secs(1))),
             brokerless: AtomicU32::new(0),
         };
         let none = br#"{"brokers":{}}"#;

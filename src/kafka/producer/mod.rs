@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::KafkaError;
 use super::context::Listener;
 use super::options::{KafkaOptions, Scrubber, create};
+use super::reach::Reach;
 use super::sync::lock;
 use crate::ports::{OutRecord, PublishError, Publisher};
 
@@ -106,6 +107,8 @@ pub struct ProducerStatus {
     pub in_flight: usize,
     /// Times that the client broke and was made anew.
     pub rebuilds: u64,
+    /// No broker has answered for some seconds.
+    pub unreachable: bool,
     /// The client's last error; it may be long over.
     pub last_error: Option<String>,
 }
@@ -119,6 +122,7 @@ pub struct Producer {
     options: ProducerOptions,
     permits: Arc<Semaphore>,
     waves: Arc<Waves>,
+    reach: Arc<Reach>,
     /// `None` once it is closed.
     client: Mutex<Option<Running>>,
     rebuilds: AtomicU64,
@@ -140,6 +144,7 @@ impl Producer {
             scrubber: kafka.scrubber(),
             permits: Arc::new(Semaphore::new(options.max_in_flight_records)),
             waves: Arc::default(),
+            reach: Arc::new(Reach::new(STATISTICS)),
             options,
             client: Mutex::new(None),
             rebuilds: AtomicU64::new(0),
@@ -154,7 +159,12 @@ impl Producer {
             .as_ref()
             .and_then(|running| running.client.client().context().listener.last())
             .map(|told| told.text);
-        ProducerStatus { in_flight: self.in_flight(), rebuilds: self.rebuilds.load(Ordering::Relaxed), last_error }
+        ProducerStatus {
+            in_flight: self.in_flight(),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
+            unreachable: self.reach.is_lost(std::time::Instant::now()),
+            last_error,
+        }
     }
 
     /// Takes no more records, waits at most `deadline` for those in flight, and gives up the
@@ -177,6 +187,7 @@ impl Producer {
             permits: Arc::clone(&self.permits),
             waves: Arc::clone(&self.waves),
             broken: AtomicBool::new(false),
+            reach: Arc::clone(&self.reach),
             brokerless: AtomicU32::new(0),
         };
         let client: Arc<Client> = Arc::new(create(&self.config, context, &self.scrubber)?);

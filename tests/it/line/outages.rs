@@ -173,3 +173,18 @@ async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_lon
     pulse.was_steady().await;
     assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
 }
+
+/// It has no consumer that would notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_only_publishes_is_not_ready_without_its_broker() {
+    let torture = Torture::begin().await;
+    let line = torture.line(Wishes::default()).await;
+    let mut relay = line.start_roles("relay", "relay", &[]).await;
+    torture.services(&["broker", "kill"]).await;
+    let noticed = until_unready(&relay, "kafka: no broker answers").await;
+    println!("unready after {noticed:?}");
+    assert!(noticed < Duration::from_secs(6), "{noticed:?}");
+    torture.services(&["broker", "start"]).await;
+    until_ready_again(&relay).await;
+    assert!(relay.terminate(Duration::from_secs(12)).await.success(), "{}", relay.log_text());
+}
