@@ -6,6 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::quality::RandomState;
+
 use crate::domain::{Command, Order, OrderId};
 
 /// Rows at hand, each handed out once. The oldest give way.
@@ -17,7 +19,7 @@ pub struct RowsAtHand {
 
 #[derive(Debug, Default)]
 struct Rows {
-    by_id: HashMap<OrderId, Order>,
+    by_id: HashMap<OrderId, Order, RandomState>,
     /// Oldest first; may name rows that were taken.
     ages: VecDeque<OrderId>,
 }

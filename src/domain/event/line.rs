@@ -24,6 +24,9 @@ impl From<serde_json::Error> for BadLine {
     }
 }
 
+/// Longer than most lines, so that they are written in one piece.
+const LINE_LEN: usize = 320;
+
 #[derive(Serialize)]
 struct Written<'a> {
     id: &'a OrderId,
@@ -49,8 +52,10 @@ impl LoggedEvent {
     /// The entry as a line of JSON, without the line's end (JSON escapes those within texts).
     pub fn to_line(&self) -> String {
         let written = Written { id: &self.order_id, v: self.version, k: self.kind, at: self.at, data: &self.data };
+        let mut line = Vec::with_capacity(LINE_LEN);
         // Serialising these plain structures to memory cannot fail; an empty line would not read back.
-        serde_json::to_string(&written).unwrap_or_default()
+        let text = serde_json::to_writer(&mut line, &written).ok().and_then(|()| String::from_utf8(line).ok());
+        text.unwrap_or_default()
     }
 
     /// Reads a line back.

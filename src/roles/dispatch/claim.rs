@@ -80,7 +80,7 @@ impl Lane {
         while !picked.is_empty() {
             let rows = self.rows(&picked, abort).await?;
             let now = self.clock.now();
-            let (mut transitions, mut writing) = (Vec::new(), Vec::new());
+            let (mut transitions, mut writing) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
             for (one, row) in picked.into_iter().zip(rows) {
                 let Some(row) = row else {
                     warn!(order_id = %one.queued.command.order_id, "a command for an order that is not stored");

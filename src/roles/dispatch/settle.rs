@@ -76,7 +76,7 @@ impl Lane {
             .collect();
         while !open.is_empty() {
             let (now, before) = (self.clock.now(), open.len());
-            let (mut transitions, mut inputs) = (Vec::new(), Vec::new());
+            let (mut transitions, mut inputs) = (Vec::with_capacity(before), Vec::with_capacity(before));
             for (order, input) in open {
                 match decide(Some(&order), &input, now, &policy) {
                     Decision::Apply(transition) => {

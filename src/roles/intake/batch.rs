@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -241,7 +242,7 @@ fn refused(refusal: &StoreError) -> Unfit {
 /// The commands to publish after a batch, one per order: the latest asked.
 #[derive(Default)]
 struct Commands {
-    asked: HashMap<OrderId, (FollowUp, Recipient)>,
+    asked: HashMap<OrderId, (FollowUp, Recipient), RandomState>,
 }
 
 impl Commands {

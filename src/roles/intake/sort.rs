@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::quality::RandomState;
+
 use crate::domain::inbound::{self, DeadLetterReason, Inbound, Unfit};
 use crate::domain::{Decision, Input, NewOrder, OrderId, Timestamp, Transition, decide};
 use crate::ports::InRecord;
@@ -37,8 +39,10 @@ pub(super) struct Sorted {
 impl Intake {
     /// Looks at a batch without touching anything outside.
     pub(super) fn sort(&self, records: &[InRecord], now: Timestamp) -> Sorted {
-        let mut sorted = Sorted::default();
-        let mut seen: HashSet<OrderId> = HashSet::new();
+        let count = records.len();
+        let (arrivals, said) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut sorted = Sorted { arrivals, said, ..Sorted::default() };
+        let mut seen = HashSet::with_capacity_and_hasher(count, RandomState::default());
         for (place, record) in records.iter().enumerate() {
             let read =
                 inbound::read(record.value.as_deref(), &record.headers, self.plain_is_order, &self.rules.phone_key);
@@ -52,7 +56,7 @@ impl Intake {
         sorted
     }
 
-    fn place(&self, sorted: &mut Sorted, seen: &mut HashSet<OrderId>, pending: Pending, now: Timestamp) {
+    fn place(&self, sorted: &mut Sorted, seen: &mut HashSet<OrderId, RandomState>, pending: Pending, now: Timestamp) {
         let is_first = matches!(pending.input, Input::Arrived { .. }) && seen.insert(pending.order_id.clone());
         if !is_first {
             sorted.later.push(pending);
