@@ -27,18 +27,17 @@ impl From<serde_json::Error> for BadLine {
 /// Longer than most lines, so that they are written in one piece.
 const LINE_LEN: usize = 320;
 
+/// What stands before the data; their names do not meet.
 #[derive(Serialize)]
-struct Written<'a> {
+struct Head<'a> {
     id: &'a OrderId,
     v: u32,
     k: EventType,
     #[serde(with = "chrono::serde::ts_microseconds")]
     at: Timestamp,
-    #[serde(flatten)]
-    data: &'a EventData,
 }
 
-/// What stands before the data; their names do not meet.
+/// A [`Head`] read back.
 #[derive(Deserialize)]
 struct Key {
     id: OrderId,
@@ -51,11 +50,10 @@ struct Key {
 impl LoggedEvent {
     /// The entry as a line of JSON, without the line's end (JSON escapes those within texts).
     pub fn to_line(&self) -> String {
-        let written = Written { id: &self.order_id, v: self.version, k: self.kind, at: self.at, data: &self.data };
+        let head = Head { id: &self.order_id, v: self.version, k: self.kind, at: self.at };
         let mut line = Vec::with_capacity(LINE_LEN);
         // Serialising these plain structures to memory cannot fail; an empty line would not read back.
-        let text = serde_json::to_writer(&mut line, &written).ok().and_then(|()| String::from_utf8(line).ok());
-        text.unwrap_or_default()
+        write_as_one(&mut line, &head, &self.data).ok().and_then(|()| String::from_utf8(line).ok()).unwrap_or_default()
     }
 
     /// Reads a line back.
@@ -64,6 +62,18 @@ impl LoggedEvent {
         let data = serde_json::from_str(line)?;
         Ok(Self { order_id: key.id, version: key.v, kind: key.k, at: key.at, data })
     }
+}
+
+/// Two objects as one. (`serde(flatten)` would make a map of every field.)
+fn write_as_one(line: &mut Vec<u8>, head: &impl Serialize, rest: &impl Serialize) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *line, head)?;
+    line.pop();
+    let seam = line.len();
+    serde_json::to_writer(&mut *line, rest)?;
+    if let Some(brace) = line.get_mut(seam) {
+        *brace = b',';
+    }
+    Ok(())
 }
 
 /// A text that is copied only where JSON had to escape something in it.
