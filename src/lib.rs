@@ -21,7 +21,7 @@ pub mod shop;
 pub mod store;
 pub mod telemetry;
 
-/// A quarter of the service's time went to the C library's allocator: batches are made on one
-/// thread and freed on another, which is what it does worst (`docs/PERFORMANCE.md`).
+/// Batches are made on one thread and freed on another, which is what other allocators do worst:
+/// a fifth of the service's time, and a third with the C library's (`docs/PERFORMANCE.md`).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

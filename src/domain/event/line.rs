@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventData, EventType, LoggedEvent, RefundNote};
+use super::{EventType, LoggedEvent, RefundNote};
 use crate::domain::Timestamp;
 use crate::domain::ids::OrderId;
 use crate::domain::state::{Reason, Sla, State};
