@@ -15,5 +15,6 @@ mod harness;
 mod kafka;
 mod line;
 mod metrics;
+mod pace;
 mod provider;
 mod store;

@@ -119,7 +119,7 @@ async fn members_that_come_and_go_under_load_lose_nothing() {
 }
 
 #[tokio::test]
-async fn a_static_member_goes_on_within_two_seconds_of_its_restart() {
+async fn a_static_member_goes_on_at_once_after_its_restart() {
     let (topic, name) = (topic("static", 2).await, unique("g"));
     let producer = producer();
     let mut options = group(&name, &[(&topic, 1000)]);
@@ -132,9 +132,8 @@ async fn a_static_member_goes_on_within_two_seconds_of_its_restart() {
     let restarted = Instant::now();
     let (handle, mut readers) = start(options);
     next(&mut readers[0], 10).await.unwrap();
-    let gap = restarted.elapsed();
-    println!("a static member got its first record {gap:?} after its restart");
-    assert!(gap < Duration::from_secs(2), "{gap:?}");
+    // The session is 6 s: so long a member without a name would be waited for.
+    crate::pace::at_most("going on", restarted.elapsed(), Duration::from_secs(2), Duration::from_millis(5_500));
     handle.close(CLOSE).await.unwrap();
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::books::now;
 use crate::harness::{Line, PATIENCE, Wishes};
+use crate::pace::at_most;
 
 const NAME: &str = "shop-0";
 
@@ -22,10 +23,8 @@ async fn a_named_process_that_was_killed_goes_on_at_once_when_it_is_started_agai
     let before = line.succeeded().await;
     let _again = line.spawn("again", &[]);
     line.until_under_way(before + 20).await;
-    let gap = began.elapsed();
-    println!("it went on {gap:?} after it was killed");
     // The session is 6 s: so long a process without a name would wait for itself.
-    assert!(gap < Duration::from_secs(4), "{gap:?}");
+    at_most("going on", began.elapsed(), Duration::from_secs(4), Duration::from_millis(5_800));
     let caught = line.all_but_caught(2_000, killed_at).await;
     println!("{} were caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
     line.books_balance(2_000).await;

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::servers::Torture;
 use crate::harness::{Line, Service, Wishes};
+use crate::pace::at_most;
 
 pub(super) const ORDERS: u64 = 3_000;
 
@@ -120,16 +121,13 @@ async fn a_broker_killed_and_started(torture: &Torture, toml: &str) -> Duration 
     let pulse = Pulse::of(&service);
     torture.services(&["broker", "kill"]).await;
     let noticed = until_unready(&service, "kafka: no broker answers").await;
-    println!("unready after {noticed:?}");
-    assert!(noticed < Duration::from_millis(2_500), "{noticed:?}");
+    at_most("noticing", noticed, Duration::from_millis(2_500), Duration::from_millis(7_500));
     torture.services(&["broker", "start"]).await;
     let began = Instant::now();
     let seen = until_unsaid(&service, "no broker answers").await;
-    println!("the broker was seen after {seen:?}");
-    assert!(seen < Duration::from_millis(2_500), "{seen:?}");
+    at_most("seeing it again", seen, Duration::from_millis(2_500), Duration::from_millis(7_500));
     service.until_ready().await;
     let ready = began.elapsed();
-    println!("ready again after {ready:?}");
     line.send("after", 100).await;
     line.all_succeeded(ORDERS + 100).await;
     pulse.was_steady().await;
@@ -143,14 +141,14 @@ async fn the_service_goes_on_by_itself_after_the_broker_was_killed() {
     // A member without a name is a new one after an outage longer than its session, and the
     // group's coordinator waits a session for the old one.
     let ready = a_broker_killed_and_started(&torture, "").await;
-    assert!(ready < Duration::from_secs(9), "{ready:?}");
+    at_most("getting ready", ready, Duration::from_secs(9), Duration::from_secs(20));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_named_process_is_ready_again_as_soon_as_its_broker_is() {
     let torture = Torture::begin().await;
     let ready = a_broker_killed_and_started(&torture, "[process]\nname = \"shop-0\"\n").await;
-    assert!(ready < Duration::from_secs(3), "{ready:?}");
+    at_most("getting ready", ready, Duration::from_secs(3), Duration::from_millis(5_500));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,8 +160,7 @@ async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_lon
     torture.services(&["broker", "suspend"]).await;
     // Nothing breaks: that answers are owed is all there is to see.
     let noticed = until_unready(&service, "kafka").await;
-    println!("unready after {noticed:?}");
-    assert!(noticed < Duration::from_millis(4_500), "{noticed:?}");
+    at_most("noticing", noticed, Duration::from_millis(4_500), Duration::from_secs(14));
     // The session is 6 s.
     tokio::time::sleep(Duration::from_secs(8).saturating_sub(began.elapsed())).await;
     torture.services(&["broker", "resume"]).await;
@@ -182,8 +179,7 @@ async fn a_process_that_only_publishes_is_not_ready_without_its_broker() {
     let mut relay = line.start_roles("relay", "relay", &[]).await;
     torture.services(&["broker", "kill"]).await;
     let noticed = until_unready(&relay, "kafka: no broker answers").await;
-    println!("unready after {noticed:?}");
-    assert!(noticed < Duration::from_secs(6), "{noticed:?}");
+    at_most("noticing", noticed, Duration::from_secs(6), Duration::from_secs(18));
     torture.services(&["broker", "start"]).await;
     until_ready_again(&relay).await;
     assert!(relay.terminate(Duration::from_secs(12)).await.success(), "{}", relay.log_text());

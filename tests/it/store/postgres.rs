@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::fixture::{arrive, claim, id, in_flight, load_one, new_order, succeed};
 use super::laws::{assert_in_order, follow};
 use super::place::{Place, on_server, server};
+use crate::pace::at_most;
 
 /// Writers whose transactions stay open for a while after they have written: the log's reader
 /// must wait for them, or it would pass their entries by.
@@ -293,7 +294,7 @@ async fn a_database_that_is_gone_is_said_to_be_so_in_bounded_time() {
     for _ in 0..3 {
         place.store.load(&[id("before")]).await.expect_err("nobody is let in");
     }
-    assert!(begin.elapsed() < Duration::from_secs(10));
+    at_most("three refusals", begin.elapsed(), Duration::from_secs(10), Duration::from_secs(30));
     on_server(&format!("alter database {name} allow_connections true")).await.unwrap();
     assert!(load_one(place.store.as_ref(), &id("before")).await.is_some(), "and it is used again when it is back");
 }
@@ -353,7 +354,7 @@ async fn a_server_that_falls_silent_costs_a_bounded_time_and_no_connection_for_e
         let begin = tokio::time::Instant::now();
         let error = store.load(&[id("before")]).await.expect_err("nobody answers");
         assert_eq!(error.kind, StoreErrorKind::Unreachable, "{error:?}");
-        assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+        at_most("the refusal", begin.elapsed(), Duration::from_secs(4), Duration::from_secs(12));
     }
     silent.store(false, Ordering::Relaxed);
     assert!(load_one(store.as_ref(), &id("before")).await.is_some());
