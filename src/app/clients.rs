@@ -124,6 +124,11 @@ impl Producers {
         self.0.iter().any(|producer| producer.status().unreachable)
     }
 
+    /// Replaces those whose client broke while nothing was written.
+    pub(super) fn tend(&self) {
+        self.0.iter().for_each(|producer| producer.tend());
+    }
+
     /// Waits for all at once, and counts what was not acknowledged.
     pub(super) async fn flush(self) -> anyhow::Result<()> {
         let closing = self.0.iter().map(|producer| producer.close(FLUSH));

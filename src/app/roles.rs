@@ -151,8 +151,12 @@ impl Parts {
     /// From the event log to public events.
     pub(super) fn relay(&mut self) -> Result<Running, StartError> {
         // Without a time-out: giving up on one version would let the next one overtake it.
-        let options =
-            ProducerOptions { message_timeout: None, max_in_flight_records: 4 * RELAY_PAGE, linger: RELAY_LINGER };
+        let options = ProducerOptions {
+            message_timeout: None,
+            max_in_flight_records: 4 * RELAY_PAGE,
+            linger: RELAY_LINGER,
+            in_order: true,
+        };
         let publisher = self.clients.producer(options)?;
         let names = self.plan.config.topics();
         let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };

@@ -155,6 +155,7 @@ impl Watched {
         let mut trouble = Ok(());
         let mut lagging = HashSet::new();
         let statuses = self.consumers.statuses();
+        self.producers.tend();
         // A process that only publishes.
         if statuses.is_empty() && self.producers.are_cut_off() {
             trouble = Err("no broker answers".to_owned());

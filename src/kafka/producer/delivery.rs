@@ -1,6 +1,6 @@
 //! From one batch to its answers: delivery reports count down, the last one wakes the caller.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,11 @@ impl Batch {
         }
     }
 
+    /// Whether a record of it is known to have failed.
+    pub(super) fn has_failed(&self) -> bool {
+        !lock(&self.failures).is_empty()
+    }
+
     pub(super) async fn answers(&self, count: usize) -> Vec<Result<(), PublishError>> {
         while self.waiting.load(Ordering::Acquire) > 0 {
             self.all_answered.notified().await;
@@ -65,18 +70,17 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) struct DeliveryContext {
     pub(super) listener: Listener,
+    /// The clients of this producer that were made before.
+    pub(super) generation: u64,
     /// A permit for each record that may be in flight; a report gives one back.
     pub(super) permits: Arc<Semaphore>,
     pub(super) waves: Arc<Waves>,
     pub(super) broken: AtomicBool,
     pub(super) reach: Arc<Reach>,
-    /// How often in a row the statistics showed no broker to ask.
-    pub(super) brokerless: AtomicU32,
+    /// It has forgotten every broker: an answer of a broker that knows of none makes librdkafka
+    /// forget all, those of its settings included (its issue 5301).
+    pub(super) forgotten: AtomicBool,
 }
-
-/// So often in a row, and the client will not learn of a broker any more: an answer of a broker that
-/// knows of none makes librdkafka forget all, those of its settings included (its issue 5301).
-const FORGOTTEN: u32 = 2;
 
 impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -103,12 +107,7 @@ impl ClientContext for DeliveryContext {
                 return;
             }
         };
-        self.reach.note(&statistics, Instant::now());
-        if statistics.knows_a_broker() {
-            self.brokerless.store(0, Ordering::Release);
-        } else if self.brokerless.fetch_add(1, Ordering::AcqRel) + 1 >= FORGOTTEN {
-            self.broken.store(true, Ordering::Release);
-        }
+        self.look_at(&statistics, Instant::now());
     }
 }
 
@@ -124,9 +123,17 @@ impl ProducerContext for DeliveryContext {
 }
 
 impl DeliveryContext {
+    fn look_at(&self, statistics: &Statistics, now: Instant) {
+        self.reach.note(statistics, now);
+        if self.reach.take_forgotten(now) {
+            self.forgotten.store(true, Ordering::Release);
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+
     /// Whether the client has forgotten every broker: what is in it will never be written.
     pub(super) fn has_forgotten(&self) -> bool {
-        self.brokerless.load(Ordering::Acquire) >= FORGOTTEN
+        self.forgotten.load(Ordering::Acquire)
     }
 
     /// What an error of one record means to its writer.
@@ -173,22 +180,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_without_brokers_twice_in_a_row_is_broken() {
+    fn a_client_that_knows_no_broker_for_seconds_is_broken() {
         let context = DeliveryContext {
             listener: Listener::default(),
+            generation: 0,
             permits: Arc::new(Semaphore::new(1)),
             waves: Arc::default(),
             broken: AtomicBool::new(false),
             reach: Arc::new(Reach::new(Duration::from_secs(1))),
-            brokerless: AtomicU32::new(0),
+            forgotten: AtomicBool::new(false),
         };
-        let none = br#"{"brokers":{}}"#;
-        let some = br#"{"brokers":{"b":{"source":"learned","state":"UP","waitresp_cnt":0,"rxidle":-1}}}"#;
-        context.stats_raw(none);
-        context.stats_raw(some);
-        context.stats_raw(none);
+        let parsed = |json: &[u8]| Statistics::parse(json).unwrap();
+        let none = parsed(br#"{"brokers":{}}"#);
+        let some = parsed(br#"{"brokers":{"b":{"source":"learned","state":"UP","waitresp_cnt":0,"rxidle":-1}}}"#);
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        context.look_at(&none, start);
+        context.look_at(&some, start + 3 * second);
+        context.look_at(&none, start + 6 * second);
         assert!(!context.has_forgotten() && !context.broken.load(Ordering::Acquire));
-        context.stats_raw(none);
+        context.look_at(&none, start + 9 * second);
         assert!(context.has_forgotten() && context.broken.load(Ordering::Acquire));
     }
 }

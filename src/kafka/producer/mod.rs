@@ -4,7 +4,7 @@ mod delivery;
 mod waves;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -52,6 +52,9 @@ pub struct ProducerOptions {
     pub max_in_flight_records: usize,
     /// How long a record may wait for others to share its request.
     pub linger: Duration,
+    /// Nothing is written past a record that failed: what stands behind it in its batch is answered
+    /// as not acknowledged, so that its writer can go on with it in order.
+    pub in_order: bool,
 }
 
 impl Default for ProducerOptions {
@@ -60,6 +63,7 @@ impl Default for ProducerOptions {
             message_timeout: Some(Duration::from_secs(30)),
             max_in_flight_records: 10_000,
             linger: Duration::from_millis(5),
+            in_order: false,
         }
     }
 }
@@ -90,6 +94,8 @@ impl ProducerOptions {
         ])?;
         config
             .set("enable.idempotence", "true")
+            // In order, a failed request breaks the client, and with it what was handed over behind it.
+            .set("enable.gapless.guarantee", self.in_order.to_string())
             .set("acks", "all")
             .set("allow.auto.create.topics", "false")
             .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
@@ -126,6 +132,16 @@ pub struct Producer {
     /// `None` once it is closed.
     client: Mutex<Option<Running>>,
     rebuilds: AtomicU64,
+}
+
+/// What a batch is written with.
+#[derive(Default)]
+struct Writing {
+    /// Held from one record to the next, but never while its writer waits: a broken client ends
+    /// once nobody holds it.
+    client: Option<Arc<Client>>,
+    /// The generation of the batch's first client.
+    first: Option<u64>,
 }
 
 /// A client and the thread that serves its reports.
@@ -184,11 +200,12 @@ impl Producer {
     fn connect(&self) -> Result<Running, KafkaError> {
         let context = DeliveryContext {
             listener: Listener::new(self.scrubber.clone()),
+            generation: self.rebuilds.load(Ordering::Relaxed),
             permits: Arc::clone(&self.permits),
             waves: Arc::clone(&self.waves),
             broken: AtomicBool::new(false),
             reach: Arc::clone(&self.reach),
-            brokerless: AtomicU32::new(0),
+            forgotten: AtomicBool::new(false),
         };
         let client: Arc<Client> = Arc::new(create(&self.config, context, &self.scrubber)?);
         let stop = Arc::new(AtomicBool::new(false));
@@ -199,6 +216,12 @@ impl Producer {
             .spawn(move || serve(served, &stopped))
             .map_err(|source| KafkaError::Thread { name, source })?;
         Ok(Running { client, stop, made_at: Instant::now() })
+    }
+
+    /// Replaces a client that broke while nobody writes; to be called now and then.
+    pub fn tend(&self) {
+        // Closed, or made a moment ago: the next time tells.
+        let _client = self.client();
     }
 
     /// The client to write with; a broken one is replaced. An idempotent producer breaks for good
@@ -225,6 +248,19 @@ impl Producer {
         Ok(made)
     }
 
+    /// The client for the next record of a batch. In order, what failed ends the batch, and so does
+    /// another client: what the one before had in hand fails, if it has not been said yet.
+    fn next_client(&self, writing: &mut Writing, batch: &Batch) -> Result<Arc<Client>, PublishError> {
+        let behind = || Err(PublishError::Unacknowledged("a record before it was not written".to_owned()));
+        if self.options.in_order && batch.has_failed() {
+            return behind();
+        }
+        let client = writing.client.take().map_or_else(|| self.client(), Ok)?;
+        let generation = client.client().context().generation;
+        let first = *writing.first.get_or_insert(generation);
+        if self.options.in_order && first != generation { behind() } else { Ok(client) }
+    }
+
     /// When the callers of this batch have waited long enough.
     fn give_up_at(&self) -> Option<Instant> {
         self.options.message_timeout.map(|timeout| Instant::now() + timeout)
@@ -243,17 +279,17 @@ impl Producer {
     }
 
     /// Hands one record to librdkafka, waiting while its queue is full; `false` if it was
-    /// answered here, and no report will come. `client` is what the writer has used so far.
+    /// answered here, and no report will come.
     async fn send(
         &self,
-        client: &mut Option<Arc<Client>>,
+        writing: &mut Writing,
         record: &OutRecord,
         ticket: Ticket,
         give_up_at: Option<Instant>,
     ) -> bool {
         let mut ticket = Box::new(ticket);
         loop {
-            let with = match client.take().map_or_else(|| self.client(), Ok) {
+            let with = match self.next_client(writing, &ticket.batch) {
                 Ok(with) => with,
                 Err(error) => {
                     ticket.batch.answer(ticket.index, Err(error));
@@ -263,7 +299,7 @@ impl Producer {
             self.waves.handed_over();
             let (error, back) = match with.send(outgoing(record, ticket)) {
                 Ok(()) => {
-                    *client = Some(with);
+                    writing.client = Some(with);
                     return true;
                 }
                 Err((error, record)) => (error, record.delivery_opaque),
@@ -292,7 +328,7 @@ impl Publisher for Producer {
         let tracker = Arc::new(Batch::new(batch.len()));
         let give_up_at = self.give_up_at();
         let mut permits: Option<SemaphorePermit<'_>> = None;
-        let (mut client, mut wave_bytes) = (None, 0);
+        let (mut writing, mut wave_bytes) = (Writing::default(), 0);
         if !batch.is_empty() {
             self.waves.turn().await;
         }
@@ -300,7 +336,7 @@ impl Publisher for Producer {
             let mut permit = permits.as_mut().and_then(|permits| permits.split(1));
             if permit.is_none() {
                 // A broken client gives its permits back once nobody holds it any more.
-                client = None;
+                writing.client = None;
                 match self.permits(batch.len() - index, give_up_at).await {
                     Ok(mut more) => {
                         permit = more.split(1);
@@ -311,18 +347,18 @@ impl Publisher for Producer {
             }
             let Some(permit) = permit else { continue };
             if wave_bytes > WAVE_BYTES {
-                client = None;
+                writing.client = None;
                 wave_bytes = 0;
                 self.waves.turn().await;
             }
             wave_bytes += size(record);
             let ticket = Ticket { batch: Arc::clone(&tracker), index };
-            if self.send(&mut client, record, ticket, give_up_at).await {
+            if self.send(&mut writing, record, ticket, give_up_at).await {
                 // The report gives it back, whether or not anybody still waits for it.
                 permit.forget();
             }
         }
-        drop((permits, client));
+        drop((permits, writing));
         tracker.answers(batch.len()).await
     }
 }

@@ -295,3 +295,47 @@ async fn a_producer_that_broke_for_good_is_made_anew() {
     assert_eq!(producer.status().rebuilds, 1);
     assert_eq!(producer.close(Duration::from_secs(5)).await, 0);
 }
+
+/// A batch of several waves, the first of which fails for good: the client is made anew in the
+/// middle, and must not write the rest of the batch past what failed.
+#[tokio::test]
+async fn a_producer_in_order_writes_nothing_past_what_failed() {
+    let topic: Arc<str> = Arc::from("orders");
+    let cluster = Faulty::start(&topic);
+    let options = ProducerOptions { message_timeout: None, in_order: true, ..ProducerOptions::default() };
+    let producer = Producer::new(&cluster.options, options).unwrap();
+    let filler = "x".repeat(8 << 10);
+    let record = |number: u64| out(&topic, Some("one-order"), &format!("{number} {filler}"));
+    producer.publish(&[record(0)]).await.remove(0).unwrap();
+    // A client that is younger than a second would not be replaced.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    cluster.order(|cluster| {
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
+    });
+    let mut left: Vec<_> = (1..400).map(record).collect();
+    let end = Instant::now() + PATIENCE;
+    while !left.is_empty() {
+        assert!(Instant::now() < end, "{} records are left", left.len());
+        let mut answers = producer.publish(&left).await.into_iter();
+        left.retain(|_| answers.next().unwrap().is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(producer.status().rebuilds, 1, "the failure did not break the client: nothing was tried");
+
+    let (handle, mut readers) = Consumer::start(&cluster.options, group("g", &[(&topic, 1000)])).unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 400 {
+        for record in next(&mut readers[0], 1000).await.unwrap() {
+            let text = std::str::from_utf8(record.value.as_deref().unwrap()).unwrap();
+            let number: u64 = text.split(' ').next().unwrap().parse().unwrap();
+            // What was written without an answer comes twice; what counts is the first time.
+            if !seen.contains(&number) {
+                seen.push(number);
+            }
+            record.ack.done();
+        }
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    handle.close(Duration::from_secs(5)).await.unwrap();
+    producer.close(Duration::from_secs(5)).await;
+}
