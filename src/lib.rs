@@ -22,6 +22,6 @@ pub mod store;
 pub mod telemetry;
 
 /// Batches are made on one thread and freed on another, which is what other allocators do worst:
-/// a fifth of the service's time, and a third with the C library's (`docs/PERFORMANCE.md`).
+/// about a sixth of the service's time (`docs/PERFORMANCE.md`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,14 +1,20 @@
 //! Rows that intake has just stored, for the lane that claims them a moment later in the same
 //! process: what it wrote it need not read. Only a guess at what the store holds: the fence of the
 //! claim refuses a row that has moved, and then it is read. So losing a row, or never having it
-//! (another process stored it), costs a read and nothing else.
+//! (another process stored it), costs a read and nothing else. Rows that nobody took soon are let
+//! go: another process claims them, and they hold what a person sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
+use tokio::time::Instant;
 
 use crate::domain::{Command, Order, OrderId};
+
+/// A row is at hand for so long at most. A claim mostly follows in milliseconds.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Rows at hand, each handed out once. The oldest give way.
 #[derive(Debug)]
@@ -21,7 +27,21 @@ pub struct RowsAtHand {
 struct Rows {
     by_id: HashMap<OrderId, Order, RandomState>,
     /// Oldest first; may name rows that were taken.
-    ages: VecDeque<OrderId>,
+    ages: VecDeque<(Instant, OrderId)>,
+}
+
+impl Rows {
+    /// Lets go of what came before `since`, and of the oldest beyond `capacity`.
+    fn prune(&mut self, since: Option<Instant>, capacity: usize) {
+        while let Some((came_at, _)) = self.ages.front() {
+            if self.ages.len() <= capacity && since.is_none_or(|since| *came_at >= since) {
+                return;
+            }
+            if let Some((_, oldest)) = self.ages.pop_front() {
+                self.by_id.remove(&oldest);
+            }
+        }
+    }
 }
 
 impl RowsAtHand {
@@ -35,21 +55,19 @@ impl RowsAtHand {
         if self.capacity == 0 {
             return;
         }
+        let now = Instant::now();
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         for order in orders {
-            rows.ages.push_back(order.order_id.clone());
+            rows.ages.push_back((now, order.order_id.clone()));
             rows.by_id.insert(order.order_id.clone(), order);
-            while rows.ages.len() > self.capacity {
-                if let Some(oldest) = rows.ages.pop_front() {
-                    rows.by_id.remove(&oldest);
-                }
-            }
         }
+        rows.prune(now.checked_sub(KEPT), self.capacity);
     }
 
     /// The row of each command that was asked for by the very transition at hand.
     pub fn take<'a>(&self, commands: impl IntoIterator<Item = &'a Command>) -> Vec<Option<Order>> {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.prune(Instant::now().checked_sub(KEPT), self.capacity);
         let taken = commands.into_iter().map(|command| {
             let row = rows.by_id.remove(&command.order_id)?;
             (row.asked_version == command.version).then_some(row)
@@ -131,6 +149,16 @@ mod tests {
         let none = RowsAtHand::new(0);
         none.put([order("a", 1)]);
         assert!(!taken(&none, "a", 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_nobody_took_is_let_go_after_a_while() {
+        let at_hand = RowsAtHand::new(9);
+        at_hand.put([order("a", 1)]);
+        tokio::time::advance(KEPT).await;
+        at_hand.put([order("b", 1)]);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!taken(&at_hand, "a", 1) && taken(&at_hand, "b", 1));
     }
 
     #[test]

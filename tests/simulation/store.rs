@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
+use recharged::domain::{EventType, LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
 use recharged::ports::{
     Clock, EventLog, Grant, Inserted, LogBatch, LogPosition, OrderStore, Quota, Reservation, SchemaError, StoreError,
     StoreErrorKind, Written,
@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) rows: BTreeMap<OrderId, Order>,
     pub(crate) log: Vec<LoggedEvent>,
     pub(crate) refunds: HashMap<OrderId, u32>,
+    /// Claims that met a row which had moved.
+    pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
@@ -97,6 +99,7 @@ impl OrderStore for MemStore {
                     .rows
                     .get(&transition.after.order_id)
                     .is_some_and(|row| row.version == transition.from_version);
+                state.claims_overtaken += u32::from(!fits && transition.event.kind == EventType::Submitted);
                 answers.push(if fits { Written::Stored } else { Written::Overtaken });
                 if fits {
                     state.write(transition);

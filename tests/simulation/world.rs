@@ -37,6 +37,9 @@ pub(crate) struct Faults {
     pub(crate) crashes: u32,
     /// Of 1: orders sent twice.
     pub(crate) repeats: f64,
+    /// Of 1: the second ones that name another amount. A case is opened, and the row moves while
+    /// its first version is at hand for its claim.
+    pub(crate) contradictions: f64,
 }
 
 impl Faults {
@@ -49,6 +52,7 @@ impl Faults {
             broker: 0.0,
             crashes: 0,
             repeats: 0.1,
+            contradictions: 0.5,
         }
     }
     pub(crate) fn provider() -> Self {
@@ -166,12 +170,15 @@ impl World {
 
     fn produce(&mut self, number: u32) {
         let now = self.clock.now().to_rfc3339();
-        let value = json!({
-            "order_id": format!("o-{number}"), "phone": format!("+86138000{number:05}"), "amount_minor": 5000,
-            "currency": "CNY", "created_at": now, "paid_at": now, "payment_id": format!("p-{number}"),
-        });
-        let copies = if self.rng.random_bool(self.faults.repeats) { 2 } else { 1 };
-        for _ in 0..copies {
+        let mut amounts = vec![5_000];
+        if self.rng.random_bool(self.faults.repeats) {
+            amounts.push(if self.rng.random_bool(self.faults.contradictions) { 6_000 } else { 5_000 });
+        }
+        for amount in amounts {
+            let value = json!({
+                "order_id": format!("o-{number}"), "phone": format!("+86138000{number:05}"), "amount_minor": amount,
+                "currency": "CNY", "created_at": now, "paid_at": now, "payment_id": format!("p-{number}"),
+            });
             self.broker.append(OutRecord {
                 topic: "orders".into(),
                 key: None,
@@ -278,6 +285,7 @@ impl World {
             crashed: *self.orphaned.lock().unwrap() > 0,
             rows: state.rows.values().cloned().collect(),
             log: state.log.clone(),
+            claims_overtaken: state.claims_overtaken,
             refunds: state.refunds.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
             delivered: ledger.delivered.clone(),
             arrivals: ledger.arrivals.clone(),
@@ -315,6 +323,8 @@ impl Process {
 pub(crate) struct Report {
     pub(crate) orders: usize,
     pub(crate) succeeded: usize,
+    /// Claims that met a row which had moved since it was left at hand, or read.
+    pub(crate) claims_overtaken: u32,
     crashed: bool,
     rows: Vec<Order>,
     log: Vec<LoggedEvent>,
