@@ -94,14 +94,16 @@ impl ProducerOptions {
         ])?;
         config
             .set("enable.idempotence", "true")
-            // In order, a failed request breaks the client, and with it what was handed over behind it.
-            .set("enable.gapless.guarantee", self.in_order.to_string())
             .set("acks", "all")
             .set("allow.auto.create.topics", "false")
             .set("statistics.interval.ms", STATISTICS.as_millis().to_string())
             .set("message.timeout.ms", timeout.to_string())
             .set("queue.buffering.max.ms", self.linger.as_millis().to_string())
             .set("queue.buffering.max.messages", self.max_in_flight_records.to_string());
+        if self.in_order {
+            // A failed request breaks the client, and with it what was handed over behind it.
+            config.set("enable.gapless.guarantee", "true");
+        }
         Ok(config)
     }
 }
