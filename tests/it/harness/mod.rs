@@ -3,6 +3,7 @@
 
 mod books;
 mod events;
+mod history;
 mod orders;
 mod service;
 
@@ -20,6 +21,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::store::place::Place;
 
 pub(crate) use events::last_versions;
+#[cfg(feature = "failpoints")]
+pub(crate) use history::is_held_up;
 pub(crate) use orders::order_json;
 pub(crate) use service::{Service, free_address, get};
 

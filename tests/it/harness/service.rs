@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{Line, PATIENCE};
+use crate::pace::at_most;
 
 impl Line {
     /// A command of the binary under test, with this line's configuration.
@@ -101,10 +102,13 @@ impl Service {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and how it ended; fails if it does not within `limit`.
-    pub(crate) async fn terminate(&mut self, limit: Duration) -> ExitStatus {
+    /// SIGTERM, and how it ended. On a quiet machine it must not take longer than promised.
+    pub(crate) async fn terminate(&mut self, promised: Duration) -> ExitStatus {
+        let began = Instant::now();
         self.signal(rustix::process::Signal::TERM);
-        self.until_ended(limit).await
+        let status = self.until_ended(PATIENCE).await;
+        at_most("the end", began.elapsed(), promised, PATIENCE);
+        status
     }
 
     pub(crate) async fn until_ended(&mut self, limit: Duration) -> ExitStatus {

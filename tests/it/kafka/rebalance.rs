@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use recharged::ports::{Stopped, Subscription};
 
-use super::support::{committed, group, next, number, producer, start, start_one, topic, unique, until, write_numbers};
+use super::support::{
+    PATIENCE, committed, group, long_session, next, number, producer, start, start_one, topic, unique, until,
+    write_numbers,
+};
 
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -122,7 +125,7 @@ async fn members_that_come_and_go_under_load_lose_nothing() {
 async fn a_static_member_goes_on_at_once_after_its_restart() {
     let (topic, name) = (topic("static", 2).await, unique("g"));
     let producer = producer();
-    let mut options = group(&name, &[(&topic, 1000)]);
+    let mut options = long_session(&name, &[(&topic, 1000)]);
     options.static_id = Some(unique("member"));
     let (handle, mut readers) = start(options.clone());
     write_numbers(&producer, &topic, 0..10).await;
@@ -132,8 +135,8 @@ async fn a_static_member_goes_on_at_once_after_its_restart() {
     let restarted = Instant::now();
     let (handle, mut readers) = start(options);
     next(&mut readers[0], 10).await.unwrap();
-    // The session is 6 s: so long a member without a name would be waited for.
-    crate::pace::at_most("going on", restarted.elapsed(), Duration::from_secs(2), Duration::from_millis(5_500));
+    // A member without a name would be waited for as long as its session is.
+    crate::pace::at_most("going on", restarted.elapsed(), Duration::from_secs(2), PATIENCE);
     handle.close(CLOSE).await.unwrap();
 }
 

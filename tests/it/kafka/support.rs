@@ -45,6 +45,15 @@ pub(super) fn group(name: &str, topics: &[(&Arc<str>, usize)]) -> ConsumerOption
     ConsumerOptions::new(name, topics.collect())
 }
 
+/// A group whose members are given up only after longer than [`PATIENCE`]: what happens earlier did
+/// not wait for that, however slow the machine.
+pub(super) fn long_session(name: &str, topics: &[(&Arc<str>, usize)]) -> ConsumerOptions {
+    let mut options = group(name, topics);
+    let session = (PATIENCE + Duration::from_secs(30)).as_millis().to_string();
+    options.properties = vec![("session.timeout.ms".to_owned(), session)];
+    options
+}
+
 pub(super) fn start(options: ConsumerOptions) -> (ConsumerHandle, Vec<TopicSubscription>) {
     Consumer::start(&kafka(), options).unwrap()
 }

@@ -1,7 +1,10 @@
 //! Nothing goes wrong.
 
+use recharged::domain::event::EventType;
+
 use super::support::UNHURRIED;
 use crate::harness::{Line, Wishes};
+use crate::pace::at_least;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_orders_are_delivered_once_and_their_events_come_in_order() {
@@ -13,10 +16,13 @@ async fn two_thousand_orders_are_delivered_once_and_their_events_come_in_order()
     assert!(report.audit.clean, "{report:?}");
     assert_eq!(report.sla.met, 2_000);
     let events = line.events_in_order().await;
-    // Queued, submitted, succeeded. A process that the machine held up between permit and first byte
-    // sends nothing then, and tries again: two events more.
-    assert!(events.values().all(|version| version % 2 == 1 && *version >= 3), "{events:?}");
+    // A process that the machine held up between permit and first byte sends nothing then, and
+    // tries again; that may befall a whole batch of hundreds, a few times.
+    for (id, _) in events.iter().filter(|(_, version)| **version != 3) {
+        let kinds = line.history(id).await.kinds();
+        assert_eq!(kinds, [EventType::Queued, EventType::Submitted, EventType::Succeeded], "{id}");
+    }
     let at_once = events.values().filter(|version| **version == 3).count();
-    assert!(at_once >= 1_900, "only {at_once} of 2000 went through at once");
+    at_least("of 2000 at once", at_once, 1_900.0, 100.0);
     assert!(service.terminate(std::time::Duration::from_secs(15)).await.success());
 }

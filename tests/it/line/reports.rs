@@ -89,7 +89,10 @@ async fn orders_are_shown_listed_and_exported_with_the_fields_that_are_promised(
 
     let shown = asked(&line, &["orders", "show", "declined"]).await.object();
     assert_row(&shown);
-    let steps: Vec<&str> = shown["timeline"].as_array().unwrap().iter().map(|s| s["event"].as_str().unwrap()).collect();
+    let held_up = line.history("declined").await.held_up;
+    let timeline = shown["timeline"].as_array().unwrap().iter();
+    let steps = timeline.filter(|step| !held_up.iter().any(|version| step["version"] == *version));
+    let steps: Vec<&str> = steps.map(|step| step["event"].as_str().unwrap()).collect();
     assert_eq!(steps, ["queued", "submitted", "failed", "cancel_refused"]);
     let told = line.command(&["orders", "show", "declined"]).output().unwrap();
     let told = String::from_utf8(told.stdout).unwrap();
@@ -224,19 +227,27 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     let ledger = line.folder.path().join("ledger.jsonl");
     let audit = async || asked(&line, &["audit", "--events", "--ledger", ledger.to_str().unwrap()]).await;
     let right = audit().await;
+    let (mut read, mut steps) = (0, 0);
+    for row in line.rows().await {
+        let history = line.history(row.order_id.as_str()).await;
+        read += history.log.len();
+        steps += history.steps();
+    }
     // 20 of three steps, the declined one of four, the unpaid one of one, the cancelled one of two.
+    assert_eq!(steps, 67);
     let mut wanted =
-        json!({ "read": 67, "repeated": 0, "out_of_order": 0, "unreadable": 0, "missing": 0, "phantom": 0 });
+        json!({ "read": read, "repeated": 0, "out_of_order": 0, "unreadable": 0, "missing": 0, "phantom": 0 });
     assert_eq!((right.code, &right.object()["events"]), (Some(0), &wanted), "{right:?}");
 
     // Told twice: the contract allows it.
-    line.write(vec![told(&line, "good-03", 3, "succeeded")]).await;
-    (wanted["read"], wanted["repeated"]) = (json!(68), json!(1));
+    let last = line.load("good-03").await.unwrap().version;
+    line.write(vec![told(&line, "good-03", last, "succeeded")]).await;
+    (wanted["read"], wanted["repeated"]) = (json!(read + 1), json!(1));
     assert_eq!((audit().await.code, &audit().await.object()["events"]), (Some(0), &wanted));
     // A step that is not stored, an order that is not stored, and one that tells nothing.
     let nothing = recharged::ports::OutRecord { value: None, ..told(&line, "good-04", 1, "queued") };
-    line.write(vec![told(&line, "good-03", 4, "failed"), told(&line, "never", 1, "queued"), nothing]).await;
-    (wanted["read"], wanted["phantom"], wanted["unreadable"]) = (json!(71), json!(2), json!(1));
+    line.write(vec![told(&line, "good-03", last + 1, "failed"), told(&line, "never", 1, "queued"), nothing]).await;
+    (wanted["read"], wanted["phantom"], wanted["unreadable"]) = (json!(read + 4), json!(2), json!(1));
     let wrong = audit().await;
     assert_eq!((wrong.code, &wrong.object()["events"]), (Some(1), &wanted));
     // A step that happens without a relay to tell it.

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Line, PATIENCE, Service, last_versions, order_json};
 
-/// For tests that look at each version of an order: on a busy machine a call that leaves too late
-/// is put off, which is right and yet one version more.
+/// For tests that look at each step of an order: on a busy machine a call that leaves too late is
+/// put off, which is right and yet two steps more. This makes that rare; a permit that is too old
+/// does it still, and `Line::history` knows such steps.
 pub(super) const UNHURRIED: &str = "send_window = \"20s\"\n";
 
 pub(super) fn header(name: &str, value: &str) -> Header {

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::{provider, provider_with, query_of, quick, settings, simulator, submit_of, until};
+use crate::pace::at_most;
 
 pub(super) struct Run {
     pub(super) dir: TempDir,
@@ -123,7 +124,7 @@ async fn a_delivery_is_in_the_ledger_when_its_reply_arrives() {
 
 #[tokio::test]
 async fn an_accepted_recharge_is_in_progress_and_then_delivered() {
-    let completion = Latency::Fixed(Duration::from_millis(300));
+    let completion = Latency::Fixed(Duration::from_secs(3));
     let run = Run::start(Profile { accepted_first: 1.0, completion, ..quick() }).await;
     assert!(matches!(run.submit("order-1-1").await, SubmitOutcome::Accepted { provider_ref: Some(_) }));
     assert_eq!(run.query("order-1-1").await, QueryOutcome::InProgress);
@@ -150,7 +151,8 @@ async fn every_fault_leaves_the_caller_in_doubt_and_the_ledger_with_the_truth() 
         ] {
             let run = Run::start(fault(faults)).await;
             let mut settings = settings(&run.simulator.base_url());
-            settings.call_timeout = Duration::from_millis(300);
+            // Short only where it is to pass: the others must not meet it, whatever holds the machine up.
+            settings.call_timeout = Duration::from_secs(if cause == UnknownCause::Timeout { 2 } else { 30 });
             let outcome = provider_with(&settings).submit(&submit_of("order-1-1")).await;
             assert_eq!(outcome, SubmitOutcome::Unknown(cause), "{name}, executed: {executed}");
             assert_eq!(run.delivered().len(), usize::from(executed), "{name}, executed: {executed}");
@@ -164,10 +166,10 @@ async fn every_fault_leaves_the_caller_in_doubt_and_the_ledger_with_the_truth() 
 
 /// Asks until the provider is no longer at it.
 async fn settled(provider: &Arc<dyn RechargeProvider>, reference: &str) -> QueryOutcome {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match provider.query(&query_of(reference)).await {
-            QueryOutcome::InProgress => assert!(Instant::now() < deadline, "{reference} is not settled within 5 s"),
+            QueryOutcome::InProgress => assert!(Instant::now() < deadline, "{reference} is not settled within a minute"),
             outcome => return outcome,
         }
     }
@@ -178,7 +180,8 @@ async fn storm(concurrency: usize) -> BTreeMap<String, (String, String)> {
     let (reply, completion) = (Latency::Fixed(Duration::ZERO), Latency::Fixed(Duration::from_millis(1)));
     let run = Run::start(Profile { reply, completion, failing_queries: 0.0, ..Profile::storm() }).await;
     let mut settings = settings(&run.simulator.base_url());
-    settings.call_timeout = Duration::from_secs(2);
+    // Only what hangs may meet it.
+    settings.call_timeout = Duration::from_secs(5);
     let provider = provider_with(&settings);
     // As before a claim: a hundred connections opened at one moment can overflow a listen queue.
     while provider.connect(concurrency).await < concurrency {}
@@ -281,5 +284,6 @@ async fn replies_take_as_long_as_the_profile_says() {
     let start = Instant::now();
     run.submit("order-1-1").await;
     let took = start.elapsed();
-    assert!((Duration::from_millis(120)..Duration::from_millis(600)).contains(&took), "{took:?}");
+    assert!(took >= Duration::from_millis(120), "{took:?}");
+    at_most("a reply", took, Duration::from_millis(600), Duration::from_secs(8));
 }

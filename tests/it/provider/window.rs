@@ -51,8 +51,9 @@ fn provider_on(peer: &Peer, clock: &Arc<StoppedClock>) -> Arc<dyn RechargeProvid
     build(&ProviderId::new("primary"), &settings(&peer.base_url()), clock).unwrap()
 }
 
-fn in_one_second() -> Duration {
-    RealClock.since_boot() + Duration::from_secs(1)
+/// Far enough for a machine that is held up, and nearer than the stop is long.
+fn in_a_while() -> Duration {
+    RealClock.since_boot() + StoppedClock::STOP / 2
 }
 
 #[tokio::test]
@@ -105,7 +106,7 @@ async fn stop_everywhere(start: impl AsyncFn(Script) -> (Peer, Option<Front>)) {
         }
         let before = clock.reads_left();
         let mut request = submit_of("order-0-1");
-        request.send_by = in_one_second();
+        request.send_by = in_a_while();
         tokio::select! {
             biased;
             outcome = provider.submit(&request) => panic!("{outcome:?}"),
@@ -123,7 +124,7 @@ async fn stop_everywhere(start: impl AsyncFn(Script) -> (Peer, Option<Front>)) {
             }
             clock.stop_after(stop);
             let mut request = submit_of("order-1-1");
-            request.send_by = in_one_second();
+            request.send_by = in_a_while();
             let outcome = provider.submit(&request).await;
             let place = format!("stopped at reading {stop} of {reads}, warm: {warm}");
             assert_eq!(outcome, SubmitOutcome::NotSent(NotSentCause::WindowClosed), "{place}");
@@ -140,7 +141,7 @@ async fn a_stop_after_the_first_byte_does_not_lose_the_answer() {
     let clock = StoppedClock::running();
     let provider = provider_on(&peer, &clock);
     let mut request = submit_of("order-1-1");
-    request.send_by = in_one_second();
+    request.send_by = in_a_while();
     let call = tokio::spawn(async move { provider.submit(&request).await });
     until("the request has arrived", || peer.requests() == 1).await;
     clock.stop_after(0);
