@@ -21,7 +21,6 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::store::place::Place;
 
 pub(crate) use events::last_versions;
-#[cfg(feature = "failpoints")]
 pub(crate) use history::is_held_up;
 pub(crate) use orders::order_json;
 pub(crate) use service::{Service, free_address, get};

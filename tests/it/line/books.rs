@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
-use recharged::domain::{AttemptState, EventType, Order, OrderId, State, Timestamp};
+use recharged::domain::{AttemptState, Order, State, Timestamp};
 use recharged::ports::Clock as _;
 
 use crate::harness::{Line, PATIENCE};
@@ -43,13 +43,6 @@ impl Line {
             assert!(Instant::now() < deadline, "not all {count} came to an end: {counts:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    }
-
-    /// How often an event of this type stands in an order's log.
-    #[cfg(feature = "failpoints")]
-    pub(super) async fn times_logged(&self, id: &str, event: EventType) -> usize {
-        let timeline = self.store.timeline(&OrderId::parse(id).unwrap()).await.unwrap();
-        timeline.iter().filter(|logged| logged.kind == event).count()
     }
 
     /// How many of these orders were delivered; each at most once.

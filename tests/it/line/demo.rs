@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::refusals::{Ended, ended};
 use crate::harness::{PATIENCE, variable};
+use crate::pace::at_most;
 use crate::store::place::Scratch;
 
 fn demo(arguments: &[&str]) -> Command {
@@ -126,9 +127,10 @@ async fn ctrl_c_in_the_middle_ends_soon_with_a_report() {
         if let Some(status) = running.0.try_wait().unwrap() {
             break status;
         }
-        assert!(told.elapsed() < Duration::from_secs(15), "{:?}", std::fs::read_to_string(&err));
+        assert!(told.elapsed() < PATIENCE, "{:?}", std::fs::read_to_string(&err));
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
+    at_most("the end", told.elapsed(), Duration::from_secs(15), PATIENCE);
     let report: Value = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
     assert_eq!(status.code(), Some(0), "{report}");
     assert_eq!(report["audit"]["clean"], true, "{report}");

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::servers::Torture;
-use crate::harness::{Line, Service, Wishes};
-use crate::pace::at_most;
+use crate::harness::{Line, PATIENCE, Service, Wishes};
+use crate::pace::{at_most, is_quiet};
 
 pub(super) const ORDERS: u64 = 3_000;
 
@@ -26,7 +26,8 @@ async fn under_load_with(torture: &Torture, toml: &str) -> (Line, Service) {
     (line, service)
 }
 
-/// Asks `/livez` all the time; it must say yes whatever the servers do.
+/// Asks `/livez` all the time; it must say yes whatever the servers do. Where the machine is held
+/// up no answer comes for a while; that is not a no.
 struct Pulse {
     stop: Arc<AtomicBool>,
     asking: JoinHandle<Vec<String>>,
@@ -37,11 +38,19 @@ impl Pulse {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, listen) = (Arc::clone(&stop), service.listen);
         let asking = tokio::spawn(async move {
-            let mut bad = Vec::new();
+            let bearable = if is_quiet() { 0 } else { 2 };
+            let (mut bad, mut unanswered) = (Vec::new(), 0);
             while !stopped.load(Ordering::SeqCst) {
                 match crate::harness::get(listen, "/livez").await {
-                    Some((200, _)) => {}
-                    other => bad.push(format!("{other:?}")),
+                    Some((200, _)) => unanswered = 0,
+                    Some(other) => bad.push(format!("{other:?}")),
+                    // Each waits for seconds.
+                    None => {
+                        unanswered += 1;
+                        if unanswered > bearable {
+                            bad.push(format!("no answer to {unanswered} in a row"));
+                        }
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
@@ -61,7 +70,7 @@ impl Pulse {
 async fn until_unready(service: &Service, word: &str) -> Duration {
     let began = Instant::now();
     let mut last = None;
-    while began.elapsed() < Duration::from_secs(20) {
+    while began.elapsed() < PATIENCE {
         last = service.get("/readyz").await;
         if last.as_ref().is_some_and(|(status, body)| *status == 503 && body.contains(word)) {
             return began.elapsed();
@@ -108,7 +117,7 @@ async fn the_service_goes_on_by_itself_after_every_outage_of_its_database() {
 async fn until_unsaid(service: &Service, words: &str) -> Duration {
     let began = Instant::now();
     while service.get("/readyz").await.is_none_or(|(_, body)| body.contains(words)) {
-        assert!(began.elapsed() < Duration::from_secs(20), "/readyz says {words:?} for ever: {}", service.log_text());
+        assert!(began.elapsed() < PATIENCE, "/readyz says {words:?} for ever: {}", service.log_text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     began.elapsed()
@@ -148,7 +157,8 @@ async fn the_service_goes_on_by_itself_after_the_broker_was_killed() {
 async fn a_named_process_is_ready_again_as_soon_as_its_broker_is() {
     let torture = Torture::begin().await;
     let ready = a_broker_killed_and_started(&torture, "[process]\nname = \"shop-0\"\n").await;
-    at_most("getting ready", ready, Duration::from_secs(3), Duration::from_millis(5_500));
+    // Beside other work the session's 6 s tell nothing: an outage and a start take as long.
+    at_most("getting ready", ready, Duration::from_secs(3), Duration::from_secs(30));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

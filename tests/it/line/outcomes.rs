@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use recharged::domain::event::EventType;
-use recharged::domain::{AttemptState, Reason, Sla, State};
+use recharged::domain::{AttemptState, LoggedEvent, Reason, Sla, State};
 use recharged::ports::OutRecord;
 use recharged::providers::simulator::{Declines, Faults, Latency, Profile, Rates, Throttle, read_ledger};
 use serde_json::{Value, json};
 
-use super::support::{body, changed, events, header_of, timeline, types, until};
-use crate::harness::{Line, Wishes};
+use super::support::{body, changed, events, header_of, timeline, types, until, until_logged};
+use crate::harness::{Line, Wishes, is_held_up};
 
 fn quick() -> Profile {
     Profile { reply: Latency::Fixed(Duration::from_millis(5)), ..Profile::default() }
@@ -112,15 +112,13 @@ async fn a_throttled_order_waits_without_losing_an_attempt_and_the_whole_fleet_p
     line.until_succeeded(1).await;
     line.write(vec![line.order("second")]).await;
     // It may wait before that for a process that was held up, and not for long then.
-    let throttled = |order: &Order| {
-        let long = order.wake_at.is_some_and(|wake_at| wake_at - order.updated_at > chrono::Duration::seconds(1));
-        order.state == State::RetryWait && long
-    };
-    let waiting = line.until_order("second", "waiting as long as the provider says", throttled).await;
+    let refused = |event: &LoggedEvent| event.kind == EventType::RetryScheduled && !is_held_up(event);
+    let heard = until_logged(&line, "second", "refused", refused).await;
+    let waiting = line.load("second").await.unwrap();
     let (attempt, until_when) = (waiting.attempt.unwrap(), waiting.wake_at.unwrap());
     assert_eq!((attempt.number, attempt.state, waiting.declined), (1, AttemptState::Prepared, 0));
-    let heard = timeline(&line, "second").await.pop().unwrap();
-    assert_eq!((heard.kind, heard.data.cause.as_deref()), (EventType::RetryScheduled, Some("throttled")));
+    assert_eq!((heard.data.cause.as_deref(), heard.data.wake_at), (Some("throttled"), Some(until_when)));
+    assert!(until_when - heard.at > chrono::Duration::seconds(1), "the provider names the time");
 
     // New orders, in either process, wait as well: the provider has asked for a pause.
     line.simulator.set_profile(quick()).unwrap();

@@ -1,6 +1,7 @@
 //! What programs read of a line: orders as JSON, and an audit that can fail.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use recharged::domain::State;
 use recharged::providers::simulator::{Latency, Profile};
@@ -17,7 +18,7 @@ async fn asked(line: &Line, arguments: &[&str]) -> Ended {
 /// A line on which 20 orders succeeded, one was declined and refused its cancellation, one waits
 /// for its payment, and one was cancelled.
 async fn sold() -> Line {
-    let reply = Latency::Fixed(std::time::Duration::from_millis(5));
+    let reply = Latency::Fixed(Duration::from_millis(5));
     let profile = Profile { suffix_scenarios: true, reply, ..Profile::default() };
     let line = Line::set_up(Wishes { profile, toml: UNHURRIED.to_owned(), ..Wishes::default() }).await;
     let mut service = line.start("one", &[]).await;
@@ -33,7 +34,7 @@ async fn sold() -> Line {
     line.until_order("declined", "refused its cancellation", |order| order.cases != 0).await;
     line.until_order("withdrawn", "cancelled", |order| order.state == State::Cancelled).await;
     line.until_succeeded(20).await;
-    assert!(service.terminate(PATIENCE).await.success());
+    assert!(service.terminate(Duration::from_secs(15)).await.success());
     line
 }
 
@@ -254,7 +255,7 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     let mut quiet = line.start_roles("quiet", "intake", &[]).await;
     line.write(vec![line.record("untold", &unpaid("untold"))]).await;
     line.until_order("untold", "stored", |_| true).await;
-    assert!(quiet.terminate(PATIENCE).await.success());
+    assert!(quiet.terminate(Duration::from_secs(15)).await.success());
     assert_eq!(audit().await.object()["events"]["missing"], 1);
     let spoken = line.command(&["audit", "--events", "--ledger", ledger.to_str().unwrap()]).output().unwrap();
     let spoken = String::from_utf8(spoken.stdout).unwrap();

@@ -129,6 +129,24 @@ pub(super) async fn timeline(line: &Line, id: &str) -> Vec<LoggedEvent> {
     line.store.timeline(&recharged::domain::OrderId::parse(id).unwrap()).await.unwrap()
 }
 
+/// Waits until one order's log holds such an entry; returns the first.
+pub(super) async fn until_logged(
+    line: &Line,
+    id: &str,
+    what: &str,
+    is_it: impl Fn(&LoggedEvent) -> bool,
+) -> LoggedEvent {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let log = timeline(line, id).await;
+        if let Some(found) = log.iter().find(|event| is_it(event)) {
+            return found.clone();
+        }
+        assert!(Instant::now() < deadline, "{id} was not {what}: {log:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Waits until a metric of the service, summed over its labels, has a value.
 pub(super) async fn until_metric(service: &Service, name: &str, wanted: usize) {
     let deadline = Instant::now() + PATIENCE;

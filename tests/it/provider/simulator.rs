@@ -169,7 +169,9 @@ async fn settled(provider: &Arc<dyn RechargeProvider>, reference: &str) -> Query
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match provider.query(&query_of(reference)).await {
-            QueryOutcome::InProgress => assert!(Instant::now() < deadline, "{reference} is not settled within a minute"),
+            QueryOutcome::InProgress => {
+                assert!(Instant::now() < deadline, "{reference} is not settled within a minute")
+            }
             outcome => return outcome,
         }
     }
