@@ -135,7 +135,7 @@ async fn a_static_member_goes_on_at_once_after_its_restart() {
     let restarted = Instant::now();
     let (handle, mut readers) = start(options);
     next(&mut readers[0], 10).await.unwrap();
-    // A member without a name would be waited for as long as its session is.
+    // The first one has not left: under another name its session would be waited for.
     crate::pace::at_most("going on", restarted.elapsed(), Duration::from_secs(2), PATIENCE);
     handle.close(CLOSE).await.unwrap();
 }

@@ -86,8 +86,8 @@ async fn a_refusal_for_now_is_tried_again_under_another_reference() {
         // The provider's advice is kept.
         let refused = |event: &LoggedEvent| event.kind == EventType::RetryScheduled && !is_held_up(event);
         let asked = log.iter().find(|event| refused(event)).unwrap();
-        let claims = log.iter().filter(|event| event.kind == EventType::Submitted);
-        let again = claims.skip_while(|event| event.version < asked.version).next().unwrap();
+        let claimed = |event: &LoggedEvent| event.kind == EventType::Submitted && event.version > asked.version;
+        let again = log.iter().find(|event| claimed(event)).unwrap();
         assert!(again.at - asked.at >= chrono::Duration::milliseconds(1_490), "{id}");
         let steps = line.history(id).await.told(&told[id]);
         assert_eq!(types(&steps)[..3], ["queued", "submitted", "retry_scheduled"], "{id}");
