@@ -83,11 +83,12 @@ impl Fleet {
 
     /// Sees to it that there is work for this long, and stored before it begins.
     async fn feed(&mut self, length: Duration) {
-        let seconds = length.as_secs_f64() + 5.0;
-        if self.queued().await as f64 > self.rate * seconds {
+        let seconds = length.as_secs_f64();
+        if self.queued().await as f64 > self.rate * (seconds + 3.0) {
             return;
         }
-        let more = (2.0 * self.rate * seconds) as u64;
+        // For what passes until all are stored, too.
+        let more = (self.rate * (seconds + 10.0)) as u64;
         println!("{more} orders more");
         self.line.send(&format!("q{}", self.sent), more).await;
         self.sent += more;
