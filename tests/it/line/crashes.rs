@@ -63,8 +63,7 @@ async fn a_sigterm_under_load_ends_in_time_and_leaves_nothing_in_flight() {
     let mut service = line.start("one", &[]).await;
     line.send("t", ORDERS).await;
     line.until_under_way(200).await;
-    let status = service.terminate(Duration::from_secs(8)).await;
-    assert!(status.success(), "{status}:\n{}", service.log_text());
+    service.end_well(Duration::from_secs(8)).await;
     let counts = line.counts().await;
     assert_eq!(counts.get(&State::InFlight), None, "{counts:?}");
     assert!(counts.get(&State::Queued) > Some(&0), "it worked on to the end: {counts:?}");
@@ -103,8 +102,7 @@ async fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
     line.until_under_way(500).await;
     for (name, process) in [("one", &mut one), ("two", &mut two)] {
         let before = line.succeeded().await;
-        let status = process.terminate(Duration::from_secs(10)).await;
-        assert!(status.success(), "{status}:\n{}", process.log_text());
+        process.end_well(Duration::from_secs(10)).await;
         *process = line.start(&format!("{name} again"), &[]).await;
         assert!(before < ORDERS, "the load was over before {name} was restarted");
     }

@@ -16,8 +16,7 @@ async fn a_process_that_ends_in_the_middle_of_its_work_has_told_all_it_knows() {
     line.send("o", 2_000).await;
     line.until_counts("some of them succeeded", |counts| counts.get(&State::Succeeded).is_some_and(|n| *n >= 100))
         .await;
-    let status = service.terminate(Duration::from_secs(15)).await;
-    assert!(status.success(), "{status:?}");
+    service.end_well(Duration::from_secs(15)).await;
     let open = line.counts().await.get(&State::Queued).copied().unwrap_or(0);
     assert!(open > 100, "it was told in the middle of its work: {open} orders are left");
     // Nobody else is there who could tell the rest.

@@ -24,5 +24,5 @@ async fn two_thousand_orders_are_delivered_once_and_their_events_come_in_order()
     }
     let at_once = events.values().filter(|version| **version == 3).count();
     at_least("of 2000 at once", at_once, 1_900.0, 100.0);
-    assert!(service.terminate(std::time::Duration::from_secs(15)).await.success());
+    service.end_well(std::time::Duration::from_secs(15)).await;
 }

@@ -110,7 +110,7 @@ async fn the_service_goes_on_by_itself_after_every_outage_of_its_database() {
     line.all_succeeded(ORDERS).await;
     service.until_ready().await;
     pulse.was_steady().await;
-    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+    service.end_well(Duration::from_secs(12)).await;
 }
 
 /// Waits until `/readyz` does not say this any more; returns how long that took.
@@ -140,7 +140,7 @@ async fn a_broker_killed_and_started(torture: &Torture, toml: &str) -> Duration 
     line.send("after", 100).await;
     line.all_succeeded(ORDERS + 100).await;
     pulse.was_steady().await;
-    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+    service.end_well(Duration::from_secs(12)).await;
     ready
 }
 
@@ -178,7 +178,7 @@ async fn the_service_goes_on_by_itself_after_the_broker_answered_nothing_for_lon
     line.send("after", 100).await;
     line.all_succeeded(ORDERS + 100).await;
     pulse.was_steady().await;
-    assert!(service.terminate(Duration::from_secs(12)).await.success(), "{}", service.log_text());
+    service.end_well(Duration::from_secs(12)).await;
 }
 
 /// It has no consumer that would notice.
@@ -192,5 +192,5 @@ async fn a_process_that_only_publishes_is_not_ready_without_its_broker() {
     at_most("noticing", noticed, Duration::from_secs(6), Duration::from_secs(18));
     torture.services(&["broker", "start"]).await;
     until_ready_again(&relay).await;
-    assert!(relay.terminate(Duration::from_secs(12)).await.success(), "{}", relay.log_text());
+    relay.end_well(Duration::from_secs(12)).await;
 }

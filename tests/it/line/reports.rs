@@ -34,7 +34,7 @@ async fn sold() -> Line {
     line.until_order("declined", "refused its cancellation", |order| order.cases != 0).await;
     line.until_order("withdrawn", "cancelled", |order| order.state == State::Cancelled).await;
     line.until_succeeded(20).await;
-    assert!(service.terminate(Duration::from_secs(15)).await.success());
+    service.end_well(Duration::from_secs(15)).await;
     line
 }
 
@@ -255,7 +255,7 @@ async fn an_audit_of_the_events_finds_what_was_not_told_and_what_never_happened(
     let mut quiet = line.start_roles("quiet", "intake", &[]).await;
     line.write(vec![line.record("untold", &unpaid("untold"))]).await;
     line.until_order("untold", "stored", |_| true).await;
-    assert!(quiet.terminate(Duration::from_secs(15)).await.success());
+    quiet.end_well(Duration::from_secs(15)).await;
     assert_eq!(audit().await.object()["events"]["missing"], 1);
     let spoken = line.command(&["audit", "--events", "--ledger", ledger.to_str().unwrap()]).output().unwrap();
     let spoken = String::from_utf8(spoken.stdout).unwrap();

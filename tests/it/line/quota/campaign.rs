@@ -90,7 +90,7 @@ async fn prove(rate: f64, burst: u32, orders: u64, length: Duration) {
     run.quiet("four processes").await;
 
     let from_us = now_us();
-    assert!(fourth.terminate(Duration::from_secs(12)).await.success(), "{}", fourth.log_text());
+    fourth.end_well(Duration::from_secs(12)).await;
     run.changed("it leaves", from_us).await;
     run.quiet("three again").await;
 
