@@ -123,6 +123,9 @@ fn assemble(
     if chosen.contains(&Role::Relay) {
         roles.push(parts.relay()?);
     }
+    if chosen.contains(&Role::Delay) {
+        roles.extend(parts.delay()?);
+    }
     if chosen.contains(&Role::Dispatch) {
         for lane in parts.plan.config.lanes() {
             roles.push(parts.lane(&lane, &commands)?);

@@ -73,6 +73,7 @@ impl Clients {
 fn metrics_of(plan: &Plan) -> KafkaMetrics {
     let (topics, lanes) = (plan.config.topics(), plan.config.lanes());
     let commands = || lanes.iter().flat_map(|lane| [topics.requests(lane), topics.due(lane)]);
+    let tiers = || plan.config.tiers().into_iter().map(|tier| topics.delay(tier));
     let (mut read, mut written) = (Vec::new(), Vec::new());
     if plan.roles.contains(&Role::Intake) {
         read.extend([Arc::clone(&topics.orders), Arc::clone(&topics.lifecycle)]);
@@ -80,10 +81,14 @@ fn metrics_of(plan: &Plan) -> KafkaMetrics {
     if plan.roles.contains(&Role::Dispatch) {
         read.extend(commands());
     }
+    if plan.roles.contains(&Role::Delay) {
+        read.extend(tiers());
+    }
     if plan.roles.contains(&Role::Relay) {
         written.extend([Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]);
     }
     written.extend(commands());
+    written.extend(tiers());
     written.push(Arc::clone(&topics.dead_letters));
     KafkaMetrics::new(&read, &written)
 }

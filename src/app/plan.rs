@@ -14,19 +14,22 @@ pub enum Role {
     Intake,
     /// From commands to recharges.
     Dispatch,
+    /// From the delay tiers to where each record is due.
+    Delay,
     /// From the event log to public events.
     Relay,
 }
 
 impl Role {
     /// Every role that this build has.
-    pub const ALL: [Self; 3] = [Self::Intake, Self::Dispatch, Self::Relay];
+    pub const ALL: [Self; 4] = [Self::Intake, Self::Dispatch, Self::Delay, Self::Relay];
 
     /// The role as `--roles` names it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Intake => "intake",
             Self::Dispatch => "dispatch",
+            Self::Delay => "delay",
             Self::Relay => "relay",
         }
     }

@@ -1,6 +1,6 @@
 //! What each role is made of, in the order of an order's way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,14 @@ use super::clients::Clients;
 use super::running::Running;
 use super::{BUDGET, Plan, Providers, Role, StartError};
 use crate::clock::SystemClock;
+use crate::config::{Config, tier_name};
 use crate::domain::msisdn::PhoneKey;
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
-use crate::metrics::{IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
+use crate::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
 use crate::ports::{LaneTopics, Publisher, Store};
+use crate::roles::delay::{Delay, DelayRules};
+use crate::roles::delayed::DelayTiers;
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
@@ -29,6 +32,11 @@ const WRITERS: usize = 3;
 const HEAP_MAX: usize = 5_000;
 /// Rows that intake leaves for the lanes of its process: about what waits on the way between them.
 const AT_HAND: usize = 2 * HEAP_MAX;
+/// Records of a tier that its forwarder holds at most: as many as may be due at one instant and
+/// still leave together.
+const READ_AHEAD: usize = 24_000;
+/// How long one try to forward may take; after a few the record goes to the dead letters.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Entries of the event log in one page.
 const RELAY_PAGE: usize = 5_000;
 /// A page takes milliseconds to hand over; with a shorter linger its beginning goes alone, and the
@@ -55,6 +63,11 @@ pub(super) struct Parts {
 /// Room for what intake leaves to the lanes, in a process that has both.
 pub(super) fn rows_at_hand(plan: &Plan) -> Arc<RowsAtHand> {
     Arc::new(RowsAtHand::new(if plan.roles.contains(&Role::Dispatch) { AT_HAND } else { 0 }))
+}
+
+fn delay_tiers(config: &Config) -> DelayTiers {
+    let topics = config.topics();
+    DelayTiers::new(config.tiers().into_iter().map(|tier| (tier, topics.delay(tier))))
 }
 
 impl Parts {
@@ -126,6 +139,7 @@ impl Parts {
             batch_max: BATCH_MAX,
             writers: WRITERS,
             send_window: settings.send_window.get(),
+            tiers: delay_tiers(config),
             topics: topics.clone(),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);
@@ -146,6 +160,43 @@ impl Parts {
         let stop = self.stop();
         let give_up = stop.abort.clone();
         Ok(Running::new(format!("dispatch to {lane}"), budget, give_up, dispatch.run(fresh, due, stop)))
+    }
+
+    /// From the delay tiers to where each record is due: one role for each tier.
+    pub(super) fn delay(&mut self) -> Result<Vec<Running>, StartError> {
+        let (topics, groups) = (self.plan.config.topics(), self.plan.config.groups());
+        // A record that is due is sent at once; those that come due meanwhile share the next request.
+        let options = ProducerOptions {
+            message_timeout: Some(FORWARD_TIMEOUT),
+            max_in_flight_records: READ_AHEAD,
+            linger: Duration::ZERO,
+        };
+        let publisher = self.clients.producer(options)?;
+        let mut targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
+        for lane in self.plan.config.lanes() {
+            targets.extend([topics.requests(&lane), topics.due(&lane)]);
+        }
+        let mut running = Vec::new();
+        for tier in self.plan.config.tiers() {
+            let name = tier_name(tier);
+            let subscription = self.clients.consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
+            let delay = Delay {
+                publisher: Arc::clone(&publisher),
+                clock: Arc::<SystemClock>::clone(&self.clock),
+                rules: DelayRules {
+                    tier,
+                    tiers: delay_tiers(&self.plan.config),
+                    targets: targets.clone(),
+                    dead_letters: Arc::clone(&topics.dead_letters),
+                    read_ahead: READ_AHEAD,
+                },
+                metrics: DelayMetrics::new(&name),
+            };
+            let stop = self.stop();
+            let give_up = stop.abort.clone();
+            running.push(Running::new(format!("delay of {name}"), BUDGET, give_up, delay.run(subscription, stop)));
+        }
+        Ok(running)
     }
 
     /// From the event log to public events.

@@ -17,6 +17,8 @@ pub enum Role {
     Intake,
     /// Claims and calls, within the quota
     Dispatch,
+    /// Forwards delayed records when they are due
+    Delay,
     /// Publishes the event log
     Relay,
 }
@@ -26,6 +28,7 @@ impl From<Role> for app::Role {
         match role {
             Role::Intake => Self::Intake,
             Role::Dispatch => Self::Dispatch,
+            Role::Delay => Self::Delay,
             Role::Relay => Self::Relay,
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod decide;
+pub mod delay;
 pub mod event;
 pub mod ids;
 pub mod inbound;

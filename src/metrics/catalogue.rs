@@ -167,6 +167,31 @@ pub(super) const QUOTA: Metric = gauge(
     "The provider's whole quota; the same in every process, so never sum it",
 );
 
+// Delay tiers.
+pub(super) const DELAY_FORWARDED: Metric = counter(
+    "recharge_delay_forwarded_total",
+    &["tier"],
+    "Records that left a delay topic, to their target or into a smaller tier",
+);
+pub(super) const DELAY_EARLY: Metric = counter(
+    "recharge_delay_early_total",
+    &["tier"],
+    "Records that reached their target before their due time: must stay 0",
+);
+pub(super) const DELAY_LATENESS: Metric = histogram(
+    "recharge_delay_lateness_seconds",
+    &["tier"],
+    LATE,
+    "From a record's due time until its target had it, by the tier that it came from",
+);
+pub(super) const DELAY_PENDING: Metric =
+    gauge("recharge_delay_pending_records", &["tier"], "Delayed records that this process has in hand");
+pub(super) const DELAY_FARTHEST: Metric = gauge(
+    "recharge_delay_farthest_due_timestamp_seconds",
+    &["tier"],
+    "The latest due time among the delayed records in hand; 0 without any",
+);
+
 // Relay and dead letters.
 pub(super) const RELAY_PUBLISHED: Metric =
     counter("recharge_relay_published_total", &["topic", "result"], "Events of the log that were written to Kafka");
@@ -238,6 +263,11 @@ pub(super) const OWN: &[Metric] = &[
     PERMITS,
     PERMIT_WAIT,
     QUOTA,
+    DELAY_FORWARDED,
+    DELAY_EARLY,
+    DELAY_LATENESS,
+    DELAY_PENDING,
+    DELAY_FARTHEST,
     RELAY_PUBLISHED,
     RELAY_PENDING,
     RELAY_OLDEST,

@@ -6,6 +6,7 @@
 //! people, and a test holds it against a live scrape.
 
 mod catalogue;
+mod delay;
 mod exporter;
 mod kafka;
 mod lane;
@@ -14,6 +15,7 @@ mod relay;
 mod store;
 
 pub use catalogue::{Kind, Metric, catalogue};
+pub use delay::DelayMetrics;
 pub use exporter::{Exporter, InstallError, ProcessInfo, install};
 pub use kafka::KafkaMetrics;
 pub use lane::LaneMetrics;

@@ -3,6 +3,8 @@
 
 mod at_hand;
 pub mod dead_letter;
+pub mod delay;
+pub mod delayed;
 pub mod dispatch;
 pub mod intake;
 pub mod patience;

@@ -63,6 +63,8 @@ impl Batch {
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) batch: Arc<Batch>,
+    /// Of its topic.
+    pub(super) waves: Arc<Waves>,
     pub(super) index: usize,
 }
 
@@ -74,7 +76,6 @@ pub(super) struct DeliveryContext {
     pub(super) generation: u64,
     /// A permit for each record that may be in flight; a report gives one back.
     pub(super) permits: Arc<Semaphore>,
-    pub(super) waves: Arc<Waves>,
     pub(super) broken: AtomicBool,
     pub(super) reach: Arc<Reach>,
     /// It has forgotten every broker: an answer of a broker that knows of none makes librdkafka
@@ -117,7 +118,7 @@ impl ProducerContext for DeliveryContext {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Self::DeliveryOpaque) {
         let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
         self.permits.add_permits(1);
-        self.waves.answered();
+        ticket.waves.answered();
         ticket.batch.answer(ticket.index, result);
     }
 }
@@ -185,7 +186,6 @@ mod tests {
             listener: Listener::default(),
             generation: 0,
             permits: Arc::new(Semaphore::new(1)),
-            waves: Arc::default(),
             broken: AtomicBool::new(false),
             reach: Arc::new(Reach::new(Duration::from_secs(1))),
             forgotten: AtomicBool::new(false),

@@ -25,7 +25,7 @@ use super::sync::lock;
 use crate::ports::{OutRecord, PublishError, Publisher};
 
 use delivery::{Batch, DeliveryContext, Ticket};
-use waves::Waves;
+use waves::{TopicWaves, Waves};
 
 /// How long the poll thread sleeps in librdkafka; reports wake it. The client spins through the
 /// last fraction of a millisecond of each wait, so a short one costs most of an idle process's CPU.
@@ -129,7 +129,7 @@ pub struct Producer {
     scrubber: Scrubber,
     options: ProducerOptions,
     permits: Arc<Semaphore>,
-    waves: Arc<Waves>,
+    waves: TopicWaves,
     reach: Arc<Reach>,
     /// `None` once it is closed.
     client: Mutex<Option<Running>>,
@@ -161,7 +161,7 @@ impl Producer {
             config: options.config(kafka)?,
             scrubber: kafka.scrubber(),
             permits: Arc::new(Semaphore::new(options.max_in_flight_records)),
-            waves: Arc::default(),
+            waves: TopicWaves::default(),
             reach: Arc::new(Reach::new(STATISTICS)),
             options,
             client: Mutex::new(None),
@@ -204,7 +204,6 @@ impl Producer {
             listener: Listener::new(self.scrubber.clone()),
             generation: self.rebuilds.load(Ordering::Relaxed),
             permits: Arc::clone(&self.permits),
-            waves: Arc::clone(&self.waves),
             broken: AtomicBool::new(false),
             reach: Arc::clone(&self.reach),
             forgotten: AtomicBool::new(false),
@@ -298,7 +297,7 @@ impl Producer {
                     return false;
                 }
             };
-            self.waves.handed_over();
+            ticket.waves.handed_over();
             let (error, back) = match with.send(outgoing(record, ticket)) {
                 Ok(()) => {
                     writing.client = Some(with);
@@ -306,8 +305,8 @@ impl Producer {
                 }
                 Err((error, record)) => (error, record.delivery_opaque),
             };
-            self.waves.answered();
             ticket = back;
+            ticket.waves.answered();
             match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) if give_up_at.is_none_or(|at| Instant::now() < at) => {
                     drop(with);
@@ -331,9 +330,8 @@ impl Publisher for Producer {
         let give_up_at = self.give_up_at();
         let mut permits: Option<SemaphorePermit<'_>> = None;
         let (mut writing, mut wave_bytes) = (Writing::default(), 0);
-        if !batch.is_empty() {
-            self.waves.turn().await;
-        }
+        // The topics of this wave; a batch has few.
+        let mut waves: Vec<(&Arc<str>, Arc<Waves>)> = Vec::new();
         for (index, record) in batch.iter().enumerate() {
             let mut permit = permits.as_mut().and_then(|permits| permits.split(1));
             if permit.is_none() {
@@ -349,12 +347,21 @@ impl Publisher for Producer {
             }
             let Some(permit) = permit else { continue };
             if wave_bytes > WAVE_BYTES {
-                writing.client = None;
                 wave_bytes = 0;
-                self.waves.turn().await;
+                waves.clear();
             }
             wave_bytes += size(record);
-            let ticket = Ticket { batch: Arc::clone(&tracker), index };
+            let wave = match waves.iter().find(|(topic, _)| *topic == &record.topic) {
+                Some((_, wave)) => Arc::clone(wave),
+                None => {
+                    writing.client = None;
+                    let wave = self.waves.of(&record.topic);
+                    wave.turn().await;
+                    waves.push((&record.topic, Arc::clone(&wave)));
+                    wave
+                }
+            };
+            let ticket = Ticket { batch: Arc::clone(&tracker), index, waves: wave };
             if self.send(&mut writing, record, ticket, give_up_at).await {
                 // The report gives it back, whether or not anybody still waits for it.
                 permit.forget();

@@ -6,14 +6,32 @@
 //! share the next request. A wave that is not answered soon holds up nobody any longer: it may
 //! concern one partition whose broker is away.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use crate::kafka::sync::lock;
+
 /// How long a wave keeps others back at most.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// One for each topic: a topic that is not answered holds up no other.
+#[derive(Debug, Default)]
+pub(super) struct TopicWaves(Mutex<HashMap<Arc<str>, Arc<Waves>>>);
+
+impl TopicWaves {
+    pub(super) fn of(&self, topic: &Arc<str>) -> Arc<Waves> {
+        let mut known = lock(&self.0);
+        if let Some(waves) = known.get(topic) {
+            return Arc::clone(waves);
+        }
+        Arc::clone(known.entry(Arc::clone(topic)).or_default())
+    }
+}
 
 /// What is handed over and not answered.
 #[derive(Debug, Default)]

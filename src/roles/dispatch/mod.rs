@@ -22,6 +22,7 @@ use crate::domain::msisdn::PhoneKey;
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Quota, QuotaTerms, RechargeProvider};
 use crate::roles::RowsAtHand;
+use crate::roles::delayed::DelayTiers;
 
 use service_time::ServiceTime;
 
@@ -32,6 +33,8 @@ pub struct LaneRules {
     pub policy: Policy,
     /// The lane's topics.
     pub topics: LaneTopics,
+    /// Where a command waits whose time has not come.
+    pub tiers: DelayTiers,
     /// Where unusable records go.
     pub dead_letters: Arc<str>,
     /// The key for phone numbers' hashes.

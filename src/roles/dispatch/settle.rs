@@ -139,7 +139,11 @@ impl Lane {
         let key = transition.after.recipient.msisdn().map_or_else(Bytes::new, |msisdn| {
             Bytes::copy_from_slice(msisdn.keyed_hash(&self.rules.phone_key).as_bytes())
         });
-        command_record(&Arc::clone(&self.rules.topics.due), key, &follow_up.command)
+        let record = command_record(&self.rules.topics.due, key, &follow_up.command);
+        match follow_up.command.wake_at {
+            Some(due_at) => self.rules.tiers.put_off(record, due_at, self.clock.now()),
+            None => record,
+        }
     }
 
     /// A provider that asks us to slow down is heard by the whole fleet.

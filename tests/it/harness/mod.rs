@@ -40,6 +40,7 @@ pub(crate) struct Wishes {
     pub(crate) permits_per_second: f64,
     pub(crate) burst: u32,
     pub(crate) call_timeout: &'static str,
+    pub(crate) tiers: &'static str,
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
@@ -52,6 +53,8 @@ impl Default for Wishes {
             permits_per_second: 5_000.0,
             burst: 500,
             call_timeout: "5s",
+            // Each tier is one client more in each process.
+            tiers: r#"["1s"]"#,
             profile: Profile::default(),
             toml: String::new(),
         }
@@ -104,10 +107,11 @@ impl Line {
         let text = format!(
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
-             [delay]\ntiers = [\"1s\"]\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,
+            wishes.tiers,
             folder.path().join("phone-key"),
             simulator.base_url(),
             wishes.call_timeout,
@@ -141,6 +145,14 @@ impl Line {
             assert!(Instant::now() < deadline, "{}{}", text_of(&made.stdout), text_of(&made.stderr));
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    pub(crate) async fn delete_topic(&self, name: &str) {
+        use rdkafka::admin::{AdminClient, AdminOptions};
+        let admin: AdminClient<rdkafka::client::DefaultClientContext> =
+            rdkafka::ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let deleted = admin.delete_topics(&[&*self.topic(name)], &AdminOptions::new()).await.unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     }
 
     pub(crate) fn topic(&self, name: &str) -> Arc<str> {

@@ -2,6 +2,7 @@
 
 mod books;
 mod crashes;
+mod delays;
 mod demo;
 mod ending;
 mod happy;

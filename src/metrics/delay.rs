@@ -1,0 +1,63 @@
+//! A delay tier.
+
+use chrono::TimeDelta;
+use metrics::{Counter, Gauge, Histogram};
+
+use super::catalogue as names;
+use super::exact_size;
+use crate::domain::Timestamp;
+
+/// A forwarder of one tier.
+#[derive(Clone)]
+pub struct DelayMetrics {
+    forwarded: Counter,
+    early: Counter,
+    lateness: Histogram,
+    pending: Gauge,
+    farthest: Gauge,
+}
+
+impl std::fmt::Debug for DelayMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DelayMetrics")
+    }
+}
+
+impl DelayMetrics {
+    /// For a tier by its name.
+    pub fn new(tier: &str) -> Self {
+        Self {
+            forwarded: names::DELAY_FORWARDED.counter(&[tier]),
+            early: names::DELAY_EARLY.counter(&[tier]),
+            lateness: names::DELAY_LATENESS.histogram(&[tier]),
+            pending: names::DELAY_PENDING.gauge(&[tier]),
+            farthest: names::DELAY_FARTHEST.gauge(&[tier]),
+        }
+    }
+
+    /// A record reached its target, so long after its due time.
+    pub fn forwarded(&self, late: TimeDelta) {
+        self.forwarded.increment(1);
+        match late.to_std() {
+            Ok(late) => self.lateness.record(late.as_secs_f64()),
+            Err(_) => self.early.increment(1),
+        }
+    }
+
+    /// A record went on into a smaller tier.
+    pub fn hopped(&self) {
+        self.forwarded.increment(1);
+    }
+
+    /// Records in hand.
+    pub fn pending(&self, count: usize) {
+        self.pending.set(exact_size(count));
+    }
+
+    /// The latest due time of what is in hand.
+    pub fn farthest_due(&self, at: Option<Timestamp>) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970, exact for ages")]
+        let seconds = at.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0);
+        self.farthest.set(seconds);
+    }
+}

@@ -1,0 +1,228 @@
+//! Delay: one forwarder per tier. It reads ahead as far as its memory allows, wakes at the moment
+//! at which the first record leaves, and writes it to its target or into a smaller tier; the
+//! offset moves once that is acknowledged. Never early; a process that dies leaves everything
+//! to the next one.
+
+mod held;
+mod outgoing;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::domain::inbound::{DeadLetterReason, Unfit};
+use crate::domain::{Timestamp, delay};
+use crate::metrics::DelayMetrics;
+use crate::ports::{Clock, InRecord, Publisher, Subscription};
+
+use super::delayed::{DelayTiers, Waiting};
+use super::{RoleError, StopSignals, dead_letter, patience};
+use held::{Held, InHand};
+use outgoing::{Fate, Outgoing, Parcel, Sent};
+
+/// What a forwarder goes by.
+#[derive(Debug)]
+pub struct DelayRules {
+    /// Its tier.
+    pub tier: Duration,
+    /// All tiers, for the rest of a longer way.
+    pub tiers: DelayTiers,
+    /// The topics to which records may be forwarded.
+    pub targets: HashSet<Arc<str>>,
+    /// Where unusable records go.
+    pub dead_letters: Arc<str>,
+    /// Records in hand at most.
+    pub read_ahead: usize,
+}
+
+/// The role, for one tier.
+#[derive(Debug)]
+pub struct Delay {
+    /// To targets, tiers and dead letters.
+    pub publisher: Arc<dyn Publisher>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The rules.
+    pub rules: DelayRules,
+    /// The numbers.
+    pub metrics: DelayMetrics,
+}
+
+/// Without anything to wait for, the loop still looks around this often.
+const IDLE: Duration = Duration::from_secs(1);
+/// Reading stops when the hands are full, and begins again when a part of this is free: a fetch
+/// for each single place would cost more than it brings.
+const READ_AGAIN: usize = 8;
+
+struct Forwarder {
+    role: Delay,
+    in_hand: InHand,
+    outgoing: Outgoing,
+    /// Unusable records on their way to the dead letters.
+    burying: JoinSet<()>,
+    reading: bool,
+    looked_at: Instant,
+}
+
+impl Delay {
+    /// Works until told to stop or until the subscription ends.
+    pub async fn run(self, mut input: Box<dyn Subscription>, stop: StopSignals) -> Result<(), RoleError> {
+        let outgoing = Outgoing::new(
+            Arc::clone(&self.publisher),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.rules.dead_letters),
+            self.rules.read_ahead / 2,
+        );
+        let (in_hand, looked_at) = (InHand::default(), Instant::now());
+        let (burying, reading) = (JoinSet::new(), true);
+        let mut forwarder = Forwarder { role: self, in_hand, outgoing, burying, reading, looked_at };
+        forwarder.work(input.as_mut(), &stop).await?;
+        forwarder.finish(&stop).await
+    }
+}
+
+impl Forwarder {
+    async fn work(&mut self, input: &mut dyn Subscription, stop: &StopSignals) -> Result<(), RoleError> {
+        loop {
+            self.release();
+            let again = self.outgoing.start();
+            let wake_at = self.look_around(again);
+            let room = self.room();
+            tokio::select! {
+                biased; // Stopping comes first; what is done makes room; what is due waits for nothing.
+                () = stop.drain.cancelled() => return Ok(()),
+                ended = self.outgoing.ended() => self.sent(ended)?,
+                () = tokio::time::sleep_until(wake_at) => {}
+                records = input.next(room), if room > 0 => self.take(records?, stop),
+                Some(ended) = self.burying.join_next() => ended.map_err(|error| RoleError::Task(error.to_string()))?,
+            }
+        }
+    }
+
+    /// Finishes what is on its way; what is in hand stays uncommitted and comes again.
+    async fn finish(&mut self, stop: &StopSignals) -> Result<(), RoleError> {
+        while self.outgoing.is_under_way() || !self.burying.is_empty() {
+            tokio::select! {
+                biased; // Being told to drop everything comes first.
+                () = stop.abort.cancelled() => {
+                    let left = format!("{} delayed records were not acknowledged: they come again", self.outgoing.len());
+                    return Err(RoleError::Left(left));
+                }
+                ended = self.outgoing.ended() => self.sent(ended)?,
+                Some(ended) = self.burying.join_next() => ended.map_err(|error| RoleError::Task(error.to_string()))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn room(&mut self) -> usize {
+        let most = self.role.rules.read_ahead;
+        let free = most.saturating_sub(self.in_hand.len() + self.outgoing.len());
+        self.reading = if self.reading { free > 0 } else { free >= (most / READ_AGAIN).max(1) };
+        if self.reading { free } else { 0 }
+    }
+
+    /// Sends on what leaves now.
+    fn release(&mut self) {
+        let now = self.role.clock.now();
+        while let Some(held) = self.in_hand.pop_by(now) {
+            // Another process holds its partition now, and has it as well.
+            if !held.record.ack.is_live() {
+                continue;
+            }
+            let due_at = held.waiting.due_at;
+            if now >= due_at {
+                self.outgoing.add(Parcel { held, into: None });
+                continue;
+            }
+            let remaining = (due_at - now).to_std().unwrap_or_default();
+            match self.role.rules.tiers.topic_for(remaining).cloned() {
+                Some(tier) => self.outgoing.add(Parcel { held, into: Some(tier) }),
+                None => self.in_hand.push(held, due_at),
+            }
+        }
+    }
+
+    /// Counts, now and then, and lets go of what was revoked; returns when to wake.
+    fn look_around(&mut self, again: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        if now >= self.looked_at + IDLE {
+            self.looked_at = now;
+            self.in_hand.drop_revoked();
+        }
+        self.role.metrics.pending(self.in_hand.len() + self.outgoing.len());
+        self.role.metrics.farthest_due(self.in_hand.farthest());
+        let next = self.in_hand.next_at().map(|at| now + (at - self.role.clock.now()).to_std().unwrap_or_default());
+        [next, again].into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)
+    }
+
+    /// Takes records in hand; those that cannot be read go to the dead letters.
+    fn take(&mut self, records: Vec<InRecord>, stop: &StopSignals) {
+        let now = self.role.clock.now();
+        let mut poison = Vec::new();
+        for record in records {
+            match self.read(&record) {
+                Ok(waiting) => {
+                    let entered_at = record.timestamp.unwrap_or(now);
+                    let leaves_at = delay::leaves_at(entered_at, self.role.rules.tier, waiting.due_at);
+                    self.in_hand.push(Held { record, waiting }, leaves_at);
+                }
+                Err(unfit) => poison.push((record, unfit)),
+            }
+        }
+        if !poison.is_empty() {
+            self.bury(poison, now, stop);
+        }
+    }
+
+    fn read(&self, record: &InRecord) -> Result<Waiting, Unfit> {
+        let waiting = Waiting::read(record)?;
+        if self.role.rules.targets.contains(&waiting.target) {
+            return Ok(waiting);
+        }
+        // Not its name: anything may stand there.
+        Err(Unfit::new(DeadLetterReason::UnknownTarget, "target-topic names no topic of this service"))
+    }
+
+    /// Their offsets move once the dead letters are acknowledged.
+    fn bury(&mut self, poison: Vec<(InRecord, Unfit)>, now: Timestamp, stop: &StopSignals) {
+        let letters = poison.iter().map(|(record, unfit)| {
+            warn!(topic = %record.topic, partition = record.partition, offset = record.offset,
+                reason = %unfit.reason, "a record goes to the dead letters: {}", unfit.detail);
+            dead_letter::record(&self.role.rules.dead_letters, record, unfit, now)
+        });
+        let letters = letters.collect();
+        let (publisher, abort) = (Arc::clone(&self.role.publisher), stop.abort.clone());
+        self.burying.spawn(async move {
+            if patience::published("dead letters", publisher.as_ref(), letters, &abort).await {
+                for (record, unfit) in poison {
+                    crate::metrics::dead_letter(&record.topic, unfit.reason.as_str(), 1);
+                    record.ack.done();
+                }
+            }
+        });
+    }
+
+    fn sent(&mut self, ended: Result<Sent, tokio::task::JoinError>) -> Result<(), RoleError> {
+        let sent = ended.map_err(|error| RoleError::Task(error.to_string()))?;
+        let now = self.role.clock.now();
+        for (parcel, fate) in self.outgoing.take(sent) {
+            let Parcel { held, into } = parcel;
+            match fate {
+                Fate::Forwarded if into.is_none() => self.role.metrics.forwarded(now - held.waiting.due_at),
+                Fate::Forwarded => self.role.metrics.hopped(),
+                Fate::Buried => crate::metrics::dead_letter(
+                    &held.record.topic,
+                    DeadLetterReason::Undeliverable.as_str(),
+                    1,
+                ),
+            }
+            held.record.ack.done();
+        }
+        Ok(())
+    }
+}

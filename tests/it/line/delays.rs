@@ -1,0 +1,194 @@
+//! The delay tiers on a real broker: `recharged run --roles delay`, records put into tiers by hand,
+//! and the topics `timers` and `lifecycle`, which nobody reads here, as targets.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use recharged::clock::SystemClock;
+use recharged::ports::{InRecord, OutRecord};
+use recharged::roles::dead_letter::DeadLetter;
+
+use crate::harness::{Line, PATIENCE, Wishes};
+
+const TIERS: &str = r#"["1s", "2s", "5s", "1m"]"#;
+
+async fn line() -> Line {
+    Line::set_up(Wishes { tiers: TIERS, ..Wishes::default() }).await
+}
+
+fn now_ms() -> i64 {
+    SystemClock::local().timestamp_millis()
+}
+
+fn header(name: &str, value: impl Into<Vec<u8>>) -> (Bytes, Option<Bytes>) {
+    (Bytes::from(name.to_owned()), Some(Bytes::from(value.into())))
+}
+
+/// A record in a tier that names its due time and its target; its value is the due time as well.
+fn delayed(line: &Line, tier: &str, target: &str, due_ms: i64, key: &str) -> OutRecord {
+    OutRecord {
+        topic: line.topic(&format!("delay.{tier}")),
+        key: Some(Bytes::from(key.to_owned())),
+        value: Some(Bytes::from(due_ms.to_string())),
+        headers: vec![
+            header("kept", b"\xfe\x00".to_vec()),
+            header("due-at", due_ms.to_string()),
+            header("target-topic", line.topic(target).to_string()),
+            header("hops", "0"),
+        ],
+    }
+}
+
+fn due_of(record: &InRecord) -> i64 {
+    std::str::from_utf8(record.value.as_deref().unwrap()).unwrap().parse().unwrap()
+}
+
+/// How long after its due time each came; fails for one that came before.
+fn lateness_ms(records: &[InRecord]) -> Vec<i64> {
+    let late = |record: &InRecord| record.timestamp.unwrap().timestamp_millis() - due_of(record);
+    let late: Vec<i64> = records.iter().map(late).collect();
+    assert!(late.iter().all(|late| *late >= 0), "early: {late:?}");
+    late
+}
+
+fn keys(records: &[InRecord]) -> HashMap<String, usize> {
+    let mut keys = HashMap::new();
+    for record in records {
+        *keys.entry(String::from_utf8(record.key.as_deref().unwrap().to_vec()).unwrap()).or_default() += 1;
+    }
+    keys
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_reaches_its_target_when_it_is_due_with_its_bytes_and_never_before() {
+    let line = line().await;
+    let _service = line.start_roles("delay", "delay", &[]).await;
+    let now = now_ms();
+    // Straight out of its tier; with a rest below the smallest; over two tiers; over three.
+    let ways = [("1s", 1_000), ("1s", 1_700), ("2s", 3_400), ("5s", 7_300), ("5s", 8_800), ("1m", 3_000)];
+    let sent: Vec<OutRecord> = ways
+        .iter()
+        .map(|(tier, after)| delayed(&line, tier, "timers", now + after, &format!("{tier}+{after}")))
+        .collect();
+    line.write(sent).await;
+    let came = line.read("timers", |came| came.len() >= ways.len()).await;
+    let late = lateness_ms(&came);
+    println!("late by ms: {late:?}");
+    assert!(late.iter().all(|late| *late < 1_000), "{late:?}");
+    assert_eq!(keys(&came).len(), ways.len());
+    for record in &came {
+        assert_eq!(record.headers, vec![header("kept", b"\xfe\x00".to_vec())]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_goes_to_the_dead_letters_and_holds_up_nobody() {
+    let line = line().await;
+    let service = line.start_roles("delay", "delay", &[]).await;
+    let due = now_ms() + 1_000;
+    let good = |key: &str| delayed(&line, "1s", "timers", due, key);
+    let without = |name: &str| {
+        let mut record = good(&format!("without {name}"));
+        record.headers.retain(|(found, _)| found.as_ref() != name.as_bytes());
+        record
+    };
+    let with = |name: &str, value: &[u8]| {
+        let mut record = without(name);
+        record.headers.push(header(name, value.to_vec()));
+        record
+    };
+    let bad = [
+        ("bad_due_time", without("due-at")),
+        ("bad_due_time", with("due-at", b"tomorrow")),
+        ("bad_due_time", with("due-at", b"9223372036854775807")),
+        ("bad_due_time", with("due-at", (now_ms() + 8 * 86_400_000).to_string().as_bytes())),
+        ("bad_headers", with("due-at", b"\xff\xfe")),
+        ("unknown_target", without("target-topic")),
+        ("unknown_target", with("target-topic", b"somebody-elses")),
+        ("unknown_target", with("target-topic", line.topic("orders").as_bytes())),
+        ("bad_headers", with("target-topic", b"\xff\xfe")),
+    ];
+    let mut sent = vec![good("before")];
+    sent.extend(bad.iter().map(|(_, record)| record.clone()));
+    sent.push(good("after"));
+    line.write(sent).await;
+    let came = line.read("timers", |came| came.len() >= 2).await;
+    lateness_ms(&came);
+    let letters = line.read("dead-letters", |letters| letters.len() >= bad.len()).await;
+    let mut reasons: Vec<String> = letters.iter().map(|letter| DeadLetter::read(letter).unwrap().reason).collect();
+    let mut expected: Vec<String> = bad.iter().map(|(reason, _)| (*reason).to_owned()).collect();
+    reasons.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(reasons, expected);
+    for letter in &letters {
+        let read = DeadLetter::read(letter).unwrap();
+        assert!(bad.iter().any(|(_, record)| record.headers == read.headers && record.value == letter.value));
+    }
+    assert_eq!(service.metric("recharge_delay_early_total").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forwarder_that_is_killed_loses_nothing_hastens_nothing_and_is_replaced() {
+    let line = line().await;
+    let mut first = line.start_roles("first", "delay", &[]).await;
+    let (now, count) = (now_ms(), 3_000_i64);
+    // Due over six seconds, in both of two tiers.
+    let sent: Vec<OutRecord> = (0..count)
+        .map(|n| {
+            let (tier, due) = if n % 2 == 0 { ("1s", now + 1_000 + 2 * n) } else { ("2s", now + 2_000 + 2 * n) };
+            delayed(&line, tier, "timers", due, &n.to_string())
+        })
+        .collect();
+    line.write(sent).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    first.kill();
+    let second = line.start_roles("second", "delay", &[]).await;
+    let came = line.read("timers", |came| keys(came).len() >= usize::try_from(count).unwrap()).await;
+    lateness_ms(&came);
+    let twice = came.len() - keys(&came).len();
+    println!("{twice} of {count} came twice");
+    assert_eq!(second.metric("recharge_delay_early_total").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_cannot_be_written_gets_dead_letters_and_delays_no_other() {
+    let line = line().await;
+    let service = line.start_roles("delay", "delay", &[]).await;
+    line.delete_topic("lifecycle").await;
+    let (now, count) = (now_ms(), 200_i64);
+    let record = |n: i64, target: &str| delayed(&line, "1s", target, now + 1_000 + 10 * n, &format!("{target}-{n}"));
+    let sent = (0..count).flat_map(|n| [record(n, "lifecycle"), record(n, "timers")]).collect();
+    line.write(sent).await;
+    let came = line.read("timers", |came| came.len() >= usize::try_from(count).unwrap()).await;
+    let late = lateness_ms(&came);
+    assert!(late.iter().all(|late| *late < 1_000), "{late:?}");
+    let letters = line.read("dead-letters", |letters| letters.len() >= usize::try_from(count).unwrap()).await;
+    for letter in &letters {
+        assert_eq!(DeadLetter::read(letter).unwrap().reason, "undeliverable");
+    }
+    // The tier has moved on: what was given up is committed.
+    let ended = Instant::now() + PATIENCE;
+    while service.metric("recharge_delay_pending_records").await != Some(0.0) {
+        assert!(Instant::now() < ended, "records stayed in hand");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forwarder_told_to_end_leaves_what_is_not_due_to_the_next_one() {
+    let line = line().await;
+    let mut first = line.start_roles("first", "delay", &[]).await;
+    let due = now_ms() + 5_000;
+    line.write((0..100).map(|n| delayed(&line, "5s", "timers", due, &n.to_string())).collect()).await;
+    let deadline = Instant::now() + PATIENCE;
+    while first.metric("recharge_delay_pending_records").await != Some(100.0) {
+        assert!(Instant::now() < deadline, "the records were not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(first.terminate(Duration::from_secs(10)).await.success(), "{}", first.log_text());
+    let _second = line.start_roles("second", "delay", &[]).await;
+    let came = line.read("timers", |came| came.len() >= 100).await;
+    lateness_ms(&came);
+    assert_eq!((came.len(), keys(&came).len()), (100, 100));
+}
