@@ -88,7 +88,7 @@ impl Waiting {
         let due_at: i64 = due_at.parse().map_err(|_| bad_time("is no time in Unix milliseconds"))?;
         let due_at = Timestamp::from_timestamp_millis(due_at).ok_or_else(|| bad_time("is out of range"))?;
         let entered_at = record.timestamp.unwrap_or(due_at);
-        if due_at > super::super::domain::plus(entered_at, delay::LONGEST) + chrono::TimeDelta::minutes(1) {
+        if due_at > crate::domain::plus(entered_at, delay::LONGEST) + chrono::TimeDelta::minutes(1) {
             return Err(bad_time("lies more than 7 days ahead"));
         }
         let target = text(TARGET)?.filter(|target| !target.is_empty());
@@ -106,5 +106,5 @@ pub fn original_headers(headers: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Opt
 
 fn millis_up(at: Timestamp) -> i64 {
     let millis = at.timestamp_millis();
-    if at.timestamp_subsec_nanos() % 1_000_000 == 0 { millis } else { millis + 1 }
+    if at.timestamp_subsec_nanos().is_multiple_of(1_000_000) { millis } else { millis + 1 }
 }

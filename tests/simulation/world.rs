@@ -1,6 +1,6 @@
 //! One simulated life: a process of roles, its crashes, and the reckoning at the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,8 +13,10 @@ use recharged::domain::msisdn::PhoneKey;
 use recharged::domain::{
     DuplicateSemantics, LoggedEvent, OnUnknown, Order, Policy, ProviderId, ProviderPolicy, State, Timestamp,
 };
-use recharged::metrics::{IntakeMetrics, LaneMetrics, RelayMetrics};
+use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, RelayMetrics};
 use recharged::ports::{Clock, LaneTopics, OutRecord, QuotaTerms, RechargeProvider};
+use recharged::roles::delay::{Delay, DelayRules};
+use recharged::roles::delayed::DelayTiers;
 use recharged::roles::dispatch::{Lane, LaneParts, LaneRules};
 use recharged::roles::intake::{Intake, IntakeRules};
 use recharged::roles::relay::{Relay, RelayTopics};
@@ -195,7 +197,8 @@ impl World {
         let mut at_rest = 0;
         for _ in 0..900 {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let waiting = ["orders", "requests", "due"].iter().any(|topic| self.broker.uncommitted(topic) > 0);
+            let waiting = ["orders", "requests", "due"].iter().any(|topic| self.broker.uncommitted(topic) > 0)
+                || TIERS.iter().any(|tier| self.broker.uncommitted(&tier_topic(*tier)) > 0);
             let open = {
                 let state = self.store.state.lock().unwrap();
                 state.rows.values().any(|row| matches!(row.state, State::Queued | State::RetryWait))
@@ -248,7 +251,7 @@ impl World {
             outcomes: Arc::default(),
             rules: LaneRules {
                 policy: self.policy.clone(),
-                topics,
+                topics: topics.clone(),
                 dead_letters: "dead".into(),
                 phone_key,
                 terms: self.terms,
@@ -257,6 +260,7 @@ impl World {
                 batch_max: 50,
                 writers: 4,
                 send_window: Duration::from_secs(1),
+                tiers: tiers(),
             },
         });
         let relay_topics = RelayTopics { order_events: "events".into(), refunds: "refunds".into() };
@@ -273,6 +277,21 @@ impl World {
         let (fresh, due) = (self.broker.subscribe("requests"), self.broker.subscribe("due"));
         tasks.spawn(dispatch.run(Box::new(fresh), Box::new(due), stop.clone()));
         tasks.spawn(relay.run(stop.clone()));
+        for tier in TIERS {
+            let delay = Delay {
+                publisher: self.broker.clone(),
+                clock: self.clock.clone(),
+                rules: DelayRules {
+                    tier,
+                    tiers: tiers(),
+                    targets: HashSet::from([topics.due.clone()]),
+                    dead_letters: "dead".into(),
+                    read_ahead: 20,
+                },
+                metrics: DelayMetrics::new("a tier"),
+            };
+            tasks.spawn(delay.run(Box::new(self.broker.subscribe(&tier_topic(tier))), stop.clone()));
+        }
         Process { tasks, stop }
     }
 
@@ -295,6 +314,17 @@ impl World {
             burst: f64::from(self.terms.burst),
         }
     }
+}
+
+/// Short ones, so that retries pass through several.
+const TIERS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(8)];
+
+fn tier_topic(tier: Duration) -> String {
+    format!("delay.{}s", tier.as_secs())
+}
+
+fn tiers() -> DelayTiers {
+    DelayTiers::new(TIERS.map(|tier| (tier, tier_topic(tier).into())))
 }
 
 struct Process {

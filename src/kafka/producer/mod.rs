@@ -351,15 +351,15 @@ impl Publisher for Producer {
                 waves.clear();
             }
             wave_bytes += size(record);
-            let wave = match waves.iter().find(|(topic, _)| *topic == &record.topic) {
-                Some((_, wave)) => Arc::clone(wave),
-                None => {
-                    writing.client = None;
-                    let wave = self.waves.of(&record.topic);
-                    wave.turn().await;
-                    waves.push((&record.topic, Arc::clone(&wave)));
-                    wave
-                }
+            let known = waves.iter().find(|(topic, _)| *topic == &record.topic).map(|(_, wave)| Arc::clone(wave));
+            let wave = if let Some(wave) = known {
+                wave
+            } else {
+                writing.client = None;
+                let wave = self.waves.of(&record.topic);
+                wave.turn().await;
+                waves.push((&record.topic, Arc::clone(&wave)));
+                wave
             };
             let ticket = Ticket { batch: Arc::clone(&tracker), index, waves: wave };
             if self.send(&mut writing, record, ticket, give_up_at).await {

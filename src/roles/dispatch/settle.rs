@@ -2,7 +2,6 @@
 //! committed (hint before state), so that a crash between the two loses nothing: a hint that is
 //! ahead of its row waits, one that its row never asked for dies.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
