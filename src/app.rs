@@ -123,6 +123,9 @@ fn assemble(
     if chosen.contains(&Role::Relay) {
         roles.push(parts.relay()?);
     }
+    if chosen.contains(&Role::Watchdog) {
+        roles.push(parts.watchdog());
+    }
     if chosen.contains(&Role::Delay) {
         roles.extend(parts.delay()?);
     }

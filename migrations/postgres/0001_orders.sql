@@ -93,3 +93,10 @@ create table cases (
     constraint resolved_is_explained check (
         num_nulls(resolved_at, resolved_by, resolved_evidence) = case state when 'resolved' then 0 else 3 end)
 );
+
+-- Every order with a deadline before the mark is decided: the watchdog reads from there. One row.
+create table watchdog (
+    only_one  boolean     primary key default true check (only_one),
+    low_water timestamptz not null
+);
+insert into watchdog (low_water) values (timestamptz 'epoch');

@@ -115,3 +115,10 @@ create table quota_cells (
     query_active_until_ns integer not null default 0,
     paused_until_ns       integer not null default 0
 ) strict;
+
+-- Every order with a deadline before the mark is decided: the watchdog reads from there.
+create table watchdog (
+    only_one  integer primary key default 1 check (only_one = 1),
+    low_water integer not null
+) strict;
+insert into watchdog (low_water) values (0);

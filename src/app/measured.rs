@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    Clock, EventLog, Grant, InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView,
-    OutRecord, PublishError, Publisher, Quota, Reservation, SchemaError, Stopped, Store, StoreError, Subscription,
-    Written,
+    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Horizon, InRecord, Inserted, LogBatch, LogPosition,
+    OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, PublishError, Publisher, Quota, Reservation, SchemaError,
+    Stopped, Store, StoreError, Subscription, Written,
 };
 
 /// A subscription that counts what is read.
@@ -131,6 +131,27 @@ impl OrderBook for MeasuredStore {
     }
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.timed("count_by_state", self.inner.count_by_state()).await
+    }
+}
+
+#[async_trait]
+impl DeadlineBook for MeasuredStore {
+    async fn low_water(&self) -> Result<Timestamp, StoreError> {
+        self.timed("low_water", self.inner.low_water()).await
+    }
+    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
+        self.timed("raise_low_water", self.inner.raise_low_water(to)).await
+    }
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        self.timed("horizon", self.inner.horizon()).await
+    }
+    async fn undecided(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.timed("undecided", self.inner.undecided(after, until, limit)).await
     }
 }
 

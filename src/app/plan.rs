@@ -16,13 +16,15 @@ pub enum Role {
     Dispatch,
     /// From the delay tiers to where each record is due.
     Delay,
+    /// Decides every order at its deadline.
+    Watchdog,
     /// From the event log to public events.
     Relay,
 }
 
 impl Role {
     /// Every role that this build has.
-    pub const ALL: [Self; 4] = [Self::Intake, Self::Dispatch, Self::Delay, Self::Relay];
+    pub const ALL: [Self; 5] = [Self::Intake, Self::Dispatch, Self::Delay, Self::Watchdog, Self::Relay];
 
     /// The role as `--roles` names it.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Role {
             Self::Intake => "intake",
             Self::Dispatch => "dispatch",
             Self::Delay => "delay",
+            Self::Watchdog => "watchdog",
             Self::Relay => "relay",
         }
     }

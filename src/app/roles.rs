@@ -15,13 +15,14 @@ use crate::config::{Config, tier_name};
 use crate::domain::msisdn::PhoneKey;
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
-use crate::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics};
+use crate::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
 use crate::ports::{LaneTopics, Publisher, Store};
 use crate::roles::delay::{Delay, DelayRules};
 use crate::roles::delayed::DelayTiers;
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
+use crate::roles::watchdog::Watchdog;
 use crate::roles::{RoleError, RowsAtHand, StopSignals};
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
@@ -170,6 +171,7 @@ impl Parts {
             message_timeout: Some(FORWARD_TIMEOUT),
             max_in_flight_records: READ_AHEAD,
             linger: Duration::ZERO,
+            in_order: false,
         };
         let publisher = self.clients.producer(options)?;
         let mut targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
@@ -179,7 +181,8 @@ impl Parts {
         let mut running = Vec::new();
         for tier in self.plan.config.tiers() {
             let name = tier_name(tier);
-            let subscription = self.clients.consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
+            let subscription =
+                self.clients.consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
             let delay = Delay {
                 publisher: Arc::clone(&publisher),
                 clock: Arc::<SystemClock>::clone(&self.clock),
@@ -197,6 +200,22 @@ impl Parts {
             running.push(Running::new(format!("delay of {name}"), BUDGET, give_up, delay.run(subscription, stop)));
         }
         Ok(running)
+    }
+
+    /// Decides every order at its deadline, whoever else is away.
+    pub(super) fn watchdog(&self) -> Running {
+        let watchdog = Watchdog {
+            store: self.store.clone(),
+            deadlines: self.store.clone(),
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            policy: self.plan.config.policy(),
+            batch_max: BATCH_MAX,
+            outcomes: Arc::clone(&self.outcomes),
+            metrics: WatchdogMetrics::new(),
+        };
+        let stop = self.stop();
+        let give_up = stop.abort.clone();
+        Running::new("watchdog".to_owned(), BUDGET, give_up, watchdog.run(stop))
     }
 
     /// From the event log to public events.

@@ -19,6 +19,8 @@ pub enum Role {
     Dispatch,
     /// Forwards delayed records when they are due
     Delay,
+    /// Decides every order at its deadline
+    Watchdog,
     /// Publishes the event log
     Relay,
 }
@@ -29,6 +31,7 @@ impl From<Role> for app::Role {
             Role::Intake => Self::Intake,
             Role::Dispatch => Self::Dispatch,
             Role::Delay => Self::Delay,
+            Role::Watchdog => Self::Watchdog,
             Role::Relay => Self::Relay,
         }
     }

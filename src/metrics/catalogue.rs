@@ -192,6 +192,17 @@ pub(super) const DELAY_FARTHEST: Metric = gauge(
     "The latest due time among the delayed records in hand; 0 without any",
 );
 
+// The watchdog.
+pub(super) const WATCHDOG_ACTIONS: Metric =
+    counter("recharge_watchdog_actions_total", &["action"], "What the watchdog did about orders");
+pub(super) const WATCHDOG_SCAN: Metric =
+    histogram("recharge_watchdog_scan_duration_seconds", &[], DB, "Duration of a look at what is due");
+pub(super) const WATCHDOG_LAST_SUCCESS: Metric = gauge(
+    "recharge_watchdog_last_success_timestamp_seconds",
+    &[],
+    "When the watchdog last looked at everything that was due",
+);
+
 // Relay and dead letters.
 pub(super) const RELAY_PUBLISHED: Metric =
     counter("recharge_relay_published_total", &["topic", "result"], "Events of the log that were written to Kafka");
@@ -268,6 +279,9 @@ pub(super) const OWN: &[Metric] = &[
     DELAY_LATENESS,
     DELAY_PENDING,
     DELAY_FARTHEST,
+    WATCHDOG_ACTIONS,
+    WATCHDOG_SCAN,
+    WATCHDOG_LAST_SUCCESS,
     RELAY_PUBLISHED,
     RELAY_PENDING,
     RELAY_OLDEST,

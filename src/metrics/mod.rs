@@ -13,6 +13,7 @@ mod lane;
 mod orders;
 mod relay;
 mod store;
+mod watchdog;
 
 pub use catalogue::{Kind, Metric, catalogue};
 pub use delay::DelayMetrics;
@@ -22,6 +23,7 @@ pub use lane::LaneMetrics;
 pub use orders::{IntakeMetrics, OutcomeMetrics, open_orders, open_orders_age};
 pub use relay::{RelayMetrics, dead_letter, preset_dead_letters};
 pub use store::StoreMetrics;
+pub use watchdog::WatchdogMetrics;
 
 /// Handles of one metric, by the value of one label whose values are few and known.
 #[derive(Clone)]

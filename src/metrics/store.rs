@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 14] = [
+const OPERATIONS: [&str; 18] = [
     "insert",
     "load",
     "apply",
@@ -24,6 +24,10 @@ const OPERATIONS: [&str; 14] = [
     "count_by_state",
     "reserve",
     "pause",
+    "low_water",
+    "raise_low_water",
+    "horizon",
+    "undecided",
     OTHER,
 ];
 

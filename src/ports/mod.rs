@@ -2,6 +2,7 @@
 
 mod book;
 mod clock;
+mod deadlines;
 mod log;
 mod provider;
 mod publisher;
@@ -11,6 +12,7 @@ mod subscription;
 
 pub use book::{OrderBook, OrderFilter, OrderView};
 pub use clock::Clock;
+pub use deadlines::{DeadlineBook, DeadlinePosition, Horizon};
 pub use log::{EventLog, LogBatch, LogPosition};
 pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};

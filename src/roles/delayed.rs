@@ -64,7 +64,8 @@ pub struct Waiting {
 impl Waiting {
     /// The record as it stands in a tier's topic.
     pub fn write(&self, tier: &Arc<str>, mut record: OutRecord) -> OutRecord {
-        let header = |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value)));
+        let header =
+            |name: &'static str, value: String| (Bytes::from_static(name.as_bytes()), Some(Bytes::from(value)));
         record.topic = Arc::clone(tier);
         record.headers.extend([
             header(DUE_AT, millis_up(self.due_at).to_string()),
@@ -79,9 +80,9 @@ impl Waiting {
         let text = |name: &'static str| {
             let value = record.headers.iter().rev().find(|(found, _)| found.as_ref() == name.as_bytes());
             let Some((_, Some(value))) = value else { return Ok(None) };
-            std::str::from_utf8(value).map(Some).map_err(|_| {
-                Unfit::new(DeadLetterReason::BadHeaders, format!("the header {name} is not UTF-8"))
-            })
+            std::str::from_utf8(value)
+                .map(Some)
+                .map_err(|_| Unfit::new(DeadLetterReason::BadHeaders, format!("the header {name} is not UTF-8")))
         };
         let bad_time = |detail: &str| Unfit::new(DeadLetterReason::BadDueTime, format!("the header {DUE_AT} {detail}"));
         let due_at = text(DUE_AT)?.ok_or_else(|| bad_time("is missing"))?;

@@ -9,6 +9,7 @@ pub mod dispatch;
 pub mod intake;
 pub mod patience;
 pub mod relay;
+pub mod watchdog;
 
 use tokio_util::sync::CancellationToken;
 

@@ -7,10 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::{EventType, LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
+use recharged::domain::{
+    EventType, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp, Transition,
+};
 use recharged::ports::{
-    Clock, EventLog, Grant, Inserted, LogBatch, LogPosition, OrderStore, Quota, Reservation, SchemaError, StoreError,
-    StoreErrorKind, Written,
+    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Horizon, Inserted, LogBatch, LogPosition, OrderStore,
+    Quota, Reservation, SchemaError, StoreError, StoreErrorKind, Written,
 };
 
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) struct State {
     /// Claims that met a row which had moved.
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
+    low_water: Timestamp,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
 }
@@ -116,6 +119,54 @@ impl OrderStore for MemStore {
 
     async fn check(&self) -> Result<(), SchemaError> {
         Ok(())
+    }
+}
+
+/// Writes are done at once, so nothing is ever under way unseen.
+#[async_trait]
+impl DeadlineBook for MemStore {
+    async fn low_water(&self) -> Result<Timestamp, StoreError> {
+        self.pass("low_water").await?;
+        Ok(self.state.lock().unwrap().low_water)
+    }
+
+    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
+        self.pass("raise_low_water").await?;
+        let mut state = self.state.lock().unwrap();
+        state.low_water = state.low_water.max(to);
+        Ok(())
+    }
+
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        self.pass("horizon").await?;
+        Ok(Horizon { oldest: 0, next: 0 })
+    }
+
+    async fn undecided(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.pass("undecided").await?;
+        let state = self.state.lock().unwrap();
+        let key = |order: &Order| (order.deadline_at, Some(order.order_id.clone()));
+        let is_undecided = |order: &&Order| match order.state {
+            OrderState::Succeeded | OrderState::Failed | OrderState::Cancelled => false,
+            OrderState::InDoubt => order.sla.is_none(),
+            _ => true,
+        };
+        let behind = (after.at, after.order_id.clone());
+        let mut due: Vec<Order> = state
+            .rows
+            .values()
+            .filter(is_undecided)
+            .filter(|order| order.deadline_at <= until && key(order) > behind)
+            .cloned()
+            .collect();
+        due.sort_by_key(key);
+        due.truncate(limit);
+        Ok(due)
     }
 }
 

@@ -11,15 +11,16 @@ use rand::{Rng, SeedableRng};
 use recharged::domain::event::replay;
 use recharged::domain::msisdn::PhoneKey;
 use recharged::domain::{
-    DuplicateSemantics, LoggedEvent, OnUnknown, Order, Policy, ProviderId, ProviderPolicy, State, Timestamp,
+    DuplicateSemantics, LoggedEvent, OnUnknown, Order, Policy, ProviderId, ProviderPolicy, Sla, State, Timestamp,
 };
-use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, RelayMetrics};
+use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, RelayMetrics, WatchdogMetrics};
 use recharged::ports::{Clock, LaneTopics, OutRecord, QuotaTerms, RechargeProvider};
 use recharged::roles::delay::{Delay, DelayRules};
 use recharged::roles::delayed::DelayTiers;
 use recharged::roles::dispatch::{Lane, LaneParts, LaneRules};
 use recharged::roles::intake::{Intake, IntakeRules};
 use recharged::roles::relay::{Relay, RelayTopics};
+use recharged::roles::watchdog::Watchdog;
 use recharged::roles::{RoleError, RowsAtHand, StopSignals};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -201,7 +202,7 @@ impl World {
                 || TIERS.iter().any(|tier| self.broker.uncommitted(&tier_topic(*tier)) > 0);
             let open = {
                 let state = self.store.state.lock().unwrap();
-                state.rows.values().any(|row| matches!(row.state, State::Queued | State::RetryWait))
+                state.rows.values().any(|row| matches!(row.state, State::Queued | State::RetryWait | State::InFlight))
             };
             at_rest = if waiting || open { 0 } else { at_rest + 1 };
             if at_rest == AT_REST {
@@ -277,6 +278,16 @@ impl World {
         let (fresh, due) = (self.broker.subscribe("requests"), self.broker.subscribe("due"));
         tasks.spawn(dispatch.run(Box::new(fresh), Box::new(due), stop.clone()));
         tasks.spawn(relay.run(stop.clone()));
+        let watchdog = Watchdog {
+            store: self.store.clone(),
+            deadlines: self.store.clone(),
+            clock: self.clock.clone(),
+            policy: self.policy.clone(),
+            batch_max: 50,
+            outcomes: Arc::default(),
+            metrics: WatchdogMetrics::new(),
+        };
+        tasks.spawn(watchdog.run(stop.clone()));
         for tier in TIERS {
             let delay = Delay {
                 publisher: self.broker.clone(),
@@ -391,10 +402,26 @@ impl Report {
                 assert_eq!(self.refunds.get(id), Some(&1), "{id} failed without its one refund");
             }
             // Unknown outcomes rest here until something asks about them.
-            State::InFlight => assert!(row.has_open_attempt(), "{id} is in flight without an open attempt"),
-            State::Queued | State::RetryWait | State::AwaitingPayment | State::InDoubt | State::Cancelled => {
+            State::InDoubt => {
+                assert!(
+                    row.has_open_attempt() && row.has_cases(),
+                    "{id} is in doubt without an open attempt and a case"
+                );
+                assert_eq!(self.refunds.get(id), None, "{id} is in doubt, and refunded");
+            }
+            State::Queued | State::RetryWait | State::AwaitingPayment | State::InFlight | State::Cancelled => {
                 panic!("{id} rests as {} (crashed: {})", row.state, self.crashed)
             }
+        }
+        let decided_at =
+            self.log.iter().filter(|e| e.order_id == row.order_id && e.data.sla.is_some()).map(|e| e.at).min();
+        let late = decided_at.map(|at| at - row.deadline_at);
+        assert!(
+            late.is_some_and(|late| late <= chrono::TimeDelta::seconds(15)),
+            "{id} was decided {late:?} after its deadline"
+        );
+        if row.sla == Some(Sla::Missed) {
+            assert!(late.is_some_and(|late| late >= chrono::TimeDelta::zero()), "{id} missed before its deadline");
         }
         let mine: Vec<LoggedEvent> = self.log.iter().filter(|e| e.order_id == row.order_id).cloned().collect();
         assert_eq!(replay(&mine, &row.recipient).unwrap().as_ref(), Some(row), "the log of {id} does not rebuild it");

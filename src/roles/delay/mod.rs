@@ -215,11 +215,9 @@ impl Forwarder {
             match fate {
                 Fate::Forwarded if into.is_none() => self.role.metrics.forwarded(now - held.waiting.due_at),
                 Fate::Forwarded => self.role.metrics.hopped(),
-                Fate::Buried => crate::metrics::dead_letter(
-                    &held.record.topic,
-                    DeadLetterReason::Undeliverable.as_str(),
-                    1,
-                ),
+                Fate::Buried => {
+                    crate::metrics::dead_letter(&held.record.topic, DeadLetterReason::Undeliverable.as_str(), 1)
+                }
             }
             held.record.ack.done();
         }

@@ -4,6 +4,7 @@
 mod book;
 mod columns;
 mod connections;
+mod deadlines;
 mod error;
 mod log;
 mod orders;

@@ -17,3 +17,4 @@ mod servers;
 mod sharing;
 mod shop;
 mod support;
+mod watchdog;
