@@ -154,7 +154,7 @@ impl DeadlineBook for MemStore {
         let is_undecided = |order: &&Order| match order.state {
             OrderState::Succeeded | OrderState::Failed | OrderState::Cancelled => false,
             OrderState::InDoubt => order.sla.is_none(),
-            _ => true,
+            OrderState::AwaitingPayment | OrderState::Queued | OrderState::InFlight | OrderState::RetryWait => true,
         };
         let behind = (after.at, after.order_id.clone());
         let mut due: Vec<Order> = state

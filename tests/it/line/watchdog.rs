@@ -61,7 +61,10 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
                 assert!(id.starts_with("unpaid") && !order.refund_requested && !view.case_open, "{order:?}");
                 assert_eq!((order.reason, order.sla), (Some(Reason::Unpaid), None), "{id}");
             }
-            other => panic!("{id} is {other}"),
+            other
+            @ (State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait | State::Succeeded) => {
+                panic!("{id} is {other}")
+            }
         }
         let decided_at = timeline(&line, id).await.last().unwrap().at;
         late.push((decided_at - order.deadline_at).num_milliseconds());
