@@ -216,7 +216,7 @@ impl Forwarder {
                 Fate::Forwarded if into.is_none() => self.role.metrics.forwarded(now - held.waiting.due_at),
                 Fate::Forwarded => self.role.metrics.hopped(),
                 Fate::Buried => {
-                    crate::metrics::dead_letter(&held.record.topic, DeadLetterReason::Undeliverable.as_str(), 1)
+                    crate::metrics::dead_letter(&held.record.topic, DeadLetterReason::Undeliverable.as_str(), 1);
                 }
             }
             held.record.ack.done();
