@@ -9,6 +9,7 @@ pub mod delay;
 pub mod event;
 pub mod ids;
 pub mod inbound;
+pub mod inquiry;
 pub mod money;
 pub mod msisdn;
 pub mod order;

@@ -67,7 +67,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         return succeeded(draft, number, receipt);
     }
     if draft.before.state.is_closed() {
-        return closed::reported(draft, number, outcome);
+        return closed::reported(draft, number, asked_at, outcome);
     }
     if number != attempt.number || !(attempt.state.is_open() || attempt.state == AttemptState::Prepared) {
         return Decision::Keep(Why::Known);
@@ -284,6 +284,9 @@ fn succeeded(mut draft: Draft<'_>, number: u16, receipt: &Receipt) -> Decision {
         let ask_newer = was_open.then_some(draft.now);
         let evidence = format!("attempt {number} had been called closed, and was delivered");
         draft = draft.open_case(CaseKind::ProviderFlipped, evidence, ask_newer);
+        if let Some(at) = ask_newer {
+            draft = draft.ask_query_at(at);
+        }
     }
     if draft.before.refund_requested {
         draft = draft.open_case(CaseKind::LateSuccess, "delivered after its refund was requested".to_owned(), None);

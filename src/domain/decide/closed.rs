@@ -1,8 +1,10 @@
 //! What is still said of an order that is closed (rows 17, 18 and the end of 21). The order
 //! never changes; a person hears of it.
 
+use crate::domain::Timestamp;
 use crate::domain::event::EventType;
 use crate::domain::ids::ClaimId;
+use crate::domain::inquiry::last_query;
 use crate::domain::outcome::{QueryOutcome, Receipt, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, State};
 
@@ -26,6 +28,7 @@ pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Dec
         .attempt_state(AttemptState::Succeeded)
         .provider_ref(receipt.provider_ref.as_ref())
         .open_case(CaseKind::DoubleSuccess, evidence, None)
+        .ask_no_more()
         .finish(EventType::CaseOpened)
 }
 
@@ -48,7 +51,7 @@ pub(super) fn replied(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome:
 }
 
 /// What the provider says of an attempt of an order that is closed by now.
-pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) -> Decision {
+pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outcome: &QueryOutcome) -> Decision {
     let takes_back = match outcome {
         QueryOutcome::Failed(_) => Some(CaseKind::Conflict),
         QueryOutcome::Reversed(_) => Some(CaseKind::ReversedAfterSuccess),
@@ -66,6 +69,10 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) ->
         };
     }
     match outcome {
+        QueryOutcome::NotFound if is_last_word(&draft, number, asked_at) => draft
+            .resolve_case(CaseKind::FailedUnproven, "provider", "not found at the end of what it remembers")
+            .ask_no_more()
+            .finish(EventType::CaseResolved),
         QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => newer_attempt(draft, number, AttemptState::Failed),
         QueryOutcome::InProgress => newer_attempt(draft, number, AttemptState::Accepted),
         QueryOutcome::ProviderUnknown if !owned(&draft) => newer_attempt(draft, number, AttemptState::Unknown),
@@ -76,8 +83,19 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, outcome: &QueryOutcome) ->
     }
 }
 
-/// News of an attempt that was open when an older one turned out to be delivered. Its case owns
-/// the inquiries, so none is asked for here.
+/// Whether "not found" is what the case of a refund was kept open for: the last question about
+/// an attempt that only "not found" speaks for.
+fn is_last_word(draft: &Draft<'_>, number: u16, asked_at: Timestamp) -> bool {
+    let Some((attempt, provider)) = draft.before.attempt.as_ref().zip(draft.provider()) else { return false };
+    draft.before.state == State::Failed
+        && draft.before.wake_at.is_some()
+        && attempt.inquiry.closed_by_not_found
+        && number == attempt.number
+        && asked_at >= last_query(attempt.claimed_at, provider)
+}
+
+/// News of an attempt that was open when an older one turned out to be delivered. The question
+/// that its case asks stands on while it is open.
 fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Decision {
     let is_current = number == draft.before.attempt_number();
     let is_news = draft.before.attempt.as_ref().is_some_and(|attempt| attempt.state != state);
@@ -87,7 +105,9 @@ fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Deci
     if let Some(attempt) = &mut draft.after.attempt {
         attempt.inquiry.was_accepted |= state == AttemptState::Accepted;
     }
-    draft.attempt_state(state).finish(EventType::AttemptUpdated)
+    let draft = draft.attempt_state(state);
+    let draft = if state.is_open() { draft } else { draft.ask_no_more() };
+    draft.finish(EventType::AttemptUpdated)
 }
 
 /// Whether this attempt is known to be delivered.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandKind};
 use crate::domain::event::{DecidedBy, EventData, EventType, LoggedEvent, RefundNote};
+use crate::domain::inquiry::last_query;
 use crate::domain::order::Order;
 use crate::domain::policy::{Policy, ProviderPolicy};
 use crate::domain::state::{AttemptState, CaseKind, Reason, Sla, State};
@@ -121,15 +122,27 @@ impl<'a> Draft<'a> {
 
     /// Asks for a query as early as the provider allows: its first one at once where the time
     /// for it has come, a further one after the least interval.
-    pub(super) fn ask_query(mut self) -> Self {
+    pub(super) fn ask_query(self) -> Self {
         let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_mins(1)), |p| {
             (p.capabilities.query_not_before, p.capabilities.query_min_interval)
         });
         let first = self.after.attempt.as_ref().map_or(self.now, |a| crate::domain::plus(a.claimed_at, not_before));
         let was_asked = self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
         let next = if was_asked { crate::domain::plus(self.now, interval) } else { self.now };
-        self.after.wake_at = Some(if first > self.now { first } else { next });
+        let at = if first > self.now { first } else { next };
+        self.ask_query_at(at)
+    }
+
+    /// Asks for a query at a moment.
+    pub(super) fn ask_query_at(mut self, at: Timestamp) -> Self {
+        self.after.wake_at = Some(at);
         self.ask(CommandKind::Query)
+    }
+
+    /// Nothing is asked any more.
+    pub(super) fn ask_no_more(mut self) -> Self {
+        self.after.wake_at = None;
+        self
     }
 
     fn ask(mut self, kind: CommandKind) -> Self {
@@ -164,15 +177,18 @@ impl<'a> Draft<'a> {
     /// stays open until the provider is asked once more at the end of its retention.
     pub(super) fn fail(self, reason: Reason) -> Self {
         let unproven = self.after.attempt.as_ref().filter(|attempt| attempt.inquiry.closed_by_not_found);
-        let last_query = unproven
-            .zip(self.provider())
-            .map(|(attempt, provider)| crate::domain::plus(attempt.claimed_at, provider.capabilities.query_retention));
+        let last_query =
+            unproven.zip(self.provider()).map(|(attempt, provider)| last_query(attempt.claimed_at, provider));
         let is_unproven = unproven.is_some();
         let failed = self.close(State::Failed, Some(reason)).refund(reason);
-        if is_unproven {
-            failed.open_case(CaseKind::FailedUnproven, "closed by not found alone".to_owned(), last_query)
-        } else {
-            failed
+        if !is_unproven {
+            return failed;
+        }
+        let last_query = last_query.filter(|last| *last > failed.now);
+        let failed = failed.open_case(CaseKind::FailedUnproven, "closed by not found alone".to_owned(), last_query);
+        match last_query {
+            Some(at) => failed.ask_query_at(at),
+            None => failed,
         }
     }
 

@@ -2,6 +2,7 @@
 //! checks what must hold of each transition, whatever the story is about.
 
 mod laws;
+mod questions;
 mod repeats;
 mod rows_claim;
 mod rows_late;

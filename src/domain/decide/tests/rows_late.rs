@@ -83,6 +83,25 @@ fn row_15_in_doubt_a_conclusive_not_found_fails_refunds_and_leaves_a_case() {
 }
 
 #[test]
+fn row_15_the_case_of_a_refund_on_not_found_is_closed_by_the_providers_last_word() {
+    // A day is remembered; the last question comes an hour before it is over.
+    let last = 86_400 - 3_600;
+    let mut story = in_doubt();
+    story.not_found_twice([200, 210]);
+    let command = story.follow_up.clone().unwrap().command;
+    assert_eq!((command.kind, command.wake_at), (CommandKind::Query, Some(at(last))));
+    assert_eq!(story.report(1, QueryOutcome::NotFound, 5_000), Some(Why::Known), "not yet the end");
+    let mut late = story.clone();
+    story.report(1, QueryOutcome::NotFound, last);
+    assert_eq!((story.row().state, story.last()), (State::Failed, EventType::CaseResolved));
+    assert!(!story.has_open(CaseKind::FailedUnproven) && story.row().wake_at.is_none());
+    assert_eq!(story.report(1, QueryOutcome::NotFound, last + 1), Some(Why::Known));
+    story.check_replay();
+    late.report(1, found_delivered(), last);
+    assert!(late.has_open(CaseKind::FailedUnproven) && late.has_open(CaseKind::LateSuccess));
+}
+
+#[test]
 fn in_doubt_the_providers_word_ends_it_and_nothing_is_tried_again() {
     let mut delivered = in_doubt();
     delivered.report(1, found_delivered(), 300);

@@ -1,0 +1,74 @@
+//! When to ask the provider again what became of an attempt: early and ever more rarely, so that
+//! most orders are settled by one of the first questions; once more right before the deadline;
+//! and after it up to the end of what the provider remembers.
+
+use std::time::Duration;
+
+use super::Timestamp;
+use super::order::Order;
+use super::policy::ProviderPolicy;
+use super::state::{CaseKind, State};
+
+/// Between two questions at least, whatever the provider allows.
+const LEAST: Duration = Duration::from_secs(1);
+/// The longest wait while the deadline lies ahead.
+const MOST: Duration = Duration::from_secs(40);
+/// After the deadline nobody waits by the minute.
+const LATE_LEAST: Duration = Duration::from_secs(30);
+const LATE_MOST: Duration = Duration::from_mins(30);
+/// Kept free behind the last question before the deadline: its tier, its permit.
+const ALLOWANCE: Duration = Duration::from_secs(2);
+/// The last question comes so long before the provider forgets, or a tenth of the time it remembers.
+const BEFORE_FORGOTTEN: Duration = Duration::from_hours(1);
+
+/// When to ask next, after an answer at `now` that settled nothing; `at_least` is what the provider
+/// asked for. `None` once it no longer remembers, or where nothing is left to ask.
+pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &ProviderPolicy) -> Option<Timestamp> {
+    let claimed_at = order.attempt.as_ref().filter(|_| order.asks())?.claimed_at;
+    let capabilities = &provider.capabilities;
+    let last = last_query(claimed_at, provider);
+    let least = super::plus(now, capabilities.query_min_interval.max(at_least).max(LEAST));
+    let age = (now - claimed_at).to_std().unwrap_or_default();
+    let spaced = if is_unproven(order) {
+        last
+    } else if now < order.deadline_at {
+        let spaced = super::plus(now, age.min(MOST));
+        let reserve = before(order.deadline_at, provider.expected_service + ALLOWANCE);
+        // One question is kept for the last moment at which its answer still comes in time.
+        if spaced > reserve && least <= reserve { reserve } else { spaced }
+    } else {
+        super::plus(now, (age / 2).clamp(LATE_LEAST, LATE_MOST))
+    };
+    let next = spaced.max(least).max(super::plus(claimed_at, capabilities.query_not_before));
+    if next <= last { Some(next) } else { Some(last).filter(|last| *last >= least) }
+}
+
+/// The last moment at which the provider's answer still means something.
+pub fn last_query(claimed_at: Timestamp, provider: &ProviderPolicy) -> Timestamp {
+    let remembered = provider.capabilities.query_retention;
+    super::plus(claimed_at, remembered.saturating_sub(BEFORE_FORGOTTEN.min(remembered / 10)))
+}
+
+fn before(at: Timestamp, by: Duration) -> Timestamp {
+    chrono::TimeDelta::from_std(by).ok().and_then(|by| at.checked_sub_signed(by)).unwrap_or(at)
+}
+
+/// Closed by "not found" alone: its one question comes at the end.
+fn is_unproven(order: &Order) -> bool {
+    order.state == State::Failed
+        && order.cases & CaseKind::FailedUnproven.bit() != 0
+        && order.attempt.as_ref().is_some_and(|attempt| attempt.inquiry.closed_by_not_found)
+}
+
+impl Order {
+    /// Whether the provider's word on the current attempt can still change something: an attempt
+    /// that is open, also where an older one has closed the order, and one that only "not found"
+    /// speaks for.
+    pub fn asks(&self) -> bool {
+        match self.state {
+            State::InFlight | State::InDoubt | State::Succeeded => self.has_open_attempt(),
+            State::Failed => self.has_open_attempt() || is_unproven(self),
+            State::AwaitingPayment | State::Queued | State::RetryWait | State::Cancelled => false,
+        }
+    }
+}
