@@ -18,6 +18,7 @@ create table orders (
     payment_id       text,
     claimed_at       timestamptz,
     wake_at          timestamptz,
+    held_until       timestamptz, -- whoever asks the provider about it is alone until then; in no log
     closed_at        timestamptz,
     version          integer     not null check (version >= 1),
     asked_version    integer     not null,

@@ -28,6 +28,7 @@ create table orders (
     inquiry          text,
     declined         integer not null check (declined >= 0),
     wake_at          integer,
+    held_until       integer, -- whoever asks the provider about it is alone until then; in no log
     reason           text,
     sla              text    check (sla in ('met', 'missed')),
     closed_at        integer,

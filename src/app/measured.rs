@@ -8,9 +8,9 @@ use tokio::sync::Notify;
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Horizon, InRecord, Inserted, LogBatch, LogPosition,
-    OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, PublishError, Publisher, Quota, Reservation, SchemaError,
-    Stopped, Store, StoreError, Subscription, Written,
+    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, InRecord, Inserted, LogBatch,
+    LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, PublishError, Publisher, Questions, Quota,
+    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
 };
 
 /// A subscription that counts what is read.
@@ -152,6 +152,13 @@ impl DeadlineBook for MeasuredStore {
         limit: usize,
     ) -> Result<Vec<Order>, StoreError> {
         self.timed("undecided", self.inner.undecided(after, until, limit)).await
+    }
+}
+
+#[async_trait]
+impl Questions for MeasuredStore {
+    async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
+        self.timed("hold", self.inner.hold(batch, now)).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 18] = [
+const OPERATIONS: [&str; 19] = [
     "insert",
     "load",
     "apply",
@@ -28,6 +28,7 @@ const OPERATIONS: [&str; 18] = [
     "raise_low_water",
     "horizon",
     "undecided",
+    "hold",
     OTHER,
 ];
 

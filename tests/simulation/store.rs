@@ -11,8 +11,8 @@ use recharged::domain::{
     EventType, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Horizon, Inserted, LogBatch, LogPosition, OrderStore,
-    Quota, Reservation, SchemaError, StoreError, StoreErrorKind, Written,
+    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted, LogBatch, LogPosition,
+    OrderStore, Questions, Quota, Reservation, SchemaError, StoreError, StoreErrorKind, Written,
 };
 
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct State {
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
     low_water: Timestamp,
+    held_until: HashMap<OrderId, Timestamp>,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
 }
@@ -167,6 +168,30 @@ impl DeadlineBook for MemStore {
         due.sort_by_key(key);
         due.truncate(limit);
         Ok(due)
+    }
+}
+
+#[async_trait]
+impl Questions for MemStore {
+    async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
+        self.pass("hold").await?;
+        let mut answers = Vec::new();
+        {
+            let mut state = self.state.lock().unwrap();
+            for hold in batch {
+                let fits = state.rows.get(&hold.order_id).is_some_and(|row| row.asked_version == hold.asked_version);
+                let taken = state.held_until.get(&hold.order_id).copied();
+                let is_free = taken.is_none_or(|until| until <= now || Some(until) == hold.replaces);
+                answers.push(if fits && is_free {
+                    state.held_until.insert(hold.order_id.clone(), hold.until);
+                    Held::Granted
+                } else {
+                    Held::Taken(taken.filter(|until| *until > now))
+                });
+            }
+        }
+        self.pass("hold").await?;
+        Ok(answers)
     }
 }
 

@@ -8,6 +8,7 @@ mod deadlines;
 mod error;
 mod log;
 mod orders;
+mod questions;
 mod quota;
 pub(super) mod schema;
 

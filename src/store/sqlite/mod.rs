@@ -5,6 +5,7 @@ mod book;
 mod deadlines;
 mod log;
 mod orders;
+mod questions;
 mod quota;
 mod rows;
 pub(super) mod schema;

@@ -2,6 +2,7 @@
 
 mod batches;
 mod fences;
+mod questions;
 mod reading;
 
 use std::collections::HashMap;

@@ -1,0 +1,72 @@
+//! Holds on orders that are asked about.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+
+use super::PostgresStore;
+use crate::domain::Timestamp;
+use crate::ports::{Held, Hold, Questions, StoreError};
+
+#[async_trait]
+impl Questions for PostgresStore {
+    async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        // In the order of the ids, as every batch locks its rows.
+        let mut sorted: Vec<&Hold> = batch.iter().collect();
+        sorted.sort_by(|a, b| a.order_id.cmp(&b.order_id));
+        let columns = Columns {
+            order_id: sorted.iter().map(|hold| hold.order_id.as_str().to_owned()).collect(),
+            asked_version: sorted.iter().map(|hold| i32::try_from(hold.asked_version).unwrap_or(i32::MAX)).collect(),
+            replaces: sorted.iter().map(|hold| hold.replaces).collect(),
+            until: sorted.iter().map(|hold| hold.until).collect(),
+        };
+        let answers = self.hot.run("hold", move |on| Box::pin(hold(on, columns, now))).await?;
+        let answers: HashMap<String, Held> = answers.into_iter().collect();
+        Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(Held::Taken(None))).collect())
+    }
+}
+
+struct Columns {
+    order_id: Vec<String>,
+    asked_version: Vec<i32>,
+    replaces: Vec<Option<Timestamp>>,
+    until: Vec<Timestamp>,
+}
+
+async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<Vec<(String, Held)>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        with asked as (
+            select * from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
+                as a (order_id, asked_version, replaces, until)
+        ), held as (
+            update orders o set held_until = a.until
+            from asked a
+            where o.order_id = a.order_id and o.order_id = any ($1) and o.asked_version = a.asked_version
+              and (o.held_until is null or o.held_until <= $5 or o.held_until = a.replaces)
+            returning o.order_id
+        )
+        -- What others hold is as it was before this statement: whoever lost to one that runs beside
+        -- it does not see that one's moment.
+        select o.order_id, o.held_until, (select true from held h where h.order_id = o.order_id) is true as "granted!"
+        from orders o
+        where o.order_id = any ($1)
+        "#,
+        &asked.order_id,
+        &asked.asked_version,
+        &asked.replaces as &[Option<Timestamp>],
+        &asked.until,
+        now,
+    )
+    .fetch_all(on)
+    .await?;
+    let answer = |granted: bool, until: Option<Timestamp>| match granted {
+        true => Held::Granted,
+        false => Held::Taken(until.filter(|until| *until > now)),
+    };
+    Ok(rows.into_iter().map(|row| (row.order_id, answer(row.granted, row.held_until))).collect())
+}

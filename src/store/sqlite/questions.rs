@@ -1,0 +1,49 @@
+//! Holds on orders that are asked about.
+#![expect(clippy::disallowed_methods, reason = "SQLite's statements are checked by the tests of both adapters")]
+
+use async_trait::async_trait;
+use sqlx::Row as _;
+
+use super::SqliteStore;
+use crate::domain::Timestamp;
+use crate::ports::{Held, Hold, Questions, StoreError};
+
+#[async_trait]
+impl Questions for SqliteStore {
+    async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
+        let (batch, micros) = (batch.to_vec(), now.timestamp_micros());
+        self.write("hold", move |on| {
+            Box::pin(async move {
+                let mut answers = Vec::with_capacity(batch.len());
+                for hold in &batch {
+                    let done = sqlx::query(HOLD)
+                        .bind(hold.order_id.as_str())
+                        .bind(hold.asked_version)
+                        .bind(hold.replaces.map(|at| at.timestamp_micros()))
+                        .bind(hold.until.timestamp_micros())
+                        .bind(micros)
+                        .execute(&mut *on)
+                        .await?;
+                    if done.rows_affected() == 1 {
+                        answers.push(Held::Granted);
+                        continue;
+                    }
+                    let row = sqlx::query("select held_until from orders where order_id = ?1")
+                        .bind(hold.order_id.as_str())
+                        .fetch_optional(&mut *on)
+                        .await?;
+                    let until: Option<i64> = row.map(|row| row.try_get("held_until")).transpose()?.flatten();
+                    let until = until.and_then(Timestamp::from_timestamp_micros).filter(|until| *until > now);
+                    answers.push(Held::Taken(until));
+                }
+                Ok(answers)
+            })
+        })
+        .await
+    }
+}
+
+const HOLD: &str = "
+    update orders set held_until = ?4
+    where order_id = ?1 and asked_version = ?2
+      and (held_until is null or held_until <= ?5 or held_until = ?3)";
