@@ -22,6 +22,7 @@ create table orders (
     closed_at        timestamptz,
     version          integer     not null check (version >= 1),
     asked_version    integer     not null,
+    held_version     integer, -- the asked_version at that hold
     attempt          integer     check (attempt >= 1),
     declined         integer     not null check (declined >= 0),
     cases            integer     not null check (cases >= 0),

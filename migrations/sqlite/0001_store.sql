@@ -29,6 +29,7 @@ create table orders (
     declined         integer not null check (declined >= 0),
     wake_at          integer,
     held_until       integer, -- whoever asks the provider about it is alone until then; in no log
+    held_version     integer, -- the asked_version at that hold
     reason           text,
     sla              text    check (sla in ('met', 'missed')),
     closed_at        integer,

@@ -151,6 +151,7 @@ impl Parts {
             store: self.store.clone(),
             at_hand: Arc::clone(&self.at_hand),
             quota: self.store.clone(),
+            questions: self.store.clone(),
             publisher: Arc::clone(commands),
             provider,
             clock: Arc::<SystemClock>::clone(&self.clock),

@@ -26,8 +26,13 @@ pub struct Hold {
 pub enum Held {
     /// Granted.
     Granted,
-    /// Another holds the order, until then where that is known by now.
-    Taken(Option<Timestamp>),
+    /// Another holds the order.
+    Taken {
+        /// Until then, where that is known by now.
+        until: Option<Timestamp>,
+        /// For the question that this version asked for.
+        asked_version: Option<u32>,
+    },
 }
 
 /// Holds on orders, for those who ask. A hold is no transition: it moves no version and is in no

@@ -32,6 +32,10 @@ pub(crate) struct Ledger {
     refused: HashMap<String, Failure>,
     /// When each request arrived.
     pub(crate) arrivals: Vec<Timestamp>,
+    /// When each reference was asked about last.
+    asked: HashMap<String, Timestamp>,
+    /// Questions that came sooner after the last one than the contract allows.
+    pub(crate) asked_too_often: u32,
 }
 
 impl SimProvider {
@@ -42,7 +46,7 @@ impl SimProvider {
                 duplicates,
                 query_not_before: Duration::from_secs(2),
                 query_min_interval: Duration::from_secs(5),
-                query_retention: Duration::from_secs(86_400),
+                query_retention: Duration::from_secs(900),
                 not_found_grace: Duration::from_secs(60),
                 same_number_cooldown: None,
                 client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
@@ -127,6 +131,28 @@ impl RechargeProvider for SimProvider {
     }
 
     async fn query(&self, key: &QueryKey) -> QueryOutcome {
+        if self.clock.since_boot() > key.send_by {
+            return QueryOutcome::Unavailable { retry_after: None };
+        }
+        let now = self.clock.now();
+        {
+            let mut ledger = self.ledger.lock().unwrap();
+            ledger.arrivals.push(now);
+            let last = ledger.asked.insert(key.client_ref.as_str().to_owned(), now);
+            let least = self.capabilities.query_min_interval;
+            if last.is_some_and(|last| (now - last).to_std().is_ok_and(|passed| passed < least)) {
+                ledger.asked_too_often += 1;
+            }
+        }
+        let takes = self.rng.lock().unwrap().random_range(1..500);
+        tokio::time::sleep(Duration::from_millis(takes)).await;
+        if self.roll(self.faults) {
+            let retry_after = self.roll(0.5).then_some(Duration::from_secs(1));
+            return QueryOutcome::Unavailable { retry_after };
+        }
+        if self.roll(self.faults / 2.0) {
+            return QueryOutcome::ProviderUnknown;
+        }
         let ledger = self.ledger.lock().unwrap();
         let reference = key.client_ref.as_str();
         if ledger.delivered.contains_key(reference) {

@@ -33,7 +33,7 @@ pub(crate) struct State {
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
     low_water: Timestamp,
-    held_until: HashMap<OrderId, Timestamp>,
+    held: HashMap<OrderId, (Timestamp, u32)>,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
 }
@@ -180,13 +180,14 @@ impl Questions for MemStore {
             let mut state = self.state.lock().unwrap();
             for hold in batch {
                 let fits = state.rows.get(&hold.order_id).is_some_and(|row| row.asked_version == hold.asked_version);
-                let taken = state.held_until.get(&hold.order_id).copied();
-                let is_free = taken.is_none_or(|until| until <= now || Some(until) == hold.replaces);
+                let taken = state.held.get(&hold.order_id).copied();
+                let is_free = taken.is_none_or(|(until, _)| until <= now || Some(until) == hold.replaces);
                 answers.push(if fits && is_free {
-                    state.held_until.insert(hold.order_id.clone(), hold.until);
+                    state.held.insert(hold.order_id.clone(), (hold.until, hold.asked_version));
                     Held::Granted
                 } else {
-                    Held::Taken(taken.filter(|until| *until > now))
+                    let taken = taken.filter(|(until, _)| *until > now);
+                    Held::Taken { until: taken.map(|it| it.0), asked_version: taken.map(|it| it.1) }
                 });
             }
         }

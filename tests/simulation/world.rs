@@ -196,7 +196,7 @@ impl World {
     async fn settle(&self) {
         const AT_REST: u32 = 40;
         let mut at_rest = 0;
-        for _ in 0..900 {
+        for _ in 0..7_200 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let waiting = ["orders", "requests", "due"].iter().any(|topic| self.broker.uncommitted(topic) > 0)
                 || TIERS.iter().any(|tier| self.broker.uncommitted(&tier_topic(*tier)) > 0);
@@ -245,6 +245,7 @@ impl World {
             store: self.store.clone(),
             at_hand,
             quota: self.store.clone(),
+            questions: self.store.clone(),
             publisher: self.broker.clone(),
             provider: self.provider.clone(),
             clock: self.clock.clone(),
@@ -297,7 +298,7 @@ impl World {
                     tiers: tiers(),
                     targets: HashSet::from([topics.due.clone()]),
                     dead_letters: "dead".into(),
-                    read_ahead: 20,
+                    read_ahead: 60,
                 },
                 metrics: DelayMetrics::new("a tier"),
             };
@@ -319,12 +320,19 @@ impl World {
             refunds: state.refunds.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
             delivered: ledger.delivered.clone(),
             arrivals: ledger.arrivals.clone(),
+            asked_too_often: ledger.asked_too_often,
             published: self.broker.records("events"),
-            dead: self.broker.records("dead").len(),
+            dead: self.broker.records("dead").iter().map(told).collect(),
             rate: self.faults.permits_per_second,
             burst: f64::from(self.terms.burst),
         }
     }
+}
+
+/// What is said of a dead letter.
+fn told(record: &OutRecord) -> String {
+    let headers = record.headers.iter().rev().take(7).rev();
+    headers.filter_map(|(_, value)| Some(String::from_utf8_lossy(value.as_ref()?).into_owned())).collect::<Vec<_>>().join(", ")
 }
 
 /// Short ones, so that retries pass through several.
@@ -372,8 +380,9 @@ pub(crate) struct Report {
     refunds: HashMap<String, u32>,
     delivered: HashMap<String, u32>,
     arrivals: Vec<Timestamp>,
+    asked_too_often: u32,
     published: Vec<OutRecord>,
-    dead: usize,
+    dead: Vec<String>,
     rate: f64,
     burst: f64,
 }
@@ -382,12 +391,13 @@ impl Report {
     /// The invariants that hold in every run, whatever went wrong.
     pub(crate) fn check(&self) {
         assert_eq!(self.rows.len(), self.orders, "every order is stored once");
-        assert_eq!(self.dead, 0, "nothing was unusable");
+        assert!(self.dead.is_empty(), "nothing was unusable: {:?}", self.dead);
         for row in &self.rows {
             self.check_order(row);
         }
         self.check_published();
         self.check_quota();
+        assert_eq!(self.asked_too_often, 0, "the provider was asked about one attempt too often");
     }
 
     fn check_order(&self, row: &Order) {
@@ -401,7 +411,6 @@ impl Report {
                 assert_eq!(delivered, 0, "{id} failed, and was delivered");
                 assert_eq!(self.refunds.get(id), Some(&1), "{id} failed without its one refund");
             }
-            // Unknown outcomes rest here until something asks about them.
             State::InDoubt => {
                 assert!(
                     row.has_open_attempt() && row.has_cases(),

@@ -24,6 +24,8 @@ pub(super) struct Draft<'a> {
     cases: Vec<CaseChange>,
     follow_up: Option<FollowUp>,
     inserts: bool,
+    /// What is decided on is the provider's answer to a question.
+    answers: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -41,12 +43,18 @@ impl<'a> Draft<'a> {
             cases: Vec::new(),
             follow_up: None,
             inserts: false,
+            answers: false,
         }
     }
 
     /// For an order that is not stored yet: `order` is what it would be, at version 0.
     pub(super) fn for_arrival(order: &'a Order, now: Timestamp, policy: &'a Policy) -> Self {
         Self { inserts: true, ..Self::new(order, now, policy) }
+    }
+
+    /// For a decision on the provider's answer to a question.
+    pub(super) fn for_answer(order: &'a Order, now: Timestamp, policy: &'a Policy) -> Self {
+        Self { answers: true, ..Self::new(order, now, policy) }
     }
 
     /// The policy of the order's lane.
@@ -127,7 +135,7 @@ impl<'a> Draft<'a> {
             (p.capabilities.query_not_before, p.capabilities.query_min_interval)
         });
         let first = self.after.attempt.as_ref().map_or(self.now, |a| crate::domain::plus(a.claimed_at, not_before));
-        let was_asked = self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
+        let was_asked = self.answers || self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
         let next = if was_asked { crate::domain::plus(self.now, interval) } else { self.now };
         let at = if first > self.now { first } else { next };
         self.ask_query_at(at)

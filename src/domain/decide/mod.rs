@@ -141,7 +141,9 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         Input::CancelRequested => arrival::cancel_requested(draft),
         Input::Claim { claim_id } => claim::claim(draft, *claim_id),
         Input::SubmitReply { attempt, claim_id, outcome } => attempt::submit_reply(draft, *attempt, *claim_id, outcome),
-        Input::Reported { attempt, asked_at, outcome } => attempt::reported(draft, *attempt, *asked_at, outcome),
+        Input::Reported { attempt, asked_at, outcome } => {
+            attempt::reported(Draft::for_answer(order, now, policy), *attempt, *asked_at, outcome)
+        }
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
         // The case has waited long enough for the provider, and the store marks it as escalated.

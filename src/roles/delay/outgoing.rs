@@ -20,6 +20,8 @@ use super::held::Held;
 
 /// Tries before a record goes to the dead letters.
 const TRIES: u32 = 5;
+/// The same where so many wait for one topic that others find no place in memory.
+const TRIES_IN_THE_WAY: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Records in one batch at most.
@@ -88,7 +90,7 @@ pub(super) struct Outgoing {
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
     dead_letters: Arc<str>,
-    /// A topic that fails may keep this many records waiting; more go to the dead letters at once.
+    /// A topic that fails may keep this many records waiting without being in the way.
     patience: usize,
     destinations: HashMap<Arc<str>, Destination>,
     under_way: JoinSet<Sent>,
@@ -135,7 +137,8 @@ impl Outgoing {
             }
             let batch = destination.queue.len().min(BATCH_MAX);
             let parcels: Vec<Parcel> = destination.queue.drain(..batch).collect();
-            let last_try = destination.failures >= TRIES || destination.failures > 0 && parcels.len() > self.patience;
+            let tries = if parcels.len() > self.patience { TRIES_IN_THE_WAY } else { TRIES };
+            let last_try = destination.failures >= tries;
             destination.busy = true;
             let letters = last_try.then(|| Arc::clone(&self.dead_letters));
             let (publisher, name, now) = (Arc::clone(&self.publisher), Arc::clone(name), self.clock.now());
@@ -173,11 +176,11 @@ impl Outgoing {
             }
         }
         self.count -= done.len();
+        // One that takes a part of a batch will take the rest; one that had to bury all of it stays suspect.
+        if done.iter().any(|(_, fate)| *fate == Fate::Forwarded) {
+            destination.failures = 0;
+        }
         if failed.is_empty() {
-            // One that had to bury something stays suspect.
-            if done.iter().any(|(_, fate)| *fate == Fate::Forwarded) {
-                destination.failures = 0;
-            }
             destination.not_before = None;
             return done;
         }

@@ -10,21 +10,30 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, unconstrained};
 
-use crate::domain::{ClaimId, NotSentCause, Order, SubmitOutcome, Timestamp, UnknownCause};
+use crate::domain::{ClaimId, NotSentCause, Order, QueryOutcome, SubmitOutcome, Timestamp, UnknownCause};
 use crate::faults;
 use crate::ports::{PermitClass, Reservation, SubmitRequest};
 
 use super::Lane;
 use super::claim::Claimed;
 use super::permits::STALE_AFTER;
+use super::question::OwnHold;
 
 /// A call that has ended.
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// The row as the claim left it.
     pub(super) order: Order,
-    pub(super) claim_id: ClaimId,
-    pub(super) said: SubmitOutcome,
+    pub(super) said: Said,
+}
+
+/// What was said in it.
+#[derive(Debug)]
+pub(super) enum Said {
+    /// To a send.
+    Reply { claim_id: ClaimId, outcome: SubmitOutcome },
+    /// To a question.
+    Answer { asked_at: Timestamp, outcome: QueryOutcome, hold: OwnHold },
 }
 
 /// Calls of one batch that are under way.
@@ -71,14 +80,14 @@ impl Lane {
     /// flight is given up only once the settlement has taken it.
     async fn call(self: Arc<Self>, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, permit, slot, .. } = claimed;
-        let said = match self.await_permit(permit, send_by).await {
+        let outcome = match self.await_permit(permit, send_by).await {
             Some(send_by) => self.submit(&order, send_by).await,
             None => SubmitOutcome::NotSent(NotSentCause::NoPermit),
         };
         faults::point("dispatch::replied");
         // A closed channel means that the role was told to drop everything: the row says
         // `in_flight`, and whoever adopts it asks the provider.
-        let _closed = settle.send(Outcome { order, claim_id, said }).await;
+        let _closed = settle.send(Outcome { order, said: Said::Reply { claim_id, outcome } }).await;
         drop(slot);
     }
 
@@ -104,8 +113,8 @@ impl Lane {
             }
         }
         for Claimed { order, claim_id, slot, .. } in late {
-            let said = SubmitOutcome::NotSent(NotSentCause::NoPermit);
-            let _closed = settle.send(Outcome { order, claim_id, said }).await;
+            let outcome = SubmitOutcome::NotSent(NotSentCause::NoPermit);
+            let _closed = settle.send(Outcome { order, said: Said::Reply { claim_id, outcome } }).await;
             drop(slot);
         }
         while let Some(ended) = calls.join_next().await {
@@ -120,7 +129,7 @@ impl Lane {
     /// Waits for the permit's moment; returns until when the first byte may leave, if it still
     /// may. A permit's end closes the send window too: a process that is held up between here and
     /// its sockets would otherwise send what it held all at once, beside what others send.
-    async fn await_permit(&self, permit: Timestamp, send_by: Duration) -> Option<Duration> {
+    pub(super) async fn await_permit(&self, permit: Timestamp, send_by: Duration) -> Option<Duration> {
         if !self.until(permit, send_by).await {
             return None;
         }

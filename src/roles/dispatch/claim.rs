@@ -17,8 +17,11 @@ use crate::roles::patience;
 
 use super::Lane;
 use super::heap::Queued;
+use super::question::Question;
 
-/// A command that is ahead of its row is looked at again after this long, at most 30 times.
+/// A command that is ahead of its row is looked at again: soon, since its row is mostly being
+/// written, then every second, at most 30 times.
+const CATCH_UP_FIRST: Duration = Duration::from_millis(30);
 const CATCH_UP: Duration = Duration::from_secs(1);
 const CATCH_UPS: u8 = 30;
 /// With no connection to be had, the next look.
@@ -53,6 +56,8 @@ pub(super) struct Claimed {
 pub(super) struct Leftover {
     /// Orders to call.
     pub(super) claimed: Vec<Claimed>,
+    /// Questions to ask.
+    pub(super) questions: Vec<Question>,
     /// Permits that were not used.
     pub(super) permits: Vec<(PermitClass, Timestamp)>,
     /// Commands to look at again, and when.
@@ -60,7 +65,7 @@ pub(super) struct Leftover {
 }
 
 /// How a command and its row fit together.
-enum Fit {
+pub(super) enum Fit {
     Acts,
     Dead,
     Ahead,
@@ -116,7 +121,7 @@ impl Lane {
 
     /// Keeps as many as could be sent at once; the others go back, with their permits. Orders
     /// that are only to be failed need no connection.
-    async fn with_connections(&self, batch: Vec<Picked>, leftover: &mut Leftover) -> Vec<Picked> {
+    pub(super) async fn with_connections(&self, batch: Vec<Picked>, leftover: &mut Leftover) -> Vec<Picked> {
         let wanted = batch.iter().filter(|picked| picked.permit.is_some()).count();
         if wanted == 0 {
             return batch;
@@ -152,7 +157,7 @@ impl Lane {
         Ok(rows)
     }
 
-    fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
+    pub(super) fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
         if command.version > row.asked_version {
             return Fit::Ahead;
         }
@@ -269,24 +274,25 @@ impl Lane {
 
 impl Leftover {
     /// The command has nothing to do any more: the row has moved on.
-    fn drop_command(&mut self, picked: Picked) {
+    pub(super) fn drop_command(&mut self, picked: Picked) {
         self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
         picked.queued.ack.done();
     }
 
-    fn put_back(&mut self, picked: Picked, until: Timestamp) {
+    pub(super) fn put_back(&mut self, picked: Picked, until: Timestamp) {
         self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
         self.again.push((picked.queued, picked.class, until));
     }
 
     /// The command came before its row's commit. If the row never catches up, the commit was
     /// lost and with it the reason for the command.
-    fn not_yet(&mut self, mut picked: Picked, now: Timestamp) {
+    pub(super) fn not_yet(&mut self, mut picked: Picked, now: Timestamp) {
         if picked.queued.put_back >= CATCH_UPS {
             self.drop_command(picked);
             return;
         }
+        let wait = (CATCH_UP_FIRST * (1 << picked.queued.put_back.min(10))).min(CATCH_UP);
         picked.queued.put_back += 1;
-        self.put_back(picked, now + CATCH_UP);
+        self.put_back(picked, now + wait);
     }
 }

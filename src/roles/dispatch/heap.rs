@@ -2,8 +2,9 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
-use crate::domain::{Command, Timestamp};
+use crate::domain::{Command, CommandKind, Timestamp};
 use crate::ports::Ack;
 
 /// A command and the duty to say when the database owns it.
@@ -14,6 +15,22 @@ pub(super) struct Queued {
     /// How often it was put back because its row had not caught up with it.
     pub(super) put_back: u8,
 }
+
+impl Queued {
+    /// What comes first: the deadline; and after all that have one ahead, questions about orders
+    /// whose deadline has passed, the longest due first.
+    fn urgency(&self, now: Timestamp) -> Timestamp {
+        match self.command.wake_at {
+            Some(wake_at) if self.command.kind == CommandKind::Query && self.command.deadline_at <= now => {
+                crate::domain::plus(wake_at, AFTER_EVERY_DEADLINE)
+            }
+            _ => self.command.deadline_at,
+        }
+    }
+}
+
+/// Farther than any deadline lies ahead.
+const AFTER_EVERY_DEADLINE: Duration = Duration::from_hours(24 * 365 * 100);
 
 #[derive(Debug)]
 struct Entry {
@@ -76,7 +93,7 @@ impl DeadlineHeap {
         if let Some(key) = until.filter(|until| *until > now) {
             self.waiting.push(Reverse(Entry { key, order, queued }));
         } else {
-            let key = queued.command.deadline_at;
+            let key = queued.urgency(now);
             self.ready.push(Reverse(Entry { key, order, queued }));
         }
     }
@@ -131,7 +148,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{CommandKind, OrderId};
+    use crate::domain::OrderId;
     use crate::ports::Assignment;
 
     #[derive(Debug)]

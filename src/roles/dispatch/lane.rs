@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{Command, CommandKind, Timestamp};
-use crate::ports::{Grant, InRecord, PermitClass, Reservation, StoreError, Subscription};
+use crate::ports::{Grant, InRecord, PermitClass, StoreError, Subscription};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
 use super::call::{Calls, Outcome, finish};
 use super::claim::{Leftover, Picked};
-use super::heap::{DeadlineHeap, Queued};
-use super::permits::Stock;
+use super::heap::Queued;
+use super::queue::Queues;
 
 /// Permits wait this long for company before they are claimed, alone or beside other claims.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
@@ -35,23 +36,29 @@ const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 const PURGE_EVERY: Duration = Duration::from_secs(1);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
+/// Places for calls that submits leave free, of twenty, up to this many.
+const KEPT_SLOTS_MAX: usize = 8;
+/// A question is due when it comes here; one that says otherwise is none of ours.
+const EARLY_MAX: Duration = Duration::from_hours(1);
 
 enum Event {
     Granted(PermitClass, Result<Grant, StoreError>),
     Claimed(Result<(Leftover, Calls), StoreError>, Duration),
+    Asked(Result<(Leftover, Calls), StoreError>),
     Buried,
 }
 
 struct Scheduler {
     lane: Arc<Lane>,
     stop: StopSignals,
-    fresh: DeadlineHeap,
-    retry: DeadlineHeap,
-    fresh_permits: Stock,
-    retry_permits: Stock,
+    queues: Queues,
     slots: Arc<Semaphore>,
+    /// Of these, so many are for questions: calls that hang must not keep them from being asked.
+    kept_slots: usize,
     under_way: JoinSet<Event>,
     claims: usize,
+    /// A batch of questions is being held.
+    asking: bool,
     /// How long a claim takes, over the last few.
     claim_time: Duration,
     /// Since when claims could have been made.
@@ -101,13 +108,12 @@ impl Scheduler {
         Self {
             lane: Arc::new(lane),
             stop,
-            fresh: DeadlineHeap::new(heap_max),
-            retry: DeadlineHeap::new(heap_max),
-            fresh_permits: Stock::default(),
-            retry_permits: Stock::default(),
+            queues: Queues::new(heap_max),
             slots: Arc::new(Semaphore::new(in_flight_max)),
+            kept_slots: (in_flight_max / 20).min(KEPT_SLOTS_MAX),
             under_way: JoinSet::new(),
             claims: 0,
+            asking: false,
             claim_time: Duration::ZERO,
             claimable_since: None,
             arrivals: Arrivals::default(),
@@ -122,7 +128,8 @@ impl Scheduler {
             let wake = self.start_what_can();
             let now = self.lane.clock.now();
             let sleep = (wake - now).to_std().unwrap_or_default().max(Duration::from_millis(1)).min(IDLE);
-            let (fresh_room, due_room) = (self.fresh.room(), self.retry.room());
+            let fresh_room = self.queues.fresh.heap.room();
+            let due_room = self.queues.retry.heap.room().min(self.queues.query.heap.room());
             let (slots, settle) = (Arc::clone(&self.slots), self.settle.clone());
             let no_slot = slots.available_permits() == 0;
             tokio::select! {
@@ -150,37 +157,28 @@ impl Scheduler {
     /// Starts every task that can start now; returns when to look again at the latest.
     fn start_what_can(&mut self) -> Timestamp {
         let now = self.lane.clock.now();
-        let matured = self.retry.mature(now);
-        let fresh_matured = self.fresh.mature(now);
-        let stale = self.fresh_permits.drop_stale(now) + self.retry_permits.drop_stale(now);
+        let matured = self.queues.mature(now);
+        let stale = self.queues.drop_stale(now);
         if stale > 0 {
             self.lane.metrics.permits("denied", stale);
         }
-        if (self.fresh.room() == 0 || self.retry.room() == 0) && now >= self.purge_at {
-            self.fresh.purge();
-            self.retry.purge();
+        if self.queues.is_full() && now >= self.purge_at {
+            self.queues.purge();
             self.purge_at = now + PURGE_EVERY;
         }
         let shed_at = self.shed(now);
+        self.reserve(PermitClass::Query, now);
         self.reserve(PermitClass::Retry, now);
         self.reserve(PermitClass::Fresh, now);
         let ahead = chrono::TimeDelta::from_std(self.claim_time.min(CLAIM_AHEAD_MAX)).unwrap_or_default();
+        self.start_questions(now, ahead);
         let claim_at = self.start_claims(now, ahead);
-        self.lane.metrics.backlog(PermitClass::Fresh, self.fresh.len());
-        self.lane.metrics.backlog(PermitClass::Retry, self.retry.len());
+        for queue in self.queues.all() {
+            self.lane.metrics.backlog(queue.class, queue.heap.len());
+        }
         self.lane.metrics.in_flight(self.lane.rules.in_flight_max - self.slots.available_permits());
-        [
-            matured,
-            fresh_matured,
-            shed_at,
-            claim_at,
-            self.fresh_permits.next_change(now, ahead).filter(|_| self.fresh.ready() > 0),
-            self.retry_permits.next_change(now, ahead).filter(|_| self.retry.ready() > 0),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(now + IDLE)
+        let changes = self.queues.all().map(|queue| queue.next_change(now, ahead));
+        [matured, shed_at, claim_at].into_iter().chain(changes).flatten().min().unwrap_or(now + IDLE)
     }
 
     /// Ends orders that no call could bring home any more, without spending a permit on them.
@@ -188,9 +186,9 @@ impl Scheduler {
         let expected = self.lane.service_time.expected();
         let bound = now + expected;
         let mut batch = Vec::new();
-        for (heap, class) in [(&mut self.retry, PermitClass::Retry), (&mut self.fresh, PermitClass::Fresh)] {
+        for class in [PermitClass::Retry, PermitClass::Fresh] {
             while batch.len() < self.lane.rules.batch_max {
-                let Some(queued) = heap.pop_before(bound) else { break };
+                let Some(queued) = self.queues.of(class).heap.pop_before(bound) else { break };
                 batch.push(Picked { queued, class, permit: None, slot: None });
             }
         }
@@ -198,7 +196,8 @@ impl Scheduler {
             debug!(lane = %self.lane.provider.id(), orders = batch.len(), "orders can no longer make their deadline");
             self.spawn_claim(batch);
         }
-        let earliest = [self.retry.earliest(), self.fresh.earliest()].into_iter().flatten().min()?;
+        let submits = [&self.queues.retry, &self.queues.fresh];
+        let earliest = submits.into_iter().filter_map(|queue| queue.heap.earliest()).min()?;
         // A deadline from outside may lie so far back that nothing lies before it.
         let expected = chrono::Duration::from_std(expected).unwrap_or_default();
         Some(earliest.checked_sub_signed(expected).unwrap_or(earliest))
@@ -206,33 +205,49 @@ impl Scheduler {
 
     fn reserve(&mut self, class: PermitClass, now: Timestamp) {
         let expected = if class == PermitClass::Fresh { self.arrivals.expected(now, RESERVE_AHEAD) } else { 0 };
-        let slots = self.slots.available_permits();
-        let (heap, stock) = match class {
-            PermitClass::Fresh => (&self.fresh, &mut self.fresh_permits),
-            PermitClass::Retry | PermitClass::Query => (&self.retry, &mut self.retry_permits),
-        };
-        if heap.ready() <= stock.len() || !stock.may_ask(now) {
+        // No more than can be claimed at once: permits grow old quickly, and the store has more.
+        let rules = &self.lane.rules;
+        let most = self.slots.available_permits().min(rules.batch_max * rules.writers.max(1));
+        let provider = self.lane.provider.id();
+        let reservation = self.queues.of(class).reservation(provider, rules.terms, expected, most, now);
+        if let Some(reservation) = reservation {
+            let quota = Arc::clone(&self.lane.quota);
+            self.under_way.spawn(async move { Event::Granted(class, quota.reserve(&reservation).await) });
+        }
+    }
+
+    /// Starts a batch of questions; those that come due meanwhile share the next one.
+    fn start_questions(&mut self, now: Timestamp, ahead: chrono::TimeDelta) {
+        let usable = now + ahead;
+        let most = self.queues.query.possible(usable).min(self.lane.rules.batch_max);
+        if most == 0 || self.asking {
             return;
         }
-        // No more than can be claimed at once: permits grow old quickly, and the store has more.
-        let most = slots.min(self.lane.rules.batch_max * self.lane.rules.writers.max(1));
-        let wanted = (heap.ready() + expected).min(most).saturating_sub(stock.len());
-        let Ok(wanted @ 1..) = u32::try_from(wanted) else { return };
-        stock.asking = true;
-        let reservation =
-            Reservation { provider: self.lane.provider.id().clone(), class, wanted, terms: self.lane.rules.terms };
-        let quota = Arc::clone(&self.lane.quota);
-        self.under_way.spawn(async move { Event::Granted(class, quota.reserve(&reservation).await) });
+        let mut batch = Vec::new();
+        self.pick(PermitClass::Query, most, (now, usable), &mut batch);
+        if batch.is_empty() {
+            return;
+        }
+        self.asking = true;
+        let (lane, abort, settle) = (Arc::clone(&self.lane), self.stop.abort.clone(), self.settle.clone());
+        self.under_way.spawn(async move {
+            let held = lane.hold(batch, &abort).await;
+            Event::Asked(held.map(|mut leftover| {
+                let questions = std::mem::take(&mut leftover.questions);
+                let asks = questions.into_iter().map(|one| Arc::clone(&lane).ask(one, settle.clone()).boxed());
+                (leftover, asks.collect())
+            }))
+        });
     }
 
     /// Starts a batch of claims, if there are commands, permits and places for calls; returns
     /// when it will, if it waits for company.
     fn start_claims(&mut self, now: Timestamp, ahead: chrono::TimeDelta) -> Option<Timestamp> {
         let usable = now + ahead;
-        let retry = self.retry.ready().min(self.retry_permits.due(usable));
-        let fresh = self.fresh.ready().min(self.fresh_permits.due(usable));
+        let commands = self.queues.retry.possible(usable) + self.queues.fresh.possible(usable);
         let batch_max = self.lane.rules.batch_max;
-        let possible = (retry + fresh).min(self.slots.available_permits()).min(batch_max);
+        let slots = self.slots.available_permits().saturating_sub(self.kept_slots);
+        let possible = commands.min(slots).min(batch_max);
         if possible == 0 || self.claims >= self.lane.rules.writers.max(1) {
             if possible == 0 {
                 self.claimable_since = None;
@@ -261,14 +276,11 @@ impl Scheduler {
         (now, usable): (Timestamp, Timestamp),
         batch: &mut Vec<Picked>,
     ) {
-        let (heap, stock) = match class {
-            PermitClass::Fresh => (&mut self.fresh, &mut self.fresh_permits),
-            PermitClass::Retry | PermitClass::Query => (&mut self.retry, &mut self.retry_permits),
-        };
-        while batch.len() < most && stock.due(usable) > 0 {
+        let queue = self.queues.of(class);
+        while batch.len() < most && queue.permits.due(usable) > 0 {
             let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
-            let Some(queued) = heap.pop() else { return };
-            let permit = stock.take(usable);
+            let Some(queued) = queue.heap.pop() else { return };
+            let permit = queue.permits.take(usable);
             if let Some(send_at) = permit {
                 self.lane.metrics.permit_wait((now - send_at).to_std().unwrap_or_default());
             }
@@ -297,28 +309,34 @@ impl Scheduler {
             Event::Claimed(claimed, took) => {
                 self.claims -= 1;
                 self.claim_time = (self.claim_time * 3 + took) / 4;
-                match claimed {
-                    Ok((leftover, calls)) => {
-                        self.take_leftover(leftover);
-                        if !calls.is_empty() {
-                            self.calls.spawn(finish(calls));
-                        }
-                    }
-                    Err(_) if self.stop.abort.is_cancelled() => {}
-                    Err(error) => return Err(error.into()),
-                }
+                self.take_begun(claimed)?;
+            }
+            Event::Asked(held) => {
+                self.asking = false;
+                self.take_begun(held)?;
             }
             Event::Buried => {}
         }
         Ok(())
     }
 
+    fn take_begun(&mut self, begun: Result<(Leftover, Calls), StoreError>) -> Result<(), RoleError> {
+        match begun {
+            Ok((leftover, calls)) => {
+                self.take_leftover(leftover);
+                if !calls.is_empty() {
+                    self.calls.spawn(finish(calls));
+                }
+                Ok(())
+            }
+            Err(_) if self.stop.abort.is_cancelled() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn take_grant(&mut self, class: PermitClass, granted: Result<Grant, StoreError>) -> Result<(), RoleError> {
         let now = self.lane.clock.now();
-        let stock = match class {
-            PermitClass::Fresh => &mut self.fresh_permits,
-            PermitClass::Retry | PermitClass::Query => &mut self.retry_permits,
-        };
+        let stock = &mut self.queues.of(class).permits;
         stock.asking = false;
         match granted {
             Ok(grant) => {
@@ -337,16 +355,10 @@ impl Scheduler {
     fn take_leftover(&mut self, leftover: Leftover) {
         let now = self.lane.clock.now();
         for (class, permit) in leftover.permits {
-            match class {
-                PermitClass::Fresh => self.fresh_permits.give_back([permit]),
-                PermitClass::Retry | PermitClass::Query => self.retry_permits.give_back([permit]),
-            }
+            self.queues.of(class).permits.give_back([permit]);
         }
         for (queued, class, until) in leftover.again {
-            match class {
-                PermitClass::Fresh => self.fresh.push(queued, Some(until), now),
-                PermitClass::Retry | PermitClass::Query => self.retry.push(queued, Some(until), now),
-            }
+            self.queues.of(class).heap.push(queued, Some(until), now);
         }
     }
 
@@ -354,21 +366,18 @@ impl Scheduler {
         let now = self.lane.clock.now();
         let mut poison = Vec::new();
         for record in records {
-            match read_command(&record) {
-                Ok(command) if command.kind == CommandKind::Submit => {
-                    let is_due = record.topic == self.lane.rules.topics.due;
-                    let until = command.wake_at;
-                    let queued = Queued { command, ack: record.ack, put_back: 0 };
-                    if is_due {
-                        self.retry.push(queued, until, now);
-                    } else {
-                        self.arrivals.note(now);
-                        self.fresh.push(queued, until, now);
-                    }
-                }
+            match read_command(&record, now) {
                 Ok(command) => {
-                    warn!(order_id = %command.order_id, "a query command: this build sends none, and leaves the order as it is");
-                    record.ack.done();
+                    let class = match command.kind {
+                        CommandKind::Query => PermitClass::Query,
+                        CommandKind::Submit if record.topic == self.lane.rules.topics.due => PermitClass::Retry,
+                        CommandKind::Submit => PermitClass::Fresh,
+                    };
+                    if class == PermitClass::Fresh {
+                        self.arrivals.note(now);
+                    }
+                    let until = command.wake_at;
+                    self.queues.of(class).heap.push(Queued { command, ack: record.ack, put_back: 0 }, until, now);
                 }
                 Err(unfit) => poison.push((record, unfit)),
             }
@@ -425,7 +434,7 @@ fn call_ended(ended: Result<(), tokio::task::JoinError>) -> Result<(), RoleError
     ended.map_err(|error| RoleError::Task(error.to_string()))
 }
 
-fn read_command(record: &InRecord) -> Result<Command, Unfit> {
+fn read_command(record: &InRecord, now: Timestamp) -> Result<Command, Unfit> {
     let value = record.value.as_deref();
     let value = value.ok_or_else(|| Unfit::new(DeadLetterReason::NullValue, "a command without a value"))?;
     let command: Command = serde_json::from_slice(value).map_err(|error| {
@@ -433,9 +442,16 @@ fn read_command(record: &InRecord) -> Result<Command, Unfit> {
         let reason = if is_json { DeadLetterReason::Schema } else { DeadLetterReason::Malformed };
         Unfit::new(reason, format!("not a command, line {} column {}", error.line(), error.column()))
     })?;
-    // None of ours waits beyond its deadline; this one would hold a place, and its partition's offset.
-    if command.wake_at.is_some_and(|until| until > command.deadline_at) {
-        return Err(Unfit::new(DeadLetterReason::BadDueTime, "a command that wakes after its deadline"));
+    // None of ours waits so long here; this one would hold a place, and its partition's offset.
+    let is_too_late = match command.kind {
+        CommandKind::Submit => command.wake_at.is_some_and(|until| until > command.deadline_at),
+        CommandKind::Query => command.wake_at.is_some_and(|until| until > crate::domain::plus(now, EARLY_MAX)),
+    };
+    if is_too_late {
+        return Err(Unfit::new(
+            DeadLetterReason::BadDueTime,
+            "a command that wakes after its deadline, or is hours early",
+        ));
     }
     Ok(command)
 }

@@ -2,14 +2,17 @@
 //! its own topics, quota, heap and in-flight limit, so that a sick provider holds up no other.
 //!
 //! A command's way: `heap` (by deadline) → a permit from the store (`permits`) → `claim`
-//! (intent committed before the first byte leaves) → `call` → `settle`. The loop that owns
-//! all of a lane's state is in `lane`.
+//! (intent committed before the first byte leaves) → `call` → `settle`. A question about an attempt
+//! that is open goes through `question` in place of claim and call. The loop that owns all of a
+//! lane's state is in `lane`.
 
 mod call;
 mod claim;
 mod heap;
 mod lane;
 mod permits;
+mod question;
+mod queue;
 mod service_time;
 mod settle;
 
@@ -20,7 +23,7 @@ use std::time::Duration;
 use crate::domain::Policy;
 use crate::domain::msisdn::PhoneKey;
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
-use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Quota, QuotaTerms, RechargeProvider};
+use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, RechargeProvider};
 use crate::roles::RowsAtHand;
 use crate::roles::delayed::DelayTiers;
 
@@ -62,6 +65,8 @@ pub struct Lane {
     pub at_hand: Arc<RowsAtHand>,
     /// The permits.
     pub quota: Arc<dyn Quota>,
+    /// Who may ask the provider about an order.
+    pub questions: Arc<dyn Questions>,
     /// For retries and dead letters.
     pub publisher: Arc<dyn Publisher>,
     /// The provider.
@@ -87,6 +92,7 @@ pub struct LaneParts {
     pub store: Arc<dyn OrderStore>,
     pub at_hand: Arc<RowsAtHand>,
     pub quota: Arc<dyn Quota>,
+    pub questions: Arc<dyn Questions>,
     pub publisher: Arc<dyn Publisher>,
     pub provider: Arc<dyn RechargeProvider>,
     pub clock: Arc<dyn Clock>,
@@ -107,6 +113,7 @@ impl Lane {
             store: parts.store,
             at_hand: parts.at_hand,
             quota: parts.quota,
+            questions: parts.questions,
             publisher: parts.publisher,
             provider: parts.provider,
             clock: parts.clock,

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::domain::{CommandKind, Decision, FollowUp, Input, Order, OrderId, SubmitOutcome, Transition, decide};
-use crate::ports::{OutRecord, StoreError, Written, command_record};
+use crate::domain::{Decision, FollowUp, Input, Order, OrderId, QueryOutcome, SubmitOutcome, Transition, decide};
+use crate::ports::{Hold, OutRecord, StoreError, Written, command_record};
 use crate::roles::{RoleError, patience};
 
 use super::Lane;
-use super::call::Outcome;
+use super::call::{Outcome, Said};
+use super::question::{OwnHold, Unsettled};
 
 /// Outcomes wait this long for company.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
@@ -66,76 +67,103 @@ impl Lane {
             () = self.heed_throttling(&batch) => {}
         }
         let policy = self.policy();
-        let mut open: Vec<(Order, Input)> = batch
-            .into_iter()
-            .map(|o| {
-                let attempt = o.order.attempt_number();
-                (o.order, Input::SubmitReply { attempt, claim_id: o.claim_id, outcome: o.said })
-            })
-            .collect();
+        let mut open: Vec<Pending> = batch.into_iter().map(Pending::from).collect();
+        let (mut unsettled, mut replaced) = (Vec::new(), Vec::new());
         while !open.is_empty() {
-            let (now, before) = (self.clock.now(), open.len());
-            let (mut transitions, mut inputs) = (Vec::with_capacity(before), Vec::with_capacity(before));
-            for (order, input) in open {
-                match decide(Some(&order), &input, now, &policy) {
+            let (now, before) = (self.clock.now(), replies(&open));
+            let (mut transitions, mut pending) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
+            for one in open {
+                match decide(Some(&one.order), &one.input, now, &policy) {
                     Decision::Apply(transition) => {
                         transitions.push(*transition);
-                        inputs.push(input);
+                        pending.push(one);
                     }
-                    Decision::Keep(why) => debug!(order_id = %order.order_id, ?why, "an outcome changes nothing"),
+                    Decision::Keep(why) => {
+                        debug!(order_id = %one.order.order_id, ?why, "an outcome changes nothing");
+                        unsettled.extend(one.unsettled());
+                    }
                 }
             }
             if !self.publish_waits(&transitions, abort).await {
                 return Ok(());
             }
-            open = self.write_settlements(&transitions, inputs, abort).await?;
-            self.unsettled.fetch_sub(before - open.len(), Ordering::Relaxed);
+            open = self.write_settlements(&transitions, pending, (&mut unsettled, &mut replaced), abort).await?;
+            self.unsettled.fetch_sub(before - replies(&open), Ordering::Relaxed);
         }
-        Ok(())
+        let (holds, done): (Vec<_>, Vec<_>) = replaced.into_iter().unzip();
+        self.release(holds, abort).await?;
+        done.into_iter().for_each(OwnHold::done);
+        self.ask_again(unsettled, abort).await
     }
 
-    /// Writes; returns what lost the fence, with the row as it is now.
+    /// Writes; returns what lost the fence, with the row as it is now. Of what was written by an
+    /// answer, `kept` takes what asks on: with a new command, or as before.
     async fn write_settlements(
         &self,
         transitions: &[Transition],
-        inputs: Vec<Input>,
+        pending: Vec<Pending>,
+        (unsettled, replaced): (&mut Vec<Unsettled>, &mut Vec<(Hold, OwnHold)>),
         abort: &CancellationToken,
-    ) -> Result<Vec<(Order, Input)>, StoreError> {
+    ) -> Result<Vec<Pending>, StoreError> {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
         let written = patience::stored_unless("settle", abort, || self.store.apply(transitions)).await?;
-        let (mut lost_ids, mut lost_inputs): (Vec<OrderId>, Vec<Input>) = (Vec::new(), Vec::new());
-        for ((transition, input), written) in transitions.iter().zip(inputs).zip(written) {
+        let mut lost: Vec<Pending> = Vec::new();
+        for ((transition, mut one), written) in transitions.iter().zip(pending).zip(written) {
             match written {
-                Written::Stored => self.outcomes.written(transition),
-                Written::Overtaken => {
-                    lost_ids.push(transition.after.order_id.clone());
-                    lost_inputs.push(input);
+                Written::Stored => {
+                    self.outcomes.written(transition);
+                    one.order = transition.after.clone();
+                    match (one.hold.take(), &transition.follow_up) {
+                        (Some(hold), Some(follow_up)) => {
+                            // Also where it is sent again: the provider counts by the reference.
+                            let interval = self.provider.capabilities().query_min_interval;
+                            let rested = crate::domain::plus(self.clock.now(), interval);
+                            let until = follow_up.command.wake_at.map_or(rested, |wake_at| wake_at.max(rested));
+                            replaced.push((hold.replaced_by(&transition.after, until), hold));
+                        }
+                        (Some(hold), None) => {
+                            one.hold = Some(hold);
+                            unsettled.extend(one.unsettled());
+                        }
+                        (None, _) => {}
+                    }
                 }
+                Written::Overtaken => lost.push(one),
             }
         }
-        if lost_ids.is_empty() {
+        if lost.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = patience::stored_unless("load", abort, || self.store.load(&lost_ids)).await?;
-        Ok(rows.into_iter().zip(lost_inputs).filter_map(|(row, input)| Some((row?, input))).collect())
+        let ids: Vec<OrderId> = lost.iter().map(|one| one.order.order_id.clone()).collect();
+        let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
+        let mut again = Vec::with_capacity(lost.len());
+        for (mut one, row) in lost.into_iter().zip(rows) {
+            let Some(row) = row else { continue };
+            one.order = row;
+            // What the provider did not find may have been sent since: it is asked again.
+            if matches!(&one.input, Input::Reported { outcome: QueryOutcome::NotFound, .. }) {
+                unsettled.extend(one.unsettled());
+            } else {
+                again.push(one);
+            }
+        }
+        Ok(again)
     }
 
-    /// Publishes the commands of waits. Queries have no role yet that sends them: an attempt
-    /// whose outcome is unknown stays `in_flight`, never failed and never sent again.
+    /// Publishes what transitions ask for: a retry that waits, a question.
     async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
         let records: Vec<OutRecord> = transitions
             .iter()
-            .filter_map(|transition| Some((transition.follow_up.as_ref()?, transition)))
-            .filter(|(follow_up, _)| follow_up.command.kind == CommandKind::Submit)
-            .map(|(follow_up, transition)| self.wait_record(follow_up, transition))
+            .filter_map(|transition| Some(self.command_record(transition.follow_up.as_ref()?, &transition.after)))
             .collect();
         records.is_empty() || patience::published("retry", self.publisher.as_ref(), records, abort).await
     }
 
-    fn wait_record(&self, follow_up: &FollowUp, transition: &Transition) -> OutRecord {
-        let key = transition.after.recipient.msisdn().map_or_else(Bytes::new, |msisdn| {
+    /// A command on its way: through the delay tiers, where it waits.
+    pub(super) fn command_record(&self, follow_up: &FollowUp, order: &Order) -> OutRecord {
+        let key = order.recipient.msisdn().map_or_else(Bytes::new, |msisdn| {
             Bytes::copy_from_slice(msisdn.keyed_hash(&self.rules.phone_key).as_bytes())
         });
         let record = command_record(&self.rules.topics.due, key, &follow_up.command);
@@ -147,23 +175,69 @@ impl Lane {
 
     /// A provider that asks us to slow down is heard by the whole fleet.
     async fn heed_throttling(&self, batch: &[Outcome]) {
-        let asked = batch.iter().filter_map(|outcome| match &outcome.said {
-            SubmitOutcome::Throttled { retry_after } => {
-                Some(retry_after.and_then(|wait| chrono::Duration::from_std(wait).ok()).unwrap_or(PAUSE))
-            }
-            SubmitOutcome::Succeeded(_)
-            | SubmitOutcome::Accepted { .. }
-            | SubmitOutcome::Rejected(_)
-            | SubmitOutcome::NotSent(_)
-            | SubmitOutcome::Duplicate
-            | SubmitOutcome::Unknown(_) => None,
-        });
+        let asked = batch.iter().filter_map(|outcome| outcome.said.asks_for_rest());
         let Some(longest) = asked.max() else { return };
         let until = self.clock.now() + longest;
         if let Err(error) = self.quota.pause(self.provider.id(), until).await {
             warn!(provider = %self.provider.id(), error = ?error, "a throttled lane could not be paused");
         }
     }
+}
+
+/// An outcome that is not written yet, with the row that it is decided on.
+struct Pending {
+    order: Order,
+    input: Input,
+    /// Of a question.
+    hold: Option<OwnHold>,
+    /// Before the next question, as the provider said.
+    at_least: Duration,
+}
+
+impl Pending {
+    fn unsettled(self) -> Option<Unsettled> {
+        Some(Unsettled { hold: self.hold?, order: self.order, at_least: self.at_least })
+    }
+}
+
+impl From<Outcome> for Pending {
+    fn from(Outcome { order, said }: Outcome) -> Self {
+        let attempt = order.attempt_number();
+        match said {
+            Said::Reply { claim_id, outcome } => Self {
+                order,
+                input: Input::SubmitReply { attempt, claim_id, outcome },
+                hold: None,
+                at_least: Duration::ZERO,
+            },
+            Said::Answer { asked_at, outcome, hold } => {
+                let at_least = match &outcome {
+                    QueryOutcome::Unavailable { retry_after } => retry_after.unwrap_or_default(),
+                    _ => Duration::ZERO,
+                };
+                Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), at_least }
+            }
+        }
+    }
+}
+
+impl Said {
+    /// How long the provider wants to be left in peace.
+    fn asks_for_rest(&self) -> Option<chrono::Duration> {
+        let rest = |wait: &Duration| chrono::Duration::from_std(*wait).ok();
+        match self {
+            Self::Reply { outcome: SubmitOutcome::Throttled { retry_after }, .. } => {
+                Some(retry_after.as_ref().and_then(rest).unwrap_or(PAUSE))
+            }
+            Self::Answer { outcome: QueryOutcome::Unavailable { retry_after: Some(wait) }, .. } => rest(wait),
+            Self::Reply { .. } | Self::Answer { .. } => None,
+        }
+    }
+}
+
+/// Outcomes of sends: those of questions are not counted, since their commands come again.
+fn replies(pending: &[Pending]) -> usize {
+    pending.iter().filter(|one| matches!(one.input, Input::SubmitReply { .. })).count()
 }
 
 fn ended(

@@ -26,9 +26,12 @@ impl Questions for PostgresStore {
         };
         let answers = self.hot.run("hold", move |on| Box::pin(hold(on, columns, now))).await?;
         let answers: HashMap<String, Held> = answers.into_iter().collect();
-        Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(Held::Taken(None))).collect())
+        Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(UNKNOWN)).collect())
     }
 }
+
+/// Of an order that is not there.
+const UNKNOWN: Held = Held::Taken { until: None, asked_version: None };
 
 struct Columns {
     order_id: Vec<String>,
@@ -44,7 +47,7 @@ async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<V
             select * from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
                 as a (order_id, asked_version, replaces, until)
         ), held as (
-            update orders o set held_until = a.until
+            update orders o set held_until = a.until, held_version = a.asked_version
             from asked a
             where o.order_id = a.order_id and o.order_id = any ($1) and o.asked_version = a.asked_version
               and (o.held_until is null or o.held_until <= $5 or o.held_until = a.replaces)
@@ -52,7 +55,7 @@ async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<V
         )
         -- What others hold is as it was before this statement: whoever lost to one that runs beside
         -- it does not see that one's moment.
-        select o.order_id, o.held_until, (select true from held h where h.order_id = o.order_id) is true as "granted!"
+        select o.order_id, o.held_until, o.held_version, (select true from held h where h.order_id = o.order_id) is true as "granted!"
         from orders o
         where o.order_id = any ($1)
         "#,
@@ -64,9 +67,11 @@ async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<V
     )
     .fetch_all(on)
     .await?;
-    let answer = |granted: bool, until: Option<Timestamp>| match granted {
-        true => Held::Granted,
-        false => Held::Taken(until.filter(|until| *until > now)),
-    };
-    Ok(rows.into_iter().map(|row| (row.order_id, answer(row.granted, row.held_until))).collect())
+    let answers = rows.into_iter().map(|row| {
+        let until = row.held_until.filter(|until| *until > now);
+        let asked_version =
+            row.held_version.filter(|_| until.is_some()).and_then(|version| u32::try_from(version).ok());
+        (row.order_id, if row.granted { Held::Granted } else { Held::Taken { until, asked_version } })
+    });
+    Ok(answers.collect())
 }

@@ -28,13 +28,14 @@ impl Questions for SqliteStore {
                         answers.push(Held::Granted);
                         continue;
                     }
-                    let row = sqlx::query("select held_until from orders where order_id = ?1")
+                    let row = sqlx::query("select held_until, held_version from orders where order_id = ?1")
                         .bind(hold.order_id.as_str())
                         .fetch_optional(&mut *on)
                         .await?;
-                    let until: Option<i64> = row.map(|row| row.try_get("held_until")).transpose()?.flatten();
+                    let until: Option<i64> = row.as_ref().map(|row| row.try_get("held_until")).transpose()?.flatten();
                     let until = until.and_then(Timestamp::from_timestamp_micros).filter(|until| *until > now);
-                    answers.push(Held::Taken(until));
+                    let version: Option<u32> = row.map(|row| row.try_get("held_version")).transpose()?.flatten();
+                    answers.push(Held::Taken { until, asked_version: version.filter(|_| until.is_some()) });
                 }
                 Ok(answers)
             })
@@ -44,6 +45,6 @@ impl Questions for SqliteStore {
 }
 
 const HOLD: &str = "
-    update orders set held_until = ?4
+    update orders set held_until = ?4, held_version = ?2
     where order_id = ?1 and asked_version = ?2
       and (held_until is null or held_until <= ?5 or held_until = ?3)";

@@ -16,6 +16,7 @@ on_both_adapters!(
 );
 
 const SECOND: Duration = Duration::from_secs(1);
+const FREE: Held = Held::Taken { until: None, asked_version: None };
 
 async fn asked_version(store: &dyn Store, order: &str) -> u32 {
     load_one(store, &id(order)).await.unwrap().asked_version
@@ -54,8 +55,8 @@ async fn a_hold_ends_by_itself_or_by_its_owner(place: &Place) {
         |replaces, seconds: u32| Hold { order_id: id("mine"), asked_version, replaces, until: now + seconds * SECOND };
     let missing = Hold { order_id: id("nobody"), ..hold(None, 1) };
     let first = store.hold(&[hold(None, 10), missing], now).await.unwrap();
-    assert_eq!(first, [Held::Granted, Held::Taken(None)]);
-    let taken = Held::Taken(Some(now + 10 * SECOND));
+    assert_eq!(first, [Held::Granted, FREE]);
+    let taken = Held::Taken { until: Some(now + 10 * SECOND), asked_version: Some(asked_version) };
     assert_eq!(store.hold(&[hold(None, 20)], now + 9 * SECOND).await.unwrap(), [taken]);
     let not_mine = hold(Some(now + 11 * SECOND), 20);
     assert_eq!(store.hold(&[not_mine], now + SECOND).await.unwrap(), [taken]);
@@ -70,7 +71,7 @@ async fn a_question_that_was_asked_for_by_an_older_version_holds_nothing(place: 
     let now = store.now().await.unwrap();
     let asked_version = asked_version(store, "moved").await + 1;
     let hold = Hold { order_id: id("moved"), asked_version, replaces: None, until: now + SECOND };
-    assert_eq!(store.hold(&[hold], now).await.unwrap(), [Held::Taken(None)]);
+    assert_eq!(store.hold(&[hold], now).await.unwrap(), [FREE]);
     assert!(store.hold(&[], now).await.unwrap().is_empty());
 }
 

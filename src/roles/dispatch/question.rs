@@ -1,0 +1,245 @@
+//! Questions: what became of an attempt? One process asks at a time (the hold), no sooner than the
+//! provider allows, and an answer that settles nothing leads to the next question.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::domain::inquiry::next_query;
+use crate::domain::{Command, CommandKind, FollowUp, Order, OrderId, QueryOutcome, Timestamp};
+use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
+use crate::roles::patience;
+
+use super::Lane;
+use super::call::{Outcome, Said};
+use super::claim::{Fit, Leftover, Picked};
+
+/// A row is held for a call and this much more.
+const HOLD_MARGIN: Duration = Duration::from_secs(2);
+/// A question whose row is held by somebody unknown is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A question that this process alone may ask.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) order: Order,
+    /// The first byte leaves before this moment (since boot), or never.
+    send_by: Duration,
+    permit: Timestamp,
+    slot: OwnedSemaphorePermit,
+    hold: OwnHold,
+}
+
+/// What is left of a question until its answer is settled: the hold on its row, and the duty to
+/// say when the next one stands.
+#[derive(Debug)]
+pub(super) struct OwnHold {
+    until: Timestamp,
+    ack: Ack,
+}
+
+/// An answer that settled nothing.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    pub(super) order: Order,
+    pub(super) at_least: Duration,
+    pub(super) hold: OwnHold,
+}
+
+impl Lane {
+    /// Takes a batch of questions that may be asked now.
+    pub(super) async fn hold(&self, batch: Vec<Picked>, abort: &CancellationToken) -> Result<Leftover, StoreError> {
+        let mut leftover = Leftover::default();
+        let picked = self.with_connections(batch, &mut leftover).await;
+        let send_by = self.clock.since_boot() + self.rules.send_window;
+        let ids: Vec<OrderId> = picked.iter().map(|one| one.queued.command.order_id.clone()).collect();
+        if ids.is_empty() {
+            return Ok(leftover);
+        }
+        let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
+        let now = self.clock.now();
+        let until = crate::domain::plus(now, self.hold_time());
+        let (mut asking, mut holds, mut named) = (Vec::new(), Vec::new(), HashSet::new());
+        for (one, row) in picked.into_iter().zip(rows) {
+            let Some(row) = row else {
+                warn!(order_id = %one.queued.command.order_id, "a question about an order that is not stored");
+                leftover.drop_command(one);
+                continue;
+            };
+            match self.judge_question(&one.queued.command, &row, now) {
+                // Two commands of one transition: the hold of the first stands for both.
+                Fit::Acts if !named.insert(row.order_id.clone()) => leftover.drop_command(one),
+                Fit::Acts => {
+                    let (order_id, asked_version) = (row.order_id.clone(), row.asked_version);
+                    holds.push(Hold { order_id, asked_version, replaces: None, until });
+                    asking.push((one, row));
+                }
+                Fit::Dead => leftover.drop_command(one),
+                Fit::Ahead => leftover.not_yet(one, now),
+                Fit::Early(until) => leftover.put_back(one, until),
+            }
+        }
+        let (mut later, mut acks) = (Vec::new(), Vec::new());
+        let held = patience::stored_unless("hold", abort, || self.questions.hold(&holds, now)).await?;
+        for ((one, order), held) in asking.into_iter().zip(held) {
+            match held {
+                Held::Granted => leftover.ask(one, order, until, send_by),
+                // Later than a call takes: the next question of this version has a command of its own.
+                Held::Taken { until: Some(theirs), asked_version }
+                    if theirs > until && asked_version == Some(order.asked_version) =>
+                {
+                    leftover.drop_command(one);
+                }
+                // Asked for since: it comes when the provider may be asked again.
+                Held::Taken { until: Some(theirs), .. } if theirs > until => {
+                    later.push(self.question_record(&order, theirs));
+                    acks.push(leftover.take_ack(one));
+                }
+                Held::Taken { until, .. } => leftover.put_back(one, until.unwrap_or(now + LOOK_AGAIN)),
+            }
+        }
+        if patience::published("questions", self.publisher.as_ref(), later, abort).await {
+            acks.into_iter().for_each(Ack::done);
+        }
+        Ok(leftover)
+    }
+
+    /// The command for the next question about an order.
+    fn question_record(&self, order: &Order, at: Timestamp) -> OutRecord {
+        let command = Command {
+            kind: CommandKind::Query,
+            order_id: order.order_id.clone(),
+            attempt: order.attempt_number(),
+            version: order.asked_version,
+            deadline_at: order.deadline_at,
+            wake_at: Some(at),
+        };
+        self.command_record(&FollowUp { lane: self.provider.id().clone(), command }, order)
+    }
+
+    fn judge_question(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
+        match self.judge(command, row, now) {
+            Fit::Acts if !row.asks() => Fit::Dead,
+            // It would hold its partition's offset; the next question has a command of its own.
+            Fit::Early(until) if until > crate::domain::plus(now, self.hold_time()) => Fit::Dead,
+            fit => fit,
+        }
+    }
+
+    fn hold_time(&self) -> Duration {
+        let capabilities = self.provider.capabilities();
+        capabilities.call_timeout + capabilities.query_min_interval + HOLD_MARGIN
+    }
+
+    /// Asks, and hands the answer to the settlement.
+    pub(super) async fn ask(self: Arc<Self>, question: Question, settle: mpsc::Sender<Outcome>) {
+        let Question { order, send_by, permit, slot, hold } = question;
+        let send_by = self.await_permit(permit, send_by).await;
+        // "Not found" is judged by the moment at which it was asked: before the first byte leaves.
+        let asked_at = self.clock.now();
+        let outcome = match send_by.and_then(|send_by| query_key(&order, send_by)) {
+            Some(key) => self.query(&key).await,
+            None => QueryOutcome::Unavailable { retry_after: None },
+        };
+        // A closed channel means that the role was told to drop everything: the command comes again.
+        let _closed = settle.send(Outcome { order, said: Said::Answer { asked_at, outcome, hold } }).await;
+        drop(slot);
+    }
+
+    async fn query(&self, key: &QueryKey) -> QueryOutcome {
+        let began = self.clock.since_boot();
+        let outcome = self.provider.query(key).await;
+        let took = self.clock.since_boot().saturating_sub(began);
+        self.metrics.request("query", result_label(&outcome), took);
+        outcome
+    }
+
+    /// Sees to it that what was not settled is asked about again: the command first, then the hold
+    /// that keeps others back until then, so that a crash between the two costs nothing.
+    pub(super) async fn ask_again(
+        &self,
+        unsettled: Vec<Unsettled>,
+        abort: &CancellationToken,
+    ) -> Result<(), StoreError> {
+        let (now, policy) = (self.clock.now(), self.policy());
+        let (mut records, mut holds, mut acks) = (Vec::new(), Vec::new(), Vec::new());
+        for Unsettled { order, at_least, hold } in unsettled {
+            let provider = policy.provider(self.provider.id());
+            let Some(next) = provider.and_then(|provider| next_query(&order, at_least, now, provider)) else {
+                debug!(order_id = %order.order_id, "nothing more is asked about it");
+                hold.ack.done();
+                continue;
+            };
+            records.push(self.question_record(&order, next));
+            let (order_id, asked_version) = (order.order_id, order.asked_version);
+            holds.push(Hold { order_id, asked_version, replaces: Some(hold.until), until: next });
+            acks.push(hold.ack);
+        }
+        if !records.is_empty() && !patience::published("questions", self.publisher.as_ref(), records, abort).await {
+            return Ok(());
+        }
+        self.release(holds, abort).await?;
+        acks.into_iter().for_each(Ack::done);
+        Ok(())
+    }
+
+    /// Replaces holds; one that was lost meanwhile is not missed.
+    pub(super) async fn release(&self, holds: Vec<Hold>, abort: &CancellationToken) -> Result<(), StoreError> {
+        if holds.is_empty() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        patience::stored_unless("hold", abort, || self.questions.hold(&holds, now)).await.map(drop)
+    }
+}
+
+impl OwnHold {
+    /// The row was moved, and asks for something of its own: others may ask from then on.
+    pub(super) fn replaced_by(&self, order: &Order, until: Timestamp) -> Hold {
+        let (order_id, asked_version) = (order.order_id.clone(), order.asked_version);
+        Hold { order_id, asked_version, replaces: Some(self.until), until }
+    }
+
+    /// The database owns what follows.
+    pub(super) fn done(self) {
+        self.ack.done();
+    }
+}
+
+impl Leftover {
+    /// Nothing is done about it now; whoever sees to it later says when it is done.
+    fn take_ack(&mut self, picked: Picked) -> Ack {
+        self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
+        picked.queued.ack
+    }
+
+    fn ask(&mut self, picked: Picked, order: Order, until: Timestamp, send_by: Duration) {
+        let (Some(permit), Some(slot)) = (picked.permit, picked.slot) else { return };
+        let hold = OwnHold { until, ack: picked.queued.ack };
+        self.questions.push(Question { order, send_by, permit, slot, hold });
+    }
+}
+
+fn query_key(order: &Order, send_by: Duration) -> Option<QueryKey> {
+    let attempt = order.attempt.as_ref()?;
+    Some(QueryKey {
+        client_ref: attempt.client_ref.clone(),
+        provider_ref: attempt.provider_ref.clone(),
+        first_sent_at: attempt.claimed_at,
+        send_by,
+    })
+}
+
+fn result_label(outcome: &QueryOutcome) -> &'static str {
+    match outcome {
+        QueryOutcome::Succeeded(_) | QueryOutcome::InProgress => "ok",
+        QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => "declined",
+        QueryOutcome::NotFound | QueryOutcome::ProviderUnknown => "in_doubt",
+        QueryOutcome::Unavailable { retry_after: Some(_) } => "throttled",
+        QueryOutcome::Unavailable { retry_after: None } => "error",
+    }
+}
