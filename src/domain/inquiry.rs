@@ -27,7 +27,7 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
     let claimed_at = order.attempt.as_ref().filter(|_| order.asks())?.claimed_at;
     let capabilities = &provider.capabilities;
     let last = last_query(claimed_at, provider);
-    let least = super::plus(now, capabilities.query_min_interval.max(at_least).max(LEAST));
+    let earliest = super::plus(now, capabilities.query_min_interval.max(at_least).max(LEAST));
     let age = (now - claimed_at).to_std().unwrap_or_default();
     let spaced = if is_unproven(order) {
         last
@@ -35,12 +35,12 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
         let spaced = super::plus(now, age.min(MOST));
         let reserve = before(order.deadline_at, provider.expected_service + ALLOWANCE);
         // One question is kept for the last moment at which its answer still comes in time.
-        if spaced > reserve && least <= reserve { reserve } else { spaced }
+        if spaced > reserve && earliest <= reserve { reserve } else { spaced }
     } else {
         super::plus(now, (age / 2).clamp(LATE_LEAST, LATE_MOST))
     };
-    let next = spaced.max(least).max(super::plus(claimed_at, capabilities.query_not_before));
-    if next <= last { Some(next) } else { Some(last).filter(|last| *last >= least) }
+    let next = spaced.max(earliest).max(super::plus(claimed_at, capabilities.query_not_before));
+    if next <= last { Some(next) } else { Some(last).filter(|last| *last >= earliest) }
 }
 
 /// The last moment at which the provider's answer still means something.

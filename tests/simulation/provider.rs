@@ -139,8 +139,8 @@ impl RechargeProvider for SimProvider {
             let mut ledger = self.ledger.lock().unwrap();
             ledger.arrivals.push(now);
             let last = ledger.asked.insert(key.client_ref.as_str().to_owned(), now);
-            let least = self.capabilities.query_min_interval;
-            if last.is_some_and(|last| (now - last).to_std().is_ok_and(|passed| passed < least)) {
+            let interval = self.capabilities.query_min_interval;
+            if last.is_some_and(|last| (now - last).to_std().is_ok_and(|passed| passed < interval)) {
                 ledger.asked_too_often += 1;
             }
         }

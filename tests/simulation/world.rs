@@ -332,7 +332,10 @@ impl World {
 /// What is said of a dead letter.
 fn told(record: &OutRecord) -> String {
     let headers = record.headers.iter().rev().take(7).rev();
-    headers.filter_map(|(_, value)| Some(String::from_utf8_lossy(value.as_ref()?).into_owned())).collect::<Vec<_>>().join(", ")
+    headers
+        .filter_map(|(_, value)| Some(String::from_utf8_lossy(value.as_ref()?).into_owned()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Short ones, so that retries pass through several.

@@ -126,7 +126,7 @@ impl Lane {
             Fit::Acts if !row.asks() => Fit::Dead,
             // It would hold its partition's offset; the next question has a command of its own.
             Fit::Early(until) if until > crate::domain::plus(now, self.hold_time()) => Fit::Dead,
-            fit => fit,
+            fit @ (Fit::Acts | Fit::Dead | Fit::Ahead | Fit::Early(_)) => fit,
         }
     }
 

@@ -97,6 +97,8 @@ impl Queues {
 
     /// Drops the commands of revoked partitions.
     pub(super) fn purge(&mut self) {
-        [&mut self.query, &mut self.retry, &mut self.fresh].into_iter().for_each(|queue| queue.heap.purge());
+        for queue in [&mut self.query, &mut self.retry, &mut self.fresh] {
+            queue.heap.purge();
+        }
     }
 }

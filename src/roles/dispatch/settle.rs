@@ -213,7 +213,12 @@ impl From<Outcome> for Pending {
             Said::Answer { asked_at, outcome, hold } => {
                 let at_least = match &outcome {
                     QueryOutcome::Unavailable { retry_after } => retry_after.unwrap_or_default(),
-                    _ => Duration::ZERO,
+                    QueryOutcome::Succeeded(_)
+                    | QueryOutcome::InProgress
+                    | QueryOutcome::Failed(_)
+                    | QueryOutcome::Reversed(_)
+                    | QueryOutcome::NotFound
+                    | QueryOutcome::ProviderUnknown => Duration::ZERO,
                 };
                 Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), at_least }
             }
