@@ -8,7 +8,7 @@ use super::event::LoggedEvent;
 use super::ids::ProviderId;
 use super::money::Money;
 use super::order::Order;
-use super::state::{CaseKind, Reason};
+use super::state::{CaseKind, Reason, Sla};
 
 /// One fenced write: the row from `from_version` to `after`, one log entry, and with them, in
 /// the same statement, at most one refund, and what becomes of the order's cases.
@@ -20,6 +20,8 @@ pub struct Transition {
     pub after: Order,
     /// The log entry.
     pub event: LoggedEvent,
+    /// Whether the deadline was met, where it is this transition that settles it.
+    pub sla: Option<Sla>,
     /// A refund to request.
     pub refund: Option<Refund>,
     /// Cases to open or to resolve; mostly none.

@@ -112,15 +112,15 @@ impl OutcomeMetrics {
     /// A transition was written: counts what it closed and decided. Only for the write that won.
     pub fn written(&self, transition: &Transition) {
         let order = &transition.after;
+        if let Some(sla) = transition.sla {
+            self.sla(sla);
+        }
         if !order.state.is_closed() || order.closed_at != Some(transition.event.at) {
             return;
         }
         let since = order.paid_at.unwrap_or(order.created_at);
         let resolution = (transition.event.at - since).to_std().unwrap_or_default();
         self.closed(order.state, resolution, order.attempt_number());
-        if let Some(sla) = order.sla {
-            self.sla(sla);
-        }
     }
 
     /// An order was closed, so long after its payment (or creation, where it never was paid).

@@ -223,6 +223,7 @@ impl<'a> Draft<'a> {
             .collect();
         Decision::Apply(Box::new(Transition {
             from_version: self.before.version,
+            sla: self.after.sla.filter(|_| self.before.sla.is_none()),
             event: LoggedEvent {
                 order_id: self.after.order_id.clone(),
                 version: self.after.version,
