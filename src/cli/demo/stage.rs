@@ -18,6 +18,7 @@ use crate::audit::{self, Report};
 use crate::cli::audit::read_deliveries;
 use crate::cli::output::{CliError, Output};
 use crate::config::{Config, Secrets};
+use crate::domain::State;
 use crate::domain::msisdn::PhoneKey;
 use crate::kafka::{ConsumerStatus, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
 use crate::lifecycle::Outcome;
@@ -214,8 +215,11 @@ impl Stage {
             });
             let quiet = quiet_since.elapsed();
             let all_sold = all_sold.load(std::sync::atomic::Ordering::Relaxed);
-            // An order of which nothing is ever heard is waited for longer, and then it is lost.
-            let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { seen.open() == 0 || quiet > QUIET };
+            // An order of which nothing is ever heard is waited for longer, and then it is lost. One
+            // that is open is decided at its deadline; in doubt is a decision.
+            let undecided = seen.open() - seen.of(State::InDoubt);
+            let is_over = args.sla + QUIET;
+            let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { undecided == 0 || quiet > is_over };
             if all_sold && at_rest || self.service.is_finished() {
                 break;
             }
@@ -304,8 +308,6 @@ async fn simulate(args: &DemoArgs, seed: u64, folder: &Folder) -> Result<Simulat
         Faults::Some => Profile::some_faults(),
         Faults::Storm => Profile::storm(),
     };
-    // Nothing asks for a later outcome yet: what is accepted first would never be settled.
-    let profile = Profile { accepted_first: 0.0, ..profile };
     let ledger = Some(folder.file("ledger.jsonl"));
     let options = SimulatorOptions { profile, ledger, seed: Some(seed), ..SimulatorOptions::default() };
     let clock = Arc::new(crate::clock::SystemClock::new());
