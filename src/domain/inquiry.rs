@@ -24,7 +24,8 @@ const BEFORE_FORGOTTEN: Duration = Duration::from_hours(1);
 /// When to ask next, after an answer at `now` that settled nothing; `at_least` is what the provider
 /// asked for. `None` once it no longer remembers, or where nothing is left to ask.
 pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &ProviderPolicy) -> Option<Timestamp> {
-    let claimed_at = order.attempt.as_ref().filter(|_| order.asks())?.claimed_at;
+    let attempt = order.attempt.as_ref().filter(|_| order.asks())?;
+    let claimed_at = attempt.claimed_at;
     let capabilities = &provider.capabilities;
     let last = last_query(claimed_at, provider);
     let earliest = super::plus(now, capabilities.query_min_interval.max(at_least).max(LEAST));
@@ -33,6 +34,9 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
         last
     } else if now < order.deadline_at {
         let spaced = super::plus(now, age.min(MOST));
+        // From this moment on "not found" tells something.
+        let telling = super::plus(claimed_at, capabilities.not_found_grace);
+        let spaced = if now < telling && !attempt.inquiry.was_accepted { spaced.min(telling) } else { spaced };
         let reserve = before(order.deadline_at, provider.expected_service + ALLOWANCE);
         // One question is kept for the last moment at which its answer still comes in time.
         if spaced > reserve && earliest <= reserve { reserve } else { spaced }

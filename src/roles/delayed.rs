@@ -38,11 +38,13 @@ impl DelayTiers {
         self.topics.get(delay::tier_for(&self.tiers, remaining)?)
     }
 
-    /// Puts off a record for its own topic until `due_at`. One that is due sooner than the smallest
+    /// Puts off a record for its own topic until `due_at`, or for as long as a record may wait: it
+    /// then comes early, and whoever takes it puts it off again. One that is due sooner than the smallest
     /// tier goes there at once: its receiver must be one that waits.
     #[must_use]
     pub fn put_off(&self, record: OutRecord, due_at: Timestamp, now: Timestamp) -> OutRecord {
-        let remaining = (due_at - now).to_std().unwrap_or_default();
+        let remaining = (due_at - now).to_std().unwrap_or_default().min(delay::LONGEST);
+        let due_at = crate::domain::plus(now, remaining).min(due_at.max(now));
         match self.topic_for(remaining) {
             Some(tier) => Waiting { due_at, target: Arc::clone(&record.topic), hops: 0 }.write(tier, record),
             None => record,

@@ -64,13 +64,15 @@ impl Lane {
         let now = self.clock.now();
         let until = crate::domain::plus(now, self.hold_time());
         let (mut asking, mut holds, mut named) = (Vec::new(), Vec::new(), HashSet::new());
+        let (mut later, mut acks) = (Vec::new(), Vec::new());
         for (one, row) in picked.into_iter().zip(rows) {
             let Some(row) = row else {
                 warn!(order_id = %one.queued.command.order_id, "a question about an order that is not stored");
                 leftover.drop_command(one);
                 continue;
             };
-            match self.judge_question(&one.queued.command, &row, now) {
+            match self.judge(&one.queued.command, &row, now) {
+                Fit::Acts if !row.asks() => leftover.drop_command(one),
                 // Two commands of one transition: the hold of the first stands for both.
                 Fit::Acts if !named.insert(row.order_id.clone()) => leftover.drop_command(one),
                 Fit::Acts => {
@@ -80,10 +82,14 @@ impl Lane {
                 }
                 Fit::Dead => leftover.drop_command(one),
                 Fit::Ahead => leftover.not_yet(one, now),
+                // It would hold its partition's offset for long.
+                Fit::Early(theirs) if theirs > until => {
+                    later.push(self.question_record(&row, theirs));
+                    acks.push(leftover.take_ack(one));
+                }
                 Fit::Early(until) => leftover.put_back(one, until),
             }
         }
-        let (mut later, mut acks) = (Vec::new(), Vec::new());
         let held = patience::stored_unless("hold", abort, || self.questions.hold(&holds, now)).await?;
         for ((one, order), held) in asking.into_iter().zip(held) {
             match held {
@@ -119,15 +125,6 @@ impl Lane {
             wake_at: Some(at),
         };
         self.command_record(&FollowUp { lane: self.provider.id().clone(), command }, order)
-    }
-
-    fn judge_question(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
-        match self.judge(command, row, now) {
-            Fit::Acts if !row.asks() => Fit::Dead,
-            // It would hold its partition's offset; the next question has a command of its own.
-            Fit::Early(until) if until > crate::domain::plus(now, self.hold_time()) => Fit::Dead,
-            fit @ (Fit::Acts | Fit::Dead | Fit::Ahead | Fit::Early(_)) => fit,
-        }
     }
 
     fn hold_time(&self) -> Duration {
