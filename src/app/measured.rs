@@ -28,6 +28,10 @@ impl<S: Subscription> Subscription for MeasuredSubscription<S> {
         self.metrics.consumed(&self.topic, records.len() as u64);
         Ok(records)
     }
+
+    fn assignments(&self) -> u64 {
+        self.inner.assignments()
+    }
 }
 
 /// A publisher that counts what was acknowledged and what was not.
@@ -152,6 +156,16 @@ impl DeadlineBook for MeasuredStore {
         limit: usize,
     ) -> Result<Vec<Order>, StoreError> {
         self.timed("undecided", self.inner.undecided(after, until, limit)).await
+    }
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.timed("unanswered", self.inner.unanswered(provider, claimed_before, after, until, limit)).await
     }
 }
 

@@ -152,6 +152,7 @@ impl Parts {
             at_hand: Arc::clone(&self.at_hand),
             quota: self.store.clone(),
             questions: self.store.clone(),
+            deadlines: self.store.clone(),
             publisher: Arc::clone(commands),
             provider,
             clock: Arc::<SystemClock>::clone(&self.clock),

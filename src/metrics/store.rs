@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 19] = [
+const OPERATIONS: [&str; 20] = [
     "insert",
     "load",
     "apply",
@@ -29,6 +29,7 @@ const OPERATIONS: [&str; 19] = [
     "horizon",
     "undecided",
     "hold",
+    "unanswered",
     OTHER,
 ];
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{Order, OrderId, Timestamp};
+use crate::domain::{Order, OrderId, ProviderId, Timestamp};
 
 use super::StoreError;
 
@@ -41,6 +41,17 @@ pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
     /// their deadlines, at most `limit`.
     async fn undecided(
         &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError>;
+
+    /// Orders in flight at a provider whose send was claimed before a moment and has no answer yet,
+    /// by deadline as above.
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,

@@ -78,4 +78,7 @@ pub enum Stopped {
 pub trait Subscription: Send + std::fmt::Debug {
     /// Waits for records, and returns at most `max` of them, at least one.
     async fn next(&mut self, max: usize) -> Result<Vec<InRecord>, Stopped>;
+
+    /// How often partitions of it have come to this process so far.
+    fn assignments(&self) -> u64;
 }

@@ -162,6 +162,10 @@ impl Subscription for MemSubscription {
             arrived.await;
         }
     }
+
+    fn assignments(&self) -> u64 {
+        1
+    }
 }
 
 impl MemSubscription {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{
-    EventType, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp, Transition,
+    AttemptState, EventType, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
     Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted, LogBatch, LogPosition,
@@ -168,6 +168,31 @@ impl DeadlineBook for MemStore {
         due.sort_by_key(key);
         due.truncate(limit);
         Ok(due)
+    }
+
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.pass("unanswered").await?;
+        let state = self.state.lock().unwrap();
+        let key = |order: &Order| (order.deadline_at, Some(order.order_id.clone()));
+        let is_unanswered = |order: &&Order| {
+            let sent = order.attempt.as_ref().filter(|attempt| attempt.state == AttemptState::Sent);
+            order.state == OrderState::InFlight
+                && order.provider.as_ref() == Some(provider)
+                && sent.is_some_and(|attempt| attempt.claimed_at < claimed_before)
+        };
+        let behind = (after.at, after.order_id.clone());
+        let all = state.rows.values().filter(is_unanswered);
+        let mut found: Vec<Order> = all.filter(|o| o.deadline_at <= until && key(o) > behind).cloned().collect();
+        found.sort_by_key(key);
+        found.truncate(limit);
+        Ok(found)
     }
 }
 

@@ -246,6 +246,7 @@ impl World {
             at_hand,
             quota: self.store.clone(),
             questions: self.store.clone(),
+            deadlines: self.store.clone(),
             publisher: self.broker.clone(),
             provider: self.provider.clone(),
             clock: self.clock.clone(),

@@ -1,6 +1,7 @@
 //! The records of one topic between the consumer's thread and the role that reads them.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ struct Contents {
 pub(super) struct Inbox {
     high_mark: usize,
     contents: Mutex<Contents>,
+    /// How often partitions came.
+    assignments: AtomicU64,
     /// Wakes the reader.
     filled: Notify,
     /// Wakes the consumer's thread, when there is room again.
@@ -36,7 +39,18 @@ const ROOM: usize = 128;
 
 impl Inbox {
     pub(super) fn new(high_mark: usize) -> Self {
-        Self { high_mark, contents: Mutex::default(), filled: Notify::new(), drained: Condvar::new() }
+        Self {
+            high_mark,
+            contents: Mutex::default(),
+            assignments: AtomicU64::new(0),
+            filled: Notify::new(),
+            drained: Condvar::new(),
+        }
+    }
+
+    /// A partition came.
+    pub(super) fn assigned(&self) {
+        self.assignments.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a record without waking the reader; `true` if it is full now.
@@ -140,6 +154,10 @@ impl Subscription for TopicSubscription {
             }
             self.inbox.filled.notified().await;
         }
+    }
+
+    fn assignments(&self) -> u64 {
+        self.inbox.assignments.load(Ordering::Relaxed)
     }
 }
 

@@ -97,6 +97,7 @@ impl GroupContext {
             let partition = element.partition();
             let begin = begins.as_ref().and_then(|begins| self.beginning(begins, &topic.name, partition));
             let held = Arc::new(Held::new(Arc::clone(&topic.name), partition, begin));
+            topic.inbox.assigned();
             let replaced = lock(&topic.slots).insert(partition, Slot::new(held));
             if let Some(slot) = replaced {
                 slot.held.end();

@@ -16,6 +16,7 @@ use crate::ports::{Grant, InRecord, PermitClass, StoreError, Subscription};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
+use super::adopt::Adoption;
 use super::call::{Calls, Outcome, finish};
 use super::claim::{Leftover, Picked};
 use super::heap::Queued;
@@ -45,6 +46,7 @@ enum Event {
     Granted(PermitClass, Result<Grant, StoreError>),
     Claimed(Result<(Leftover, Calls), StoreError>, Duration),
     Asked(Result<(Leftover, Calls), StoreError>),
+    Adopted(Result<usize, StoreError>),
     Buried,
 }
 
@@ -59,6 +61,7 @@ struct Scheduler {
     claims: usize,
     /// A batch of questions is being held.
     asking: bool,
+    adoption: Adoption,
     /// How long a claim takes, over the last few.
     claim_time: Duration,
     /// Since when claims could have been made.
@@ -114,6 +117,7 @@ impl Scheduler {
             under_way: JoinSet::new(),
             claims: 0,
             asking: false,
+            adoption: Adoption::default(),
             claim_time: Duration::ZERO,
             claimable_since: None,
             arrivals: Arrivals::default(),
@@ -125,6 +129,8 @@ impl Scheduler {
 
     async fn work(&mut self, fresh: &mut dyn Subscription, due: &mut dyn Subscription) -> Result<(), RoleError> {
         loop {
+            let assignments = fresh.assignments() + due.assignments();
+            self.adoption.note(assignments, self.lane.clock.now(), self.lane.adopt_after());
             let wake = self.start_what_can();
             let now = self.lane.clock.now();
             let sleep = (wake - now).to_std().unwrap_or_default().max(Duration::from_millis(1)).min(IDLE);
@@ -166,6 +172,10 @@ impl Scheduler {
             self.queues.purge();
             self.purge_at = now + PURGE_EVERY;
         }
+        if self.adoption.take_due(now) {
+            let (lane, abort) = (Arc::clone(&self.lane), self.stop.abort.clone());
+            self.under_way.spawn(async move { Event::Adopted(lane.adopt(&abort).await) });
+        }
         let shed_at = self.shed(now);
         self.reserve(PermitClass::Query, now);
         self.reserve(PermitClass::Retry, now);
@@ -178,7 +188,12 @@ impl Scheduler {
         }
         self.lane.metrics.in_flight(self.lane.rules.in_flight_max - self.slots.available_permits());
         let changes = self.queues.all().map(|queue| queue.next_change(now, ahead));
-        [matured, shed_at, claim_at].into_iter().chain(changes).flatten().min().unwrap_or(now + IDLE)
+        [matured, shed_at, claim_at, self.adoption.due_at()]
+            .into_iter()
+            .chain(changes)
+            .flatten()
+            .min()
+            .unwrap_or(now + IDLE)
     }
 
     /// Ends orders that no call could bring home any more, without spending a permit on them.
@@ -315,7 +330,8 @@ impl Scheduler {
                 self.asking = false;
                 self.take_begun(held)?;
             }
-            Event::Buried => {}
+            Event::Adopted(Err(error)) if !self.stop.abort.is_cancelled() => return Err(error.into()),
+            Event::Adopted(_) | Event::Buried => {}
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! that is open goes through `question` in place of claim and call. The loop that owns all of a
 //! lane's state is in `lane`.
 
+mod adopt;
 mod call;
 mod claim;
 mod heap;
@@ -23,7 +24,9 @@ use std::time::Duration;
 use crate::domain::Policy;
 use crate::domain::msisdn::PhoneKey;
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
-use crate::ports::{Clock, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, RechargeProvider};
+use crate::ports::{
+    Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, RechargeProvider,
+};
 use crate::roles::RowsAtHand;
 use crate::roles::delayed::DelayTiers;
 
@@ -67,6 +70,8 @@ pub struct Lane {
     pub quota: Arc<dyn Quota>,
     /// Who may ask the provider about an order.
     pub questions: Arc<dyn Questions>,
+    /// The orders by deadline, to find sends whose caller is gone.
+    pub deadlines: Arc<dyn DeadlineBook>,
     /// For retries and dead letters.
     pub publisher: Arc<dyn Publisher>,
     /// The provider.
@@ -93,6 +98,7 @@ pub struct LaneParts {
     pub at_hand: Arc<RowsAtHand>,
     pub quota: Arc<dyn Quota>,
     pub questions: Arc<dyn Questions>,
+    pub deadlines: Arc<dyn DeadlineBook>,
     pub publisher: Arc<dyn Publisher>,
     pub provider: Arc<dyn RechargeProvider>,
     pub clock: Arc<dyn Clock>,
@@ -114,6 +120,7 @@ impl Lane {
             at_hand: parts.at_hand,
             quota: parts.quota,
             questions: parts.questions,
+            deadlines: parts.deadlines,
             publisher: parts.publisher,
             provider: parts.provider,
             clock: parts.clock,

@@ -153,7 +153,7 @@ impl Lane {
     }
 
     /// Publishes what transitions ask for: a retry that waits, a question.
-    async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
+    pub(super) async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
         let records: Vec<OutRecord> = transitions
             .iter()
             .filter_map(|transition| Some(self.command_record(transition.follow_up.as_ref()?, &transition.after)))

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
-use crate::domain::{Order, Timestamp};
+use crate::domain::{Order, ProviderId, Timestamp};
 use crate::ports::{DeadlineBook, DeadlinePosition, Horizon, StoreError};
 use crate::store::row::OrderRow;
 
@@ -62,6 +62,56 @@ impl DeadlineBook for PostgresStore {
         let rows = self.hot.run("undecided", move |on| Box::pin(undecided(on, after, until, limit))).await?;
         rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("undecided"))).collect()
     }
+
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        let (provider, after) = (provider.as_str().to_owned(), after.clone());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = self
+            .hot
+            .run("unanswered", move |on| Box::pin(unanswered(on, provider, claimed_before, after, until, limit)));
+        let rows = read.await?;
+        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("unanswered"))).collect()
+    }
+}
+
+async fn unanswered(
+    on: &mut PgConnection,
+    provider: String,
+    claimed_before: Timestamp,
+    after: DeadlinePosition,
+    until: Timestamp,
+    limit: i64,
+) -> Result<Vec<OrderRow>, sqlx::Error> {
+    let behind = after.order_id.as_ref().map_or("", |id| id.as_str());
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
+               payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+        from orders
+        where deadline_at >= $1 and deadline_at <= $2
+          and (deadline_at > $1 or order_id > $3)
+          and state = 'in_flight' and attempt_state = 'sent' and provider = $4 and claimed_at < $5
+        order by deadline_at, order_id
+        limit $6
+        "#,
+        after.at,
+        until,
+        behind,
+        provider,
+        claimed_before,
+        limit,
+    )
+    .fetch_all(on)
+    .await
 }
 
 /// By the index on `deadline_at`; what is closed between is passed over. Of one deadline there are

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use super::SqliteStore;
 use super::rows::order_row;
-use crate::domain::{Order, Timestamp};
+use crate::domain::{Order, ProviderId, Timestamp};
 use crate::ports::{DeadlineBook, DeadlinePosition, Horizon, StoreError, StoreErrorKind};
 use crate::store::row::OrderRow;
 
@@ -60,7 +60,38 @@ impl DeadlineBook for SqliteStore {
             .await?;
         rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("undecided"))).collect()
     }
+
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        let behind = after.order_id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned());
+        let (at, until) = (after.at.timestamp_micros(), until.timestamp_micros());
+        let (provider, claimed_before) = (provider.as_str().to_owned(), claimed_before.timestamp_micros());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = self.read("unanswered", move |on| {
+            Box::pin(async move {
+                let query = sqlx::query(UNANSWERED).bind(at).bind(until).bind(behind).bind(limit);
+                let rows = query.bind(provider).bind(claimed_before).fetch_all(on).await?;
+                rows.iter().map(order_row).collect()
+            })
+        });
+        let rows: Vec<OrderRow> = read.await?;
+        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("unanswered"))).collect()
+    }
 }
+
+const UNANSWERED: &str = "
+    select * from orders
+    where deadline_at >= ?1 and deadline_at <= ?2
+      and (deadline_at > ?1 or order_id > ?3)
+      and state = 'in_flight' and attempt_state = 'sent' and provider = ?5 and claimed_at < ?6
+    order by deadline_at, order_id
+    limit ?4";
 
 const UNDECIDED: &str = "
     select * from orders
