@@ -66,6 +66,21 @@ fn with_crashes_pauses_and_every_other_fault_nothing_is_lost_or_doubled() {
 }
 
 #[test]
+fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
+    let mut adopted = Vec::new();
+    for seed in seeds(30) {
+        let report = simulate(seed, Faults { crashes: 3, ..Faults::none() });
+        report.check();
+        adopted.extend(report.adoptions());
+    }
+    assert!(adopted.len() > 30, "only {} sends lost their caller: nothing was tried", adopted.len());
+    let longest = adopted.iter().max().unwrap();
+    // Send window, call time-out and margin (18 s) from the last of three crashes on; the machine
+    // stands still for up to 5 s at each.
+    assert!(longest.num_seconds() <= 18 + 15 + 5, "a send that nobody waited for was asked about after {longest}");
+}
+
+#[test]
 fn what_the_provider_sees_never_exceeds_its_quota() {
     for seed in seeds(30) {
         let report = simulate(seed, Faults { orders: 400, permits_per_second: 20.0, ..Faults::everything() });

@@ -11,7 +11,8 @@ use rand::{Rng, SeedableRng};
 use recharged::domain::event::replay;
 use recharged::domain::msisdn::PhoneKey;
 use recharged::domain::{
-    DuplicateSemantics, LoggedEvent, OnUnknown, Order, Policy, ProviderId, ProviderPolicy, Sla, State, Timestamp,
+    DuplicateSemantics, EventType, LoggedEvent, OnUnknown, Order, Policy, ProviderId, ProviderPolicy, Sla, State,
+    Timestamp,
 };
 use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, RelayMetrics, WatchdogMetrics};
 use recharged::ports::{Clock, LaneTopics, OutRecord, QuotaTerms, RechargeProvider};
@@ -392,6 +393,20 @@ pub(crate) struct Report {
 }
 
 impl Report {
+    /// How long after its claim each send that lost its caller was taken over.
+    pub(crate) fn adoptions(&self) -> Vec<chrono::TimeDelta> {
+        let mut claimed: HashMap<&str, Timestamp> = HashMap::new();
+        let mut found = Vec::new();
+        for event in &self.log {
+            if event.kind == EventType::Submitted {
+                claimed.insert(event.order_id.as_str(), event.at);
+            } else if event.data.cause.as_deref() == Some("caller_lost") {
+                found.push(event.at - claimed[event.order_id.as_str()]);
+            }
+        }
+        found
+    }
+
     /// The invariants that hold in every run, whatever went wrong.
     pub(crate) fn check(&self) {
         assert_eq!(self.rows.len(), self.orders, "every order is stored once");
