@@ -36,6 +36,13 @@ fn use_everything() {
     lane.permit_wait(Duration::ZERO);
     lane.quota(50.0);
     lane.backlog(PermitClass::Fresh, 7);
+    let delay = metrics::DelayMetrics::new("5s");
+    delay.forwarded(chrono::TimeDelta::milliseconds(3));
+    delay.pending(2);
+    delay.farthest_due(None);
+    let watchdog = metrics::WatchdogMetrics::new();
+    watchdog.acted("expire");
+    watchdog.scanned(Duration::from_millis(3), chrono::Utc::now());
     let relay = metrics::RelayMetrics::new(&topics);
     relay.published("recharge.orders", true, 1);
     relay.pending(0, Duration::ZERO);
