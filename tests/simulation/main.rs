@@ -81,6 +81,15 @@ fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
 }
 
 #[test]
+fn an_order_that_was_stored_behind_its_deadline_is_decided_all_the_same() {
+    for seed in seeds(5) {
+        let length = std::time::Duration::from_secs(600);
+        let report = simulate(seed, Faults { orders: 50, cut_off: Some(length), ..Faults::none() });
+        assert_eq!(report.undecided(), 0, "seed {seed}: behind the low-water mark nobody looks");
+    }
+}
+
+#[test]
 fn what_the_provider_sees_never_exceeds_its_quota() {
     for seed in seeds(30) {
         let report = simulate(seed, Faults { orders: 400, permits_per_second: 20.0, ..Faults::everything() });

@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
     low_water: Timestamp,
+    /// Whoever inserts is cut off until then; everybody else is not.
+    pub(crate) no_inserts_until: Option<Timestamp>,
     held: HashMap<OrderId, (Timestamp, u32)>,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
@@ -49,7 +51,8 @@ impl MemStore {
             (rng.random_range(200..8_000), rng.random_bool(self.fails))
         };
         tokio::time::sleep(Duration::from_micros(wait)).await;
-        if fails { Err(away(operation)) } else { Ok(()) }
+        let cut_off = operation == "insert" && self.state.lock().unwrap().no_inserts_until > Some(self.clock.now());
+        if fails || cut_off { Err(away(operation)) } else { Ok(()) }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     /// Of 1: the second ones that name another amount. A case is opened, and the row moves while
     /// its first version is at hand for its claim.
     pub(crate) contradictions: f64,
+    /// Whoever inserts is cut off from the store for so long at the beginning, and nobody dispatches.
+    pub(crate) cut_off: Option<Duration>,
 }
 
 impl Faults {
@@ -57,6 +59,7 @@ impl Faults {
             crashes: 0,
             repeats: 0.1,
             contradictions: 0.5,
+            cut_off: None,
         }
     }
     pub(crate) fn provider() -> Self {
@@ -151,6 +154,8 @@ impl World {
     }
 
     pub(crate) async fn run(mut self) -> Report {
+        self.store.state.lock().unwrap().no_inserts_until =
+            self.faults.cut_off.map(|length| recharged::domain::plus(self.clock.now(), length));
         let mut process = self.start();
         let crash_every = self.faults.orders / (self.faults.crashes + 1);
         for number in 0..self.faults.orders {
@@ -279,7 +284,9 @@ impl World {
         };
         tasks.spawn(intake.run(Box::new(self.broker.subscribe("orders")), stop.clone()));
         let (fresh, due) = (self.broker.subscribe("requests"), self.broker.subscribe("due"));
-        tasks.spawn(dispatch.run(Box::new(fresh), Box::new(due), stop.clone()));
+        if self.faults.cut_off.is_none() {
+            tasks.spawn(dispatch.run(Box::new(fresh), Box::new(due), stop.clone()));
+        }
         tasks.spawn(relay.run(stop.clone()));
         let watchdog = Watchdog {
             store: self.store.clone(),
@@ -405,6 +412,12 @@ impl Report {
             }
         }
         found
+    }
+
+    /// Orders that rest open; in doubt is decided.
+    pub(crate) fn undecided(&self) -> usize {
+        assert_eq!(self.rows.len(), self.orders, "every order is stored once");
+        self.rows.iter().filter(|row| !row.state.is_closed() && row.state != State::InDoubt).count()
     }
 
     /// The invariants that hold in every run, whatever went wrong.

@@ -40,9 +40,15 @@ impl Intake {
         let mut commands = Commands::default();
         let mut unfit = sorted.unfit;
 
-        let inserted = self.insert(&sorted.arrivals, abort).await?;
+        let mut arrivals = sorted.arrivals;
+        let inserted = loop {
+            if let Some(inserted) = self.insert(&arrivals, abort).await? {
+                break inserted;
+            }
+            arrivals = arrivals.iter().map(|arrival| self.decided_anew(arrival)).collect();
+        };
         let (mut later, mut stored) = (Vec::new(), Vec::with_capacity(inserted.len()));
-        for ((mut transition, said), outcome) in sorted.arrivals.into_iter().zip(sorted.said).zip(inserted) {
+        for ((mut transition, said), outcome) in arrivals.into_iter().zip(sorted.said).zip(inserted) {
             match outcome {
                 Outcome::Is(Inserted::Stored) => {
                     self.note_stored(&transition);
@@ -83,22 +89,59 @@ impl Intake {
     }
 
     /// Inserts, and where the store refuses a batch for what is in it, finds the culprit by
-    /// halves: one impossible value must not hold up its neighbours.
-    async fn insert(&self, arrivals: &[Transition], abort: &CancellationToken) -> Result<Vec<Outcome>, RoleError> {
+    /// halves: one impossible value must not hold up its neighbours. `None` where the store was away
+    /// for so long that they must be decided anew.
+    async fn insert(
+        &self,
+        arrivals: &[Transition],
+        abort: &CancellationToken,
+    ) -> Result<Option<Vec<Outcome>>, RoleError> {
         if arrivals.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Some(Vec::new()));
         }
-        let tried = patience::stored_unless("insert", abort, || self.store.insert(arrivals)).await;
-        match tried {
-            Ok(inserted) => Ok(inserted.into_iter().map(Outcome::Is).collect()),
+        let write =
+            || async { if self.are_late(arrivals) { Ok(None) } else { self.store.insert(arrivals).await.map(Some) } };
+        match patience::stored_unless("insert", abort, write).await {
+            Ok(None) => Ok(None),
+            Ok(Some(inserted)) => Ok(Some(inserted.into_iter().map(Outcome::Is).collect())),
             Err(refusal) if !refusal.is_about_data() => Err(refusal.into()),
-            Err(refusal) if arrivals.len() == 1 => Ok(vec![Outcome::Refused(refused(&refusal))]),
+            Err(refusal) if arrivals.len() == 1 => Ok(Some(vec![Outcome::Refused(refused(&refusal))])),
             Err(_) => {
                 let (left, right) = arrivals.split_at(arrivals.len() / 2);
-                let mut outcomes = Box::pin(self.insert(left, abort)).await?;
-                outcomes.extend(Box::pin(self.insert(right, abort)).await?);
-                Ok(outcomes)
+                let left = Box::pin(self.insert(left, abort)).await?;
+                let right = Box::pin(self.insert(right, abort)).await?;
+                // What is stored already is found there the next time.
+                Ok(left.zip(right).map(|(left, right)| [left, right].concat()))
             }
+        }
+    }
+
+    /// Whether a deadline has passed while the store was away. An open order whose deadline lies in
+    /// the past may lie behind the watchdog's low-water mark, where nobody looks for it.
+    fn are_late(&self, transitions: &[Transition]) -> bool {
+        let now = self.clock.now();
+        transitions.iter().any(|transition| !transition.after.state.is_closed() && transition.after.deadline_at <= now)
+    }
+
+    /// An arrival as it is decided now.
+    fn decided_anew(&self, arrival: &Transition) -> Transition {
+        let order = &arrival.after;
+        let new = NewOrder {
+            order_id: order.order_id.clone(),
+            recipient: order.recipient.clone(),
+            amount: order.amount,
+            carrier: order.carrier.clone(),
+            created_at: order.created_at,
+            paid_at: order.paid_at,
+            payment_id: order.payment_id.clone(),
+            notify: order.notify,
+            metadata: order.metadata.clone(),
+            phone_hash: arrival.event.data.facts.as_ref().and_then(|facts| facts.phone_hash.clone()),
+        };
+        let verdict = (self.rules.route)(&new);
+        match decide(None, &Input::Arrived { new: Box::new(new), verdict }, self.clock.now(), &self.rules.policy) {
+            Decision::Apply(transition) => *transition,
+            Decision::Keep(_) => arrival.clone(),
         }
     }
 
@@ -152,7 +195,10 @@ impl Intake {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let written = patience::stored_unless("apply", abort, || self.store.apply(transitions)).await?;
+        let write = || async {
+            if self.are_late(transitions) { Ok(None) } else { self.store.apply(transitions).await.map(Some) }
+        };
+        let Some(written) = patience::stored_unless("apply", abort, write).await? else { return Ok(events) };
         let mut lost = Vec::new();
         for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
             match written {
@@ -229,6 +275,7 @@ impl Intake {
     }
 }
 
+#[derive(Clone)]
 enum Outcome {
     Is(Inserted),
     Refused(Unfit),
