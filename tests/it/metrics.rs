@@ -42,7 +42,7 @@ fn use_everything() {
     delay.farthest_due(None);
     let watchdog = metrics::WatchdogMetrics::new();
     watchdog.acted("expire");
-    watchdog.scanned(Duration::from_millis(3), chrono::Utc::now());
+    watchdog.scanned(Duration::from_millis(3), recharged::domain::Timestamp::default());
     let relay = metrics::RelayMetrics::new(&topics);
     relay.published("recharge.orders", true, 1);
     relay.pending(0, Duration::ZERO);
