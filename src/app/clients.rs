@@ -55,11 +55,33 @@ impl Clients {
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
+        self.consumer_with(group, role, topic, &[])
+    }
+
+    /// The same for one of many topics in which little happens: a broker that has nothing to tell is
+    /// asked less often. What comes is answered at once all the same.
+    pub(super) fn quiet_consumer(
+        &mut self,
+        group: &str,
+        role: &str,
+        topic: &Arc<str>,
+    ) -> Result<Box<dyn Subscription>, StartError> {
+        self.consumer_with(group, role, topic, &[("fetch.wait.max.ms", "2000")])
+    }
+
+    fn consumer_with(
+        &mut self,
+        group: &str,
+        role: &str,
+        topic: &Arc<str>,
+        properties: &[(&str, &str)],
+    ) -> Result<Box<dyn Subscription>, StartError> {
         let inbox = TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK };
         let mut options = ConsumerOptions::new(group, vec![inbox]);
         options.static_id = self.kafka.static_id(role, 0);
         options.begins_at_zero = self.embedded_broker;
         options.properties.clone_from(&self.consumer_properties);
+        options.properties.extend(properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let (handle, subscriptions) = Consumer::start(&self.kafka, options).map_err(StartError::config)?;
         self.consumers.0.push(Mutex::new(Some(handle)));
         let missing = || StartError::Failed(format!("group {group}: the consumer gave no subscription"));

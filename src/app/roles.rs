@@ -184,7 +184,7 @@ impl Parts {
         for tier in self.plan.config.tiers() {
             let name = tier_name(tier);
             let subscription =
-                self.clients.consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
+                self.clients.quiet_consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
             let delay = Delay {
                 publisher: Arc::clone(&publisher),
                 clock: Arc::<SystemClock>::clone(&self.clock),

@@ -108,6 +108,7 @@ impl Line {
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
+             [providers.sim.capabilities]\nquery_not_before = \"1s\"\nquery_min_interval = \"1s\"\nnot_found_grace = \"7s\"\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,

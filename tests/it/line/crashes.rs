@@ -36,16 +36,14 @@ async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doub
         }
     };
     processes[caller].kill();
-    let killed_at = now();
     line.simulator.set_profile(profile).unwrap();
     let before = line.succeeded().await;
     assert!(before < ORDERS, "it was killed too late");
     let _again = line.start("one again", &[]).await;
-    let caught = line.all_but_caught(ORDERS, killed_at).await;
-    println!("killed after {before}; {} caught, {} of them delivered", caught.len(), line.delivered_of(&caught));
+    let caught = line.all_succeeded_after_a_crash(ORDERS).await;
+    println!("killed after {before}; {} caught", caught.len());
     // At most what one process may have in flight, and what it may have claimed for that.
     assert!((1..=1_500).contains(&caught.len()), "{}", caught.len());
-    line.books_balance(ORDERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,32 +165,25 @@ mod at_a_point {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_crash_between_claim_and_send_sends_nothing_and_leaves_the_claims_open() {
+    async fn a_crash_between_claim_and_send_is_asked_about_and_sent_again() {
         let (line, sent, _running) =
-            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::claimed", 5).await;
-        let crashed_at = now();
+            one_process_crashes("dispatch", Some("intake,relay,delay"), "dispatch::claimed", 5).await;
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "dispatch", &[]).await;
-        let caught = line.all_but_caught(sent, crashed_at).await;
-        let delivered = line.delivered_of(&caught);
-        println!("{} caught, {delivered} of them delivered", caught.len());
-        // The batch at the point was never sent; others may have been under way beside it.
-        assert!(caught.len() > delivered);
-        line.books_balance(sent).await;
+        let caught = line.all_succeeded_after_a_crash(sent).await;
+        println!("{} caught", caught.len());
+        assert!(!caught.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_crash_between_reply_and_settlement_leaves_a_delivered_order_open_and_never_sends_it_again() {
+    async fn a_crash_between_reply_and_settlement_is_asked_about_and_never_sent_again() {
         let (line, sent, _running) =
-            one_process_crashes("dispatch", Some("intake,relay"), "dispatch::replied", 50).await;
-        let crashed_at = now();
+            one_process_crashes("dispatch", Some("intake,relay,delay"), "dispatch::replied", 50).await;
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "dispatch", &[]).await;
-        let caught = line.all_but_caught(sent, crashed_at).await;
-        let delivered = line.delivered_of(&caught);
-        println!("{} caught, {delivered} of them delivered", caught.len());
-        assert!(delivered > 0);
-        line.books_balance(sent).await;
+        let caught = line.all_succeeded_after_a_crash(sent).await;
+        println!("{} caught", caught.len());
+        assert!(!caught.is_empty());
         assert_eq!(line.simulator.stats().duplicates, 0);
     }
 
@@ -209,7 +200,7 @@ mod at_a_point {
     /// A process that stopped itself between its first claims and their first bytes, what it had
     /// claimed by then, and the rest of the fleet.
     async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>, Service) {
-        let others = line.start_roles("others", "intake,relay", &[]).await;
+        let others = line.start_roles("others", "intake,relay,delay", &[]).await;
         line.send("z", STOPPED).await;
         // All at once, and in one partition: a second claim beside the first could be on its way
         // to the provider while the process is being stopped.

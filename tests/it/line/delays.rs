@@ -10,6 +10,7 @@ use recharged::ports::{InRecord, OutRecord};
 use recharged::roles::dead_letter::DeadLetter;
 
 use crate::harness::{Line, PATIENCE, Wishes};
+use crate::pace::at_most;
 
 const TIERS: &str = r#"["1s", "2s", "5s", "1m"]"#;
 
@@ -75,7 +76,7 @@ async fn a_record_reaches_its_target_when_it_is_due_with_its_bytes_and_never_bef
     let came = line.read("timers", |came| came.len() >= ways.len()).await;
     let late = lateness_ms(&came);
     println!("late by ms: {late:?}");
-    assert!(late.iter().all(|late| *late < 1_000), "{late:?}");
+    within_a_second(&late);
     assert_eq!(keys(&came).len(), ways.len());
     for record in &came {
         assert_eq!(record.headers, vec![header("kept", b"\xfe\x00".to_vec())]);
@@ -162,7 +163,7 @@ async fn a_target_that_cannot_be_written_gets_dead_letters_and_delays_no_other()
     line.write(sent).await;
     let came = line.read("timers", |came| came.len() >= usize::try_from(count).unwrap()).await;
     let late = lateness_ms(&came);
-    assert!(late.iter().all(|late| *late < 1_000), "{late:?}");
+    within_a_second(&late);
     let letters = line.read("dead-letters", |letters| letters.len() >= usize::try_from(count).unwrap()).await;
     for letter in &letters {
         assert_eq!(DeadLetter::read(letter).unwrap().reason, "undeliverable");
@@ -186,9 +187,15 @@ async fn a_forwarder_told_to_end_leaves_what_is_not_due_to_the_next_one() {
         assert!(Instant::now() < deadline, "the records were not read");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(first.terminate(Duration::from_secs(10)).await.success(), "{}", first.log_text());
+    first.end_well(Duration::from_secs(10)).await;
     let _second = line.start_roles("second", "delay", &[]).await;
     let came = line.read("timers", |came| came.len() >= 100).await;
     lateness_ms(&came);
     assert_eq!((came.len(), keys(&came).len()), (100, 100));
+}
+
+/// A second on a quiet machine; `benches/` tells what it is to the millisecond.
+fn within_a_second(late: &[i64]) {
+    let latest = Duration::from_millis(late.iter().copied().max().unwrap_or(0).try_into().unwrap());
+    at_most("the latest", latest, Duration::from_secs(1), Duration::from_secs(20));
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::servers::Torture;
 use super::support::{changed, timeline};
 use crate::harness::Wishes;
+use crate::pace::at_most;
 
 const SHORT: &str =
     "send_window = \"1s\"\n[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n";
@@ -77,7 +78,8 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
         late[late.len() - 1]
     );
     assert!(late[0] >= 0, "decided before the deadline");
-    assert!(late[late.len() - 1] < 1_500, "{late:?}");
+    let latest = Duration::from_millis(late[late.len() - 1].try_into().unwrap());
+    at_most("the latest verdict", latest, Duration::from_millis(1_500), Duration::from_secs(20));
     assert_eq!(watchdog.metric("recharge_watchdog_actions_total").await, Some(600.0));
     assert_eq!(watchdog.metric("recharge_sla_orders_total").await, Some(550.0));
 }
@@ -89,7 +91,7 @@ async fn two_of_them_count_and_refund_each_order_once() {
     let mut intake = line.start_roles("intake", "intake", &[]).await;
     line.send("w", 2_000).await;
     line.until_counts("all are stored", |counts| counts.get(&State::Queued) == Some(&2_000)).await;
-    assert!(intake.terminate(Duration::from_secs(12)).await.success(), "{}", intake.log_text());
+    intake.end_well(Duration::from_secs(12)).await;
     let one = line.start_roles("one", "watchdog", &[]).await;
     let two = line.start_roles("two", "watchdog,relay", &[]).await;
     line.until_counts("all have failed", |counts| counts.get(&State::Failed) == Some(&2_000)).await;
