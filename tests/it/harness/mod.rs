@@ -61,6 +61,9 @@ impl Default for Wishes {
     }
 }
 
+/// The configuration's default.
+const SEND_WINDOW: Duration = Duration::from_secs(1);
+
 /// A line is several processes under load on a machine of few cores: one at a time, or each test
 /// would measure the others.
 async fn turn() -> OwnedMutexGuard<()> {
@@ -108,12 +111,16 @@ impl Line {
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.sim.capabilities]\nquery_not_before = \"1s\"\nquery_min_interval = \"1s\"\nnot_found_grace = \"7s\"\n\
+             [providers.sim.capabilities]\nquery_not_before = \"1s\"\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,
             wishes.tiers,
             folder.path().join("phone-key"),
+            humantime::format_duration(
+                humantime::parse_duration(wishes.call_timeout).unwrap() + SEND_WINDOW + SEND_WINDOW
+            )
+            .to_string(),
             simulator.base_url(),
             wishes.call_timeout,
             wishes.permits_per_second,

@@ -6,7 +6,6 @@ use recharged::domain::State;
 use recharged::providers::simulator::{Latency, Profile};
 use rustix::process::Signal;
 
-use super::books::now;
 use super::support::until;
 use crate::harness::{Line, PATIENCE, Wishes};
 

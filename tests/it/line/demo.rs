@@ -62,7 +62,8 @@ async fn a_demo_with_some_faults_ends_with_a_clean_audit() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demo_in_a_storm_ends_with_a_clean_audit() {
-    let report = assert_clean(&ended(demo(&["--faults", "storm", "--seed", "12", "--sla", "30s"]), PATIENCE).await, 300);
+    let report =
+        assert_clean(&ended(demo(&["--faults", "storm", "--seed", "12", "--sla", "30s"]), PATIENCE).await, 300);
     assert!(report["succeeded"].as_u64().unwrap() > 50, "{report}");
 }
 
