@@ -40,6 +40,8 @@ pub(crate) struct Wishes {
     pub(crate) permits_per_second: f64,
     pub(crate) burst: u32,
     pub(crate) call_timeout: &'static str,
+    /// Nobody may ask about a send before it is so old.
+    pub(crate) query_not_before: &'static str,
     pub(crate) tiers: &'static str,
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
@@ -53,6 +55,7 @@ impl Default for Wishes {
             permits_per_second: 5_000.0,
             burst: 500,
             call_timeout: "5s",
+            query_not_before: "1s",
             // Each tier is one client more in each process.
             tiers: r#"["1s"]"#,
             profile: Profile::default(),
@@ -111,12 +114,13 @@ impl Line {
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.sim.capabilities]\nquery_not_before = \"1s\"\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
+             [providers.sim.capabilities]\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,
             wishes.tiers,
             folder.path().join("phone-key"),
+            wishes.query_not_before,
             humantime::format_duration(
                 humantime::parse_duration(wishes.call_timeout).unwrap() + SEND_WINDOW + SEND_WINDOW
             )

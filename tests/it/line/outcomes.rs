@@ -136,11 +136,8 @@ async fn a_throttled_order_waits_without_losing_an_attempt_and_the_whole_fleet_p
     assert!(line.audit().await.audit.clean);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
-    let wishes = Wishes { profile: quick(), toml: QUICK_RETRY.to_owned(), ..Wishes::default() };
-    let line = Line::set_up(wishes).await;
-    let mut service = line.start("one", &[]).await;
+/// Every fault that leaves it open whether the provider has delivered, both ways.
+fn unknown_outcomes() -> Vec<(String, Faults)> {
     let (before, after) = (Rates { before: 1.0, after: 0.0 }, Rates { before: 0.0, after: 1.0 });
     let none = Faults::default();
     let mut faults = Vec::new();
@@ -151,6 +148,50 @@ async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
         faults.push((format!("truncated-{when}"), Faults { truncated: rates, ..none }));
         faults.push((format!("code-{when}"), Faults { unknown_code: rates, ..none }));
     }
+    faults
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_answers_about_an_unknown_outcome_settles_it() {
+    let line = Line::set_up(Wishes { profile: quick(), toml: QUICK_RETRY.to_owned(), ..Wishes::default() }).await;
+    let _service = line.start("one", &[]).await;
+    let faults = unknown_outcomes();
+    for (name, faults) in &faults {
+        line.simulator.set_profile(Profile { faults: *faults, ..quick() }).unwrap();
+        line.send(name, 3).await;
+        for number in 0..3 {
+            // Not yet asked about, or settled by now: it was sent under this profile.
+            let sent = |order: &recharged::domain::Order| order.attempt_number() > 0 && order.version > 2;
+            line.until_order(&format!("{name}-{number}"), "sent", sent).await;
+        }
+    }
+    line.simulator.set_profile(quick()).unwrap();
+    let orders = faults.len() as u64 * 3;
+    line.until_succeeded(orders).await;
+
+    let delivered = line.delivered();
+    for row in line.rows().await {
+        let id = row.order_id.as_str();
+        let attempt = row.attempt.unwrap();
+        if id.contains("-after") {
+            assert_eq!(attempt.number, 1, "{id}: delivered by its first attempt");
+        }
+        assert_eq!(delivered.get(attempt.client_ref.as_str()), Some(&1), "{id}");
+    }
+    assert_eq!(delivered.len() as u64, orders, "no attempt but the last has delivered");
+    let report = line.audit().await;
+    assert!(report.audit.clean, "{report:?}");
+    assert_eq!((report.open, report.refunds), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
+    // Nobody may ask the provider while this lasts.
+    let wishes =
+        Wishes { profile: quick(), toml: QUICK_RETRY.to_owned(), query_not_before: "10m", ..Wishes::default() };
+    let line = Line::set_up(wishes).await;
+    let mut service = line.start("one", &[]).await;
+    let faults = unknown_outcomes();
     for (name, faults) in &faults {
         line.simulator.set_profile(Profile { faults: *faults, ..quick() }).unwrap();
         line.send(name, 3).await;
