@@ -124,7 +124,7 @@ fn assemble(
         roles.push(parts.relay()?);
     }
     if chosen.contains(&Role::Watchdog) {
-        roles.push(parts.watchdog());
+        roles.push(parts.watchdog(&commands)?);
     }
     if chosen.contains(&Role::Delay) {
         roles.extend(parts.delay()?);

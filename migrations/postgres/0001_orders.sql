@@ -96,9 +96,23 @@ create table cases (
         num_nulls(resolved_at, resolved_by, resolved_evidence) = case state when 'resolved' then 0 else 3 end)
 );
 
+-- Few rows beside the orders: what the watchdog and people ask for each has its index.
+create index cases_opened_at on cases (opened_at, order_id, kind) where state = 'open';
+create index cases_next_query_at on cases (next_query_at) where next_query_at is not null;
+create index cases_escalate_at on cases (escalate_at) where state = 'open' and not escalated;
+
 -- Every order with a deadline before the mark is decided: the watchdog reads from there. One row.
 create table watchdog (
     only_one  boolean     primary key default true check (only_one),
     low_water timestamptz not null
 );
 insert into watchdog (low_water) values (timestamptz 'epoch');
+
+-- How far the lanes have read their topics: whatever was written to a partition before its mark was
+-- acted on. A row a partition, written every few seconds.
+create table read_marks (
+    topic     text        collate "C" not null,
+    partition integer     not null,
+    up_to     timestamptz not null,
+    primary key (topic, partition)
+);

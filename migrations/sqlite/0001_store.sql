@@ -105,6 +105,9 @@ create table cases (
         and (state = 'resolved') = (resolved_evidence is not null))
 ) strict, without rowid;
 
+create index cases_next_query_at on cases (next_query_at) where next_query_at is not null;
+create index cases_escalate_at on cases (escalate_at) where state = 'open' and escalated = 0;
+
 -- One row a provider; nanoseconds since 1970.
 create table quota_cells (
     provider              text    primary key not null,
@@ -124,3 +127,11 @@ create table watchdog (
     low_water integer not null
 ) strict;
 insert into watchdog (low_water) values (0);
+
+-- How far the lanes have read their topics.
+create table read_marks (
+    topic     text    not null,
+    partition integer not null,
+    up_to     integer not null,
+    primary key (topic, partition)
+) strict, without rowid;

@@ -8,9 +8,10 @@ use tokio::sync::Notify;
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, InRecord, Inserted, LogBatch,
-    LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, PublishError, Publisher, Questions, Quota,
-    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
+    ActedOn, Case, CaseBook, CaseFilter, Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon,
+    InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
+    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation,
+    SchemaError, Stopped, Store, StoreError, Subscription, Written,
 };
 
 /// A subscription that counts what is read.
@@ -31,6 +32,10 @@ impl<S: Subscription> Subscription for MeasuredSubscription<S> {
 
     fn assignments(&self) -> u64 {
         self.inner.assignments()
+    }
+
+    fn acted_on(&self) -> Vec<ActedOn> {
+        self.inner.acted_on()
     }
 }
 
@@ -173,6 +178,32 @@ impl DeadlineBook for MeasuredStore {
 impl Questions for MeasuredStore {
     async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
         self.timed("hold", self.inner.hold(batch, now)).await
+    }
+}
+
+#[async_trait]
+impl CaseBook for MeasuredStore {
+    async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError> {
+        self.timed("cases", self.inner.cases(filter, after, limit)).await
+    }
+    async fn overdue_questions(&self, due_by: Timestamp, limit: usize) -> Result<Vec<OverdueQuestion>, StoreError> {
+        self.timed("overdue_questions", self.inner.overdue_questions(due_by, limit)).await
+    }
+    async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError> {
+        self.timed("set_questions", self.inner.set_questions(batch)).await
+    }
+    async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
+        self.timed("escalate", self.inner.escalate(now, limit)).await
+    }
+}
+
+#[async_trait]
+impl ReadMarks for MeasuredStore {
+    async fn note_read(&self, topic: &str, marks: &[ReadMark]) -> Result<(), StoreError> {
+        self.timed("note_read", self.inner.note_read(topic, marks)).await
+    }
+    async fn read_up_to(&self, topic: &str, partitions: usize) -> Result<Option<Timestamp>, StoreError> {
+        self.timed("read_up_to", self.inner.read_up_to(topic, partitions)).await
     }
 }
 

@@ -12,17 +12,17 @@ use super::running::Running;
 use super::{BUDGET, Plan, Providers, Role, StartError};
 use crate::clock::SystemClock;
 use crate::config::{Config, tier_name};
-use crate::domain::msisdn::PhoneKey;
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
 use crate::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
 use crate::ports::{LaneTopics, Publisher, Store};
+use crate::roles::commands::CommandWriter;
 use crate::roles::delay::{Delay, DelayRules};
 use crate::roles::delayed::DelayTiers;
 use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
-use crate::roles::watchdog::Watchdog;
+use crate::roles::watchdog::{Watchdog, WatchdogRules};
 use crate::roles::{RoleError, RowsAtHand, StopSignals};
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
@@ -81,8 +81,6 @@ impl Parts {
     pub(super) fn intake(&mut self, commands: &Arc<dyn Publisher>) -> Result<Vec<Running>, StartError> {
         let config = &self.plan.config;
         let (topics, groups) = (config.topics(), config.groups());
-        let lanes: HashMap<ProviderId, LaneTopics> =
-            config.lanes().into_iter().map(|lane| (lane.clone(), topics.lane(&lane))).collect();
         let table = config.route_table();
         let rules = Arc::new(IntakeRules {
             policy: config.policy(),
@@ -90,8 +88,8 @@ impl Parts {
                 let number = new.recipient.msisdn().ok_or(Reason::InvalidPhone)?;
                 table.choose(&number, new.carrier.as_deref(), new.amount).cloned()
             }),
-            phone_key: self.phone_key()?,
-            lanes,
+            commands: self.command_writer()?,
+            lanes: self.lane_topics(),
             dead_letters: Arc::clone(&topics.dead_letters),
             retention: config.retention.closed_orders.get(),
             batch_max: BATCH_MAX,
@@ -133,14 +131,13 @@ impl Parts {
         let rules = LaneRules {
             policy: config.policy(),
             dead_letters: config.topics().dead_letters,
-            phone_key: self.phone_key()?,
+            commands: self.command_writer()?,
             terms: settings.quota.terms(),
             in_flight_max: usize::try_from(settings.quota.in_flight_max).unwrap_or(usize::MAX),
             heap_max: HEAP_MAX,
             batch_max: BATCH_MAX,
             writers: WRITERS,
             send_window: settings.send_window.get(),
-            tiers: delay_tiers(config),
             topics: topics.clone(),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);
@@ -153,6 +150,7 @@ impl Parts {
             quota: self.store.clone(),
             questions: self.store.clone(),
             deadlines: self.store.clone(),
+            read_marks: self.store.clone(),
             publisher: Arc::clone(commands),
             provider,
             clock: Arc::<SystemClock>::clone(&self.clock),
@@ -205,19 +203,28 @@ impl Parts {
     }
 
     /// Decides every order at its deadline, whoever else is away.
-    pub(super) fn watchdog(&self) -> Running {
+    pub(super) fn watchdog(&self, commands: &Arc<dyn Publisher>) -> Result<Running, StartError> {
+        let config = &self.plan.config;
         let watchdog = Watchdog {
             store: self.store.clone(),
             deadlines: self.store.clone(),
+            cases: self.store.clone(),
+            read_marks: self.store.clone(),
+            publisher: Arc::clone(commands),
             clock: Arc::<SystemClock>::clone(&self.clock),
-            policy: self.plan.config.policy(),
-            batch_max: BATCH_MAX,
+            rules: WatchdogRules {
+                policy: config.policy(),
+                commands: self.command_writer()?,
+                lanes: self.lane_topics(),
+                partitions: usize::from(config.kafka.topics.partitions),
+                batch_max: BATCH_MAX,
+            },
             outcomes: Arc::clone(&self.outcomes),
             metrics: WatchdogMetrics::new(),
         };
         let stop = self.stop();
         let give_up = stop.abort.clone();
-        Running::new("watchdog".to_owned(), BUDGET, give_up, watchdog.run(stop))
+        Ok(Running::new("watchdog".to_owned(), BUDGET, give_up, watchdog.run(stop)))
     }
 
     /// From the event log to public events.
@@ -267,8 +274,14 @@ impl Parts {
         StopSignals { drain: self.drain.clone(), abort: CancellationToken::new() }
     }
 
-    fn phone_key(&self) -> Result<PhoneKey, StartError> {
+    fn command_writer(&self) -> Result<CommandWriter, StartError> {
         let missing = || StartError::Config("security.phone_key_file: is missing".to_owned());
-        self.plan.secrets.phone_key.clone().ok_or_else(missing)
+        let phone_key = self.plan.secrets.phone_key.clone().ok_or_else(missing)?;
+        Ok(CommandWriter { phone_key, tiers: delay_tiers(&self.plan.config) })
+    }
+
+    fn lane_topics(&self) -> HashMap<ProviderId, LaneTopics> {
+        let (config, topics) = (&self.plan.config, self.plan.config.topics());
+        config.lanes().into_iter().map(|lane| (lane.clone(), topics.lane(&lane))).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: arguments in, one exit code out (`interface.md` section 1).
 
 pub mod audit;
+pub mod cases;
 pub mod config;
 pub mod demo;
 pub mod load;
@@ -55,6 +56,9 @@ enum Command {
     /// Shows, lists and exports orders
     #[command(after_help = "Example:\n  recharged orders list --state in_doubt --json")]
     Orders(orders::OrdersArgs),
+    /// Lists, shows and resolves what a person has to look at
+    #[command(after_help = "Example:\n  recharged cases list --escalated")]
+    Cases(cases::CasesArgs),
     /// Sends orders as a shop would
     #[command(after_help = "Example:\n  recharged load --config recharged.toml --rate 200 --duration 60s")]
     Load(load::LoadArgs),
@@ -105,6 +109,7 @@ async fn execute(command: Command, output: Output) -> Result<(), CliError> {
         Command::Migrate(args) => Box::pin(migrate::run(args, output)).await,
         Command::Topics(args) => Box::pin(topics::run(args, output)).await,
         Command::Orders(args) => Box::pin(orders::run(args, output)).await,
+        Command::Cases(args) => Box::pin(cases::run(args, output)).await,
         Command::Load(args) => Box::pin(load::run(args, output)).await,
         Command::Simulate(args) => Box::pin(simulate::run(args, output)).await,
         Command::Audit(args) => Box::pin(audit::run(args, output)).await,

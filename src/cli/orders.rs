@@ -85,7 +85,7 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
     }
 }
 
-fn trouble(error: &StoreError) -> CliError {
+pub(super) fn trouble(error: &StoreError) -> CliError {
     let said = format!("store.url: {}", chain(error));
     if error.is_transient() { CliError::unreachable(said) } else { CliError::failed(said) }
 }
@@ -135,7 +135,7 @@ impl Row {
     }
 }
 
-fn time(at: Timestamp) -> String {
+pub(super) fn time(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -292,7 +292,7 @@ fn tell(view: &OrderView, references: &[String], timeline: &[Step], output: Outp
 }
 
 /// Where an order stands, for somebody who reads it at 3 a.m.
-fn in_words(order: &Order) -> String {
+pub(super) fn in_words(order: &Order) -> String {
     let why = order.reason.map_or(String::new(), |reason| format!(" ({reason})"));
     let words = match order.state {
         State::AwaitingPayment => "not paid yet",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Span;
-use crate::domain::{OrderId, State};
+use crate::domain::{CaseKind, OrderId, State};
 
 /// `180s`, `30m`; not zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -24,4 +24,27 @@ pub(super) fn state(text: &str) -> Result<State, String> {
 
 pub(super) fn order_id(text: &str) -> Result<OrderId, String> {
     OrderId::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn case_kind(text: &str) -> Result<CaseKind, String> {
+    let known = || CaseKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
+    CaseKind::parse(text).ok_or_else(|| format!("give one of {}", known()))
+}
+
+/// A name, as it will stand beside a decision.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    said(text, 64, "say who decides: a name of at most 64 characters")
+}
+
+/// What a decision rests on.
+pub(super) fn evidence(text: &str) -> Result<String, String> {
+    said(text, 1_000, "say what was seen and where, in at most 1000 characters")
+}
+
+fn said(text: &str, longest: usize, otherwise: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() || text.chars().count() > longest || text.chars().any(char::is_control) {
+        return Err(otherwise.to_owned());
+    }
+    Ok(text.to_owned())
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::ids::OrderId;
+use super::order::Order;
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,4 +34,18 @@ pub struct Command {
     /// Not before this time, where the command waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "chrono::serde::ts_milliseconds_option")]
     pub wake_at: Option<Timestamp>,
+}
+
+impl Command {
+    /// The command that `order` asks for as it stands.
+    pub fn of(kind: CommandKind, order: &Order) -> Self {
+        Self {
+            kind,
+            order_id: order.order_id.clone(),
+            attempt: order.attempt_number(),
+            version: order.asked_version,
+            deadline_at: order.deadline_at,
+            wake_at: order.wake_at,
+        }
+    }
 }

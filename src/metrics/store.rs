@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 20] = [
+const OPERATIONS: [&str; 26] = [
     "insert",
     "load",
     "apply",
@@ -30,6 +30,12 @@ const OPERATIONS: [&str; 20] = [
     "undecided",
     "hold",
     "unanswered",
+    "cases",
+    "overdue_questions",
+    "set_questions",
+    "escalate",
+    "note_read",
+    "read_up_to",
     OTHER,
 ];
 

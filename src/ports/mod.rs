@@ -1,6 +1,7 @@
 //! What the roles need from the outside, as traits. Adapters implement them; only `app` knows which.
 
 mod book;
+mod cases;
 mod clock;
 mod deadlines;
 mod log;
@@ -8,10 +9,12 @@ mod provider;
 mod publisher;
 mod questions;
 mod quota;
+mod read_marks;
 mod store;
 mod subscription;
 
 pub use book::{OrderBook, OrderFilter, OrderView};
+pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
 pub use deadlines::{DeadlineBook, DeadlinePosition, Horizon};
 pub use log::{EventLog, LogBatch, LogPosition};
@@ -19,5 +22,6 @@ pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};
 pub use questions::{Held, Hold, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
+pub use read_marks::{ReadMark, ReadMarks};
 pub use store::{Inserted, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
-pub use subscription::{Ack, Assignment, InRecord, Stopped, Subscription};
+pub use subscription::{Ack, ActedOn, Assignment, InRecord, Stopped, Subscription};

@@ -1,6 +1,7 @@
 //! Records that come in, and the duty to say when each is durable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -62,6 +63,15 @@ pub struct InRecord {
     pub ack: Ack,
 }
 
+/// How far the reader of a partition has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActedOn {
+    /// The partition.
+    pub partition: i32,
+    /// Every record that was written longer ago than this was acted on.
+    pub age: Duration,
+}
+
 /// No more records will come.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
@@ -81,4 +91,8 @@ pub trait Subscription: Send + std::fmt::Debug {
 
     /// How often partitions of it have come to this process so far.
     fn assignments(&self) -> u64;
+
+    /// How old the records may be that were not acted on yet, for each partition of which that is
+    /// known.
+    fn acted_on(&self) -> Vec<ActedOn>;
 }

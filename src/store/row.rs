@@ -6,10 +6,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    Attempt, AttemptState, CaseChange, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money, Order, OrderId,
-    ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
+    Attempt, AttemptState, CaseChange, CaseKind, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money, Order,
+    OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
 };
-use crate::ports::{StoreError, StoreErrorKind};
+use crate::ports::{Case, CaseKey, Resolution, StoreError, StoreErrorKind};
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +109,42 @@ impl OrderRow {
             },
         }))
     }
+}
+
+/// A case, as both stores keep it.
+pub(crate) struct CaseRow {
+    pub(crate) order_id: String,
+    pub(crate) kind: String,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) escalate_at: Timestamp,
+    pub(crate) escalated: bool,
+    pub(crate) next_query_at: Option<Timestamp>,
+    pub(crate) evidence: String,
+    pub(crate) resolved_at: Option<Timestamp>,
+    pub(crate) resolved_by: Option<String>,
+    pub(crate) resolved_evidence: Option<String>,
+}
+
+impl CaseRow {
+    pub(crate) fn into_case(self) -> Result<Case, Corrupt> {
+        let resolution = match (self.resolved_at, self.resolved_by, self.resolved_evidence) {
+            (Some(at), Some(by), Some(evidence)) => Some(Resolution { at, by, evidence }),
+            _ => None,
+        };
+        Ok(Case {
+            key: case_key(&self.order_id, &self.kind)?,
+            opened_at: self.opened_at,
+            escalate_at: self.escalate_at,
+            escalated: self.escalated,
+            next_query_at: self.next_query_at,
+            evidence: self.evidence,
+            resolution,
+        })
+    }
+}
+
+pub(crate) fn case_key(id: &str, kind: &str) -> Result<CaseKey, Corrupt> {
+    Ok(CaseKey { order_id: order_id(id)?, kind: known("kind", CaseKind::parse(kind))? })
 }
 
 fn known<T>(column: &'static str, value: Option<T>) -> Result<T, Corrupt> {

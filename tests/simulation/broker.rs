@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::ports::{Ack, Assignment, Clock, InRecord, OutRecord, PublishError, Publisher, Stopped, Subscription};
+use recharged::ports::{
+    Ack, ActedOn, Assignment, Clock, InRecord, OutRecord, PublishError, Publisher, Stopped, Subscription,
+};
 use tokio::sync::Notify;
 
 #[derive(Debug)]
@@ -165,6 +167,14 @@ impl Subscription for MemSubscription {
 
     fn assignments(&self) -> u64 {
         1
+    }
+
+    fn acted_on(&self) -> Vec<ActedOn> {
+        let topics = self.broker.topics.lock().unwrap();
+        let now = self.broker.clock.now();
+        let oldest = topics.get(&self.topic).and_then(|topic| topic.records.get(topic.committed));
+        let age = oldest.map_or(Duration::ZERO, |(_, at)| (now - *at).to_std().unwrap_or_default());
+        vec![ActedOn { partition: 0, age }]
     }
 }
 

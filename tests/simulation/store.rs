@@ -11,9 +11,11 @@ use recharged::domain::{
     AttemptState, EventType, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted, LogBatch, LogPosition,
+    Case, Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted, LogBatch, LogPosition,
     OrderStore, Questions, Quota, Reservation, SchemaError, StoreError, StoreErrorKind, Written,
 };
+
+mod nets;
 
 #[derive(Debug)]
 pub(crate) struct MemStore {
@@ -36,6 +38,8 @@ pub(crate) struct State {
     /// Whoever inserts is cut off until then; everybody else is not.
     pub(crate) no_inserts_until: Option<Timestamp>,
     held: HashMap<OrderId, (Timestamp, u32)>,
+    pub(crate) cases: BTreeMap<(OrderId, &'static str), Case>,
+    read_marks: HashMap<(String, i32), Timestamp>,
     tat: HashMap<ProviderId, i128>,
     paused_until: HashMap<ProviderId, Timestamp>,
 }
@@ -66,6 +70,9 @@ impl State {
         self.log.push(transition.event.clone());
         if transition.refund.is_some() {
             *self.refunds.entry(transition.after.order_id.clone()).or_default() += 1;
+        }
+        for change in &transition.cases {
+            self.change_case(&transition.after.order_id, transition.event.at, change);
         }
     }
 }

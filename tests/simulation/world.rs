@@ -16,12 +16,13 @@ use recharged::domain::{
 };
 use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, RelayMetrics, WatchdogMetrics};
 use recharged::ports::{Clock, LaneTopics, OutRecord, QuotaTerms, RechargeProvider};
+use recharged::roles::commands::CommandWriter;
 use recharged::roles::delay::{Delay, DelayRules};
 use recharged::roles::delayed::DelayTiers;
 use recharged::roles::dispatch::{Lane, LaneParts, LaneRules};
 use recharged::roles::intake::{Intake, IntakeRules};
 use recharged::roles::relay::{Relay, RelayTopics};
-use recharged::roles::watchdog::Watchdog;
+use recharged::roles::watchdog::{Watchdog, WatchdogRules};
 use recharged::roles::{RoleError, RowsAtHand, StopSignals};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -224,6 +225,7 @@ impl World {
         let lane = ProviderId::new("sim");
         let topics = LaneTopics { requests: "requests".into(), due: "due".into() };
         let phone_key = PhoneKey::new(b"a key for tests only").unwrap();
+        let commands = CommandWriter { phone_key, tiers: tiers() };
         let at_hand = Arc::new(RowsAtHand::new(100));
         let intake = Intake {
             store: self.store.clone(),
@@ -236,8 +238,8 @@ impl World {
                     let lane = lane.clone();
                     move |_| Ok(lane.clone())
                 }),
-                phone_key: phone_key.clone(),
-                lanes: HashMap::from([(lane, topics.clone())]),
+                commands: commands.clone(),
+                lanes: HashMap::from([(lane.clone(), topics.clone())]),
                 dead_letters: "dead".into(),
                 retention: Duration::from_secs(90 * 86_400),
                 batch_max: 50,
@@ -253,6 +255,7 @@ impl World {
             quota: self.store.clone(),
             questions: self.store.clone(),
             deadlines: self.store.clone(),
+            read_marks: self.store.clone(),
             publisher: self.broker.clone(),
             provider: self.provider.clone(),
             clock: self.clock.clone(),
@@ -262,14 +265,13 @@ impl World {
                 policy: self.policy.clone(),
                 topics: topics.clone(),
                 dead_letters: "dead".into(),
-                phone_key,
+                commands: commands.clone(),
                 terms: self.terms,
                 in_flight_max: 100,
                 heap_max: 100,
                 batch_max: 50,
                 writers: 4,
                 send_window: Duration::from_secs(1),
-                tiers: tiers(),
             },
         });
         let relay_topics = RelayTopics { order_events: "events".into(), refunds: "refunds".into() };
@@ -291,9 +293,17 @@ impl World {
         let watchdog = Watchdog {
             store: self.store.clone(),
             deadlines: self.store.clone(),
+            cases: self.store.clone(),
+            read_marks: self.store.clone(),
+            publisher: self.broker.clone(),
             clock: self.clock.clone(),
-            policy: self.policy.clone(),
-            batch_max: 50,
+            rules: WatchdogRules {
+                policy: self.policy.clone(),
+                commands,
+                lanes: HashMap::from([(lane, topics.clone())]),
+                partitions: 1,
+                batch_max: 50,
+            },
             outcomes: Arc::default(),
             metrics: WatchdogMetrics::new(),
         };

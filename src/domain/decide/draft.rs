@@ -156,15 +156,7 @@ impl<'a> Draft<'a> {
     fn ask(mut self, kind: CommandKind) -> Self {
         self.after.asked_version = self.after.version;
         if let Some(lane) = self.after.provider.clone() {
-            let command = Command {
-                kind,
-                order_id: self.after.order_id.clone(),
-                attempt: self.after.attempt_number(),
-                version: self.after.version,
-                deadline_at: self.after.deadline_at,
-                wake_at: self.after.wake_at,
-            };
-            self.follow_up = Some(FollowUp { lane, command });
+            self.follow_up = Some(FollowUp { lane, command: Command::of(kind, &self.after) });
         }
         self
     }

@@ -25,7 +25,7 @@ use super::ids::{ClaimId, ProviderId};
 use super::order::{NewOrder, Order};
 use super::outcome::{QueryOutcome, SubmitOutcome};
 use super::policy::Policy;
-use super::state::Reason;
+use super::state::{CaseKind, Reason};
 use super::transition::Transition;
 
 /// What happened, or what somebody wants to do.
@@ -88,6 +88,15 @@ pub enum Input {
         /// On what evidence.
         evidence: String,
     },
+    /// A person has dealt with a case that leaves its order as it is.
+    CaseClosed {
+        /// Which.
+        kind: CaseKind,
+        /// Who.
+        by: String,
+        /// On what evidence.
+        evidence: String,
+    },
 }
 
 /// What follows.
@@ -131,7 +140,8 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::CallerLost
             | Input::Deadline
             | Input::ReconcileDue
-            | Input::Resolved { .. } => Decision::Keep(Why::NotApplicable),
+            | Input::Resolved { .. }
+            | Input::CaseClosed { .. } => Decision::Keep(Why::NotApplicable),
         };
     };
     let draft = Draft::new(order, now, policy);
@@ -150,5 +160,6 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         // The order itself does not change.
         Input::ReconcileDue => Decision::Keep(Why::NotApplicable),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),
+        Input::CaseClosed { kind, by, evidence } => people::case_closed(draft, *kind, by, evidence),
     }
 }

@@ -18,3 +18,14 @@ pub(super) fn resolved(draft: Draft<'_>, succeeded: bool, by: &str, evidence: &s
     }
     draft.attempt_state(AttemptState::WrittenOff).fail(Reason::ResolvedByOperator).finish(EventType::Failed)
 }
+
+/// A person has dealt with what a case is about. An order in doubt is not one of those: its case
+/// ends with its doubt.
+pub(super) fn case_closed(draft: Draft<'_>, kind: CaseKind, by: &str, evidence: &str) -> Decision {
+    let is_the_doubt = kind == CaseKind::InDoubt && draft.before.state == State::InDoubt;
+    if is_the_doubt || draft.before.cases & kind.bit() == 0 {
+        return Decision::Keep(Why::NotApplicable);
+    }
+    let draft = draft.cause(kind.as_str()).decided_by(by, evidence).resolve_case(kind, by, evidence);
+    draft.finish(EventType::CaseResolved)
+}

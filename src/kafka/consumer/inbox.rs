@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::domain::Timestamp;
 use crate::kafka::sync::lock;
-use crate::ports::{InRecord, Stopped, Subscription};
+use crate::ports::{ActedOn, InRecord, Stopped, Subscription};
 
 use super::assignment::Held;
 
@@ -28,6 +28,8 @@ pub(super) struct Inbox {
     contents: Mutex<Contents>,
     /// How often partitions came.
     assignments: AtomicU64,
+    /// How old what is not acted on may be, by partition, and when that was so.
+    ages: Mutex<Vec<(i32, Duration, Instant)>>,
     /// Wakes the reader.
     filled: Notify,
     /// Wakes the consumer's thread, when there is room again.
@@ -43,6 +45,7 @@ impl Inbox {
             high_mark,
             contents: Mutex::default(),
             assignments: AtomicU64::new(0),
+            ages: Mutex::default(),
             filled: Notify::new(),
             drained: Condvar::new(),
         }
@@ -51,6 +54,10 @@ impl Inbox {
     /// A partition came.
     pub(super) fn assigned(&self) {
         self.assignments.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ages(&self, ages: Vec<(i32, Duration, Instant)>) {
+        *lock(&self.ages) = ages;
     }
 
     /// Adds a record without waking the reader; `true` if it is full now.
@@ -158,6 +165,11 @@ impl Subscription for TopicSubscription {
 
     fn assignments(&self) -> u64 {
         self.inbox.assignments.load(Ordering::Relaxed)
+    }
+
+    fn acted_on(&self) -> Vec<ActedOn> {
+        let ages = lock(&self.inbox.ages);
+        ages.iter().map(|(partition, age, at)| ActedOn { partition: *partition, age: *age + at.elapsed() }).collect()
     }
 }
 

@@ -10,6 +10,7 @@ mod commit;
 mod flow;
 mod inbox;
 mod ledger;
+mod progress;
 mod rebalance;
 mod record;
 mod run;

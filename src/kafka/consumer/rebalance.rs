@@ -171,14 +171,21 @@ impl GroupContext {
     }
 
     fn note(&self, statistics: &Statistics) {
-        self.shared.reach.note(statistics, Instant::now());
+        let now = Instant::now();
+        self.shared.reach.note(statistics, now);
         for (topic, partition, facts) in statistics.partitions() {
             let Some(topic) = self.shared.topic(topic) else { continue };
             if let Some(slot) = lock(&topic.slots).get_mut(&partition) {
                 // The end of the log is not always known anew; what was known still holds.
                 let high = facts.high.or(slot.facts.high);
                 slot.facts = PartitionFacts { high, ..facts };
+                slot.progress.note(slot.facts, slot.held.position(), now);
             }
+        }
+        for topic in &self.shared.topics {
+            let slots = lock(&topic.slots);
+            let age = |(partition, slot): (&i32, &Slot)| slot.progress.age(now).map(|age| (*partition, age, now));
+            topic.inbox.set_ages(slots.iter().filter_map(age).collect());
         }
         if statistics.is_steady() {
             self.shared.joined.store(true, Ordering::Release);

@@ -266,6 +266,7 @@ impl Topic {
                 let anew = Held::new(Arc::clone(&self.name), slot.held.partition, None);
                 anew.deliver(offset);
                 slot.held = Arc::new(anew);
+                slot.progress = super::progress::Progress::default();
                 slot.sent = None;
             }
         }

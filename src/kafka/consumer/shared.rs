@@ -12,6 +12,7 @@ use crate::ports::Stopped;
 
 use super::assignment::Held;
 use super::inbox::Inbox;
+use super::progress::Progress;
 use super::status::{ConsumerStatus, TopicStatus};
 
 /// A held partition, and what the thread knows of it.
@@ -26,6 +27,7 @@ pub(super) struct Slot {
     /// The last offset that was asked to be committed, and when.
     pub(super) sent: Option<(i64, Instant)>,
     pub(super) facts: PartitionFacts,
+    pub(super) progress: Progress,
     /// When the position last moved or had no reason to.
     pub(super) moved_at: Instant,
 }
@@ -222,6 +224,7 @@ impl Slot {
             flowing: false,
             sent: None,
             facts: PartitionFacts::default(),
+            progress: Progress::default(),
             moved_at: Instant::now(),
         }
     }

@@ -12,7 +12,7 @@ use tracing::{debug, error, warn};
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{Command, CommandKind, Timestamp};
-use crate::ports::{Grant, InRecord, PermitClass, StoreError, Subscription};
+use crate::ports::{ActedOn, Grant, InRecord, PermitClass, ReadMark, StoreError, Subscription};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
@@ -37,6 +37,8 @@ const CLAIM_AHEAD_MAX: Duration = Duration::from_millis(100);
 const PURGE_EVERY: Duration = Duration::from_secs(1);
 /// Without anything to wait for, the loop still looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
+/// How far the fresh orders were read is noted this often.
+const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// Places for calls that submits leave free, of twenty, up to this many.
 const KEPT_SLOTS_MAX: usize = 8;
 /// A question is due when it comes here; one that says otherwise is none of ours.
@@ -47,6 +49,7 @@ enum Event {
     Claimed(Result<(Leftover, Calls), StoreError>, Duration),
     Asked(Result<(Leftover, Calls), StoreError>),
     Adopted(Result<usize, StoreError>),
+    Noted(Result<(), StoreError>),
     Buried,
 }
 
@@ -62,6 +65,8 @@ struct Scheduler {
     /// A batch of questions is being held.
     asking: bool,
     adoption: Adoption,
+    /// When to note next how far the fresh orders were read.
+    note_at: Timestamp,
     /// How long a claim takes, over the last few.
     claim_time: Duration,
     /// Since when claims could have been made.
@@ -118,6 +123,7 @@ impl Scheduler {
             claims: 0,
             asking: false,
             adoption: Adoption::default(),
+            note_at: Timestamp::default(),
             claim_time: Duration::ZERO,
             claimable_since: None,
             arrivals: Arrivals::default(),
@@ -131,6 +137,7 @@ impl Scheduler {
         loop {
             let assignments = fresh.assignments() + due.assignments();
             self.adoption.note(assignments, self.lane.clock.now(), self.lane.adopt_after());
+            self.note_read(fresh);
             let wake = self.start_what_can();
             let now = self.lane.clock.now();
             let sleep = (wake - now).to_std().unwrap_or_default().max(Duration::from_millis(1)).min(IDLE);
@@ -157,6 +164,25 @@ impl Scheduler {
                 slot = slots.acquire(), if no_slot => drop(slot),
                 () = tokio::time::sleep(sleep) => {}
             }
+        }
+    }
+
+    /// Tells the watchdog how far the fresh orders were read, so that it can tell a command that was
+    /// lost from one that waits.
+    fn note_read(&mut self, fresh: &dyn Subscription) {
+        let now = self.lane.clock.now();
+        if now < self.note_at {
+            return;
+        }
+        self.note_at = now + NOTE_EVERY;
+        let mark = |read: ActedOn| {
+            let age = chrono::TimeDelta::from_std(read.age).ok()?;
+            Some(ReadMark { partition: read.partition, up_to: now.checked_sub_signed(age)? })
+        };
+        let marks: Vec<ReadMark> = fresh.acted_on().into_iter().filter_map(mark).collect();
+        if !marks.is_empty() {
+            let (read_marks, topic) = (Arc::clone(&self.lane.read_marks), self.lane.rules.topics.requests.clone());
+            self.under_way.spawn(async move { Event::Noted(read_marks.note_read(&topic, &marks).await) });
         }
     }
 
@@ -331,7 +357,8 @@ impl Scheduler {
                 self.take_begun(held)?;
             }
             Event::Adopted(Err(error)) if !self.stop.abort.is_cancelled() => return Err(error.into()),
-            Event::Adopted(_) | Event::Buried => {}
+            Event::Noted(Err(error)) => debug!(error = ?error, "how far was read is noted the next time"),
+            Event::Adopted(_) | Event::Noted(Ok(())) | Event::Buried => {}
         }
         Ok(())
     }

@@ -22,13 +22,12 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use crate::domain::Policy;
-use crate::domain::msisdn::PhoneKey;
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{
-    Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, RechargeProvider,
+    Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks, RechargeProvider,
 };
 use crate::roles::RowsAtHand;
-use crate::roles::delayed::DelayTiers;
+use crate::roles::commands::CommandWriter;
 
 use service_time::ServiceTime;
 
@@ -39,12 +38,10 @@ pub struct LaneRules {
     pub policy: Policy,
     /// The lane's topics.
     pub topics: LaneTopics,
-    /// Where a command waits whose time has not come.
-    pub tiers: DelayTiers,
+    /// For retries and questions.
+    pub commands: CommandWriter,
     /// Where unusable records go.
     pub dead_letters: Arc<str>,
-    /// The key for phone numbers' hashes.
-    pub phone_key: PhoneKey,
     /// The provider's quota.
     pub terms: QuotaTerms,
     /// Calls at once in this process.
@@ -72,6 +69,8 @@ pub struct Lane {
     pub questions: Arc<dyn Questions>,
     /// The orders by deadline, to find sends whose caller is gone.
     pub deadlines: Arc<dyn DeadlineBook>,
+    /// How far the lane has read.
+    pub read_marks: Arc<dyn ReadMarks>,
     /// For retries and dead letters.
     pub publisher: Arc<dyn Publisher>,
     /// The provider.
@@ -99,6 +98,7 @@ pub struct LaneParts {
     pub quota: Arc<dyn Quota>,
     pub questions: Arc<dyn Questions>,
     pub deadlines: Arc<dyn DeadlineBook>,
+    pub read_marks: Arc<dyn ReadMarks>,
     pub publisher: Arc<dyn Publisher>,
     pub provider: Arc<dyn RechargeProvider>,
     pub clock: Arc<dyn Clock>,
@@ -121,6 +121,7 @@ impl Lane {
             quota: parts.quota,
             questions: parts.questions,
             deadlines: parts.deadlines,
+            read_marks: parts.read_marks,
             publisher: parts.publisher,
             provider: parts.provider,
             clock: parts.clock,

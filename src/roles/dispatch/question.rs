@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::domain::inquiry::next_query;
-use crate::domain::{Command, CommandKind, FollowUp, Order, OrderId, QueryOutcome, Timestamp};
+use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, Timestamp};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
 use crate::roles::patience;
 
@@ -116,15 +116,8 @@ impl Lane {
 
     /// The command for the next question about an order.
     fn question_record(&self, order: &Order, at: Timestamp) -> OutRecord {
-        let command = Command {
-            kind: CommandKind::Query,
-            order_id: order.order_id.clone(),
-            attempt: order.attempt_number(),
-            version: order.asked_version,
-            deadline_at: order.deadline_at,
-            wake_at: Some(at),
-        };
-        self.command_record(&FollowUp { lane: self.provider.id().clone(), command }, order)
+        let command = Command { wake_at: Some(at), ..Command::of(CommandKind::Query, order) };
+        self.command_record(&command, order)
     }
 
     fn hold_time(&self) -> Duration {

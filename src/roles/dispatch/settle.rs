@@ -5,15 +5,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::domain::{Decision, FollowUp, Input, Order, OrderId, QueryOutcome, SubmitOutcome, Transition, decide};
-use crate::ports::{Hold, OutRecord, StoreError, Written, command_record};
+use crate::domain::{Command, Decision, Input, Order, OrderId, QueryOutcome, SubmitOutcome, Transition, decide};
+use crate::ports::{Hold, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, patience};
 
 use super::Lane;
@@ -156,21 +155,16 @@ impl Lane {
     pub(super) async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
         let records: Vec<OutRecord> = transitions
             .iter()
-            .filter_map(|transition| Some(self.command_record(transition.follow_up.as_ref()?, &transition.after)))
+            .filter_map(|transition| {
+                Some(self.command_record(&transition.follow_up.as_ref()?.command, &transition.after))
+            })
             .collect();
         records.is_empty() || patience::published("retry", self.publisher.as_ref(), records, abort).await
     }
 
-    /// A command on its way: through the delay tiers, where it waits.
-    pub(super) fn command_record(&self, follow_up: &FollowUp, order: &Order) -> OutRecord {
-        let key = order.recipient.msisdn().map_or_else(Bytes::new, |msisdn| {
-            Bytes::copy_from_slice(msisdn.keyed_hash(&self.rules.phone_key).as_bytes())
-        });
-        let record = command_record(&self.rules.topics.due, key, &follow_up.command);
-        match follow_up.command.wake_at {
-            Some(due_at) => self.rules.tiers.put_off(record, due_at, self.clock.now()),
-            None => record,
-        }
+    /// A retry or a question as a record.
+    pub(super) fn command_record(&self, command: &Command, order: &Order) -> OutRecord {
+        self.rules.commands.due(&self.rules.topics, command, &order.recipient, self.clock.now())
     }
 
     /// A provider that asks us to slow down is heard by the whole fleet.

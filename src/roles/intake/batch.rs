@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use foldhash::quality::RandomState;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -14,7 +13,7 @@ use crate::domain::{
     Command, CommandKind, Decision, FollowUp, Input, NewOrder, Order, OrderId, Recipient, State, Transition, decide,
 };
 use crate::faults;
-use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written, command_record};
+use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, dead_letter, patience};
 
 use super::Intake;
@@ -265,11 +264,7 @@ impl Intake {
                     "an order is in a lane that is not configured; it waits for the watchdog");
                 continue;
             };
-            let key = recipient.msisdn().map_or_else(
-                || Bytes::copy_from_slice(follow_up.command.order_id.as_str().as_bytes()),
-                |msisdn| Bytes::copy_from_slice(msisdn.keyed_hash(&self.rules.phone_key).as_bytes()),
-            );
-            out.push(command_record(&topics.requests, key, &follow_up.command));
+            out.push(self.rules.commands.fresh(topics, &follow_up.command, &recipient));
         }
         out
     }
@@ -305,14 +300,7 @@ impl Commands {
         let Some(lane) = row.provider.clone().filter(|_| row.state == State::Queued && row.attempt.is_none()) else {
             return;
         };
-        let command = Command {
-            kind: CommandKind::Submit,
-            order_id: row.order_id.clone(),
-            attempt: 0,
-            version: row.asked_version,
-            deadline_at: row.deadline_at,
-            wake_at: row.wake_at,
-        };
+        let command = Command::of(CommandKind::Submit, row);
         self.asked.insert(row.order_id.clone(), (FollowUp { lane, command }, row.recipient.clone()));
     }
 }

@@ -13,11 +13,11 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::domain::msisdn::PhoneKey;
 use crate::domain::{NewOrder, Policy, ProviderId, Reason};
 use crate::metrics::{IntakeMetrics, OutcomeMetrics};
 use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscription};
 
+use super::commands::CommandWriter;
 use super::{RoleError, RowsAtHand, StopSignals};
 
 /// Which lane serves an order, or why none does.
@@ -29,8 +29,8 @@ pub struct IntakeRules {
     pub policy: Policy,
     /// Which lane serves an order.
     pub route: Route,
-    /// The key for phone numbers' hashes.
-    pub phone_key: PhoneKey,
+    /// How commands are written.
+    pub commands: CommandWriter,
     /// Where the lanes' commands go.
     pub lanes: HashMap<ProviderId, LaneTopics>,
     /// Where unusable records go.

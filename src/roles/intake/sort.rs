@@ -44,8 +44,12 @@ impl Intake {
         let mut sorted = Sorted { arrivals, said, ..Sorted::default() };
         let mut seen = HashSet::with_capacity_and_hasher(count, RandomState::default());
         for (place, record) in records.iter().enumerate() {
-            let read =
-                inbound::read(record.value.as_deref(), &record.headers, self.plain_is_order, &self.rules.phone_key);
+            let read = inbound::read(
+                record.value.as_deref(),
+                &record.headers,
+                self.plain_is_order,
+                &self.rules.commands.phone_key,
+            );
             match read.and_then(|event| self.input_of(event, record, now)) {
                 Err(unfit) => sorted.unfit.push((place, unfit)),
                 Ok((order_id, input)) => {

@@ -1,32 +1,31 @@
-//! The watchdog: at its deadline every order is decided, by whoever is still there. It reads only
-//! the database, in the order of deadlines, from a low-water mark below which everything is
-//! decided; it writes fenced, like everybody else, so any number of them may run.
+//! The watchdog: at its deadline every order is decided, by whoever is still there; and what was
+//! lost on the way is found before that. Whatever decides reads and writes the database alone; what
+//! is asked for again goes through Kafka, beside it, so that a broker that is away holds up no
+//! deadline. It writes fenced, like everybody else, so any number of them may run.
 
+mod cases;
+mod deadlines;
 mod mark;
+mod repair;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{debug, warn};
-
-use crate::domain::{Decision, Input, Order, Policy, State, Timestamp, Transition, decide};
-use crate::faults;
+use crate::domain::{Command, Order, Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
-use crate::ports::{Clock, DeadlineBook, DeadlinePosition, OrderStore, StoreError, Written};
+use crate::ports::{
+    CaseBook, Clock, DeadlineBook, DeadlinePosition, LaneTopics, OrderStore, OutRecord, Publisher, ReadMarks,
+    StoreError,
+};
 
+use super::commands::CommandWriter;
 use super::{RoleError, StopSignals, patience};
-use mark::Mark;
 
-/// What it does at a deadline is right whoever was away, but a process that has just started lets
-/// settlements that were on their way come first.
-const QUIET: Duration = Duration::from_secs(2);
-/// It looks at least this often, whatever the next deadline is.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Orders that come due together are decided together.
-const GATHER: Duration = Duration::from_millis(20);
-/// Everything from the low-water mark on is read this often; in between only what has come due
-/// since. It finds what was committed late.
-const WHOLE_EVERY: Duration = Duration::from_secs(1);
+/// What was lost is looked for this often,
+const MEND_EVERY: Duration = Duration::from_secs(1);
+/// and in the cases, whose questions are not so urgent, this often.
+const CASES_EVERY: Duration = Duration::from_secs(5);
 
 /// The role.
 #[derive(Debug)]
@@ -35,121 +34,62 @@ pub struct Watchdog {
     pub store: Arc<dyn OrderStore>,
     /// The same by deadline.
     pub deadlines: Arc<dyn DeadlineBook>,
+    /// What people look at.
+    pub cases: Arc<dyn CaseBook>,
+    /// How far the lanes have read.
+    pub read_marks: Arc<dyn ReadMarks>,
+    /// For what is asked for again.
+    pub publisher: Arc<dyn Publisher>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// For `decide`.
-    pub policy: Policy,
-    /// Orders in one statement at most.
-    pub batch_max: usize,
+    /// The rules.
+    pub rules: WatchdogRules,
     /// What became of orders.
     pub outcomes: Arc<OutcomeMetrics>,
     /// The numbers.
     pub metrics: WatchdogMetrics,
 }
 
+/// What the watchdog goes by.
+#[derive(Debug)]
+pub struct WatchdogRules {
+    /// For `decide`.
+    pub policy: Policy,
+    /// How commands are written.
+    pub commands: CommandWriter,
+    /// Where the lanes' commands go.
+    pub lanes: HashMap<ProviderId, LaneTopics>,
+    /// Partitions of a lane's topic at least.
+    pub partitions: usize,
+    /// Orders in one statement at most.
+    pub batch_max: usize,
+}
+
 impl Watchdog {
     /// Works until told to stop.
     pub async fn run(self, stop: StopSignals) -> Result<(), RoleError> {
-        if wait(&stop, QUIET).await {
-            return Ok(());
-        }
-        let Some(low) = self.patiently("low_water", &stop, || self.deadlines.low_water()).await? else { return Ok(()) };
-        let mut mark = Mark::new(low);
-        let (mut decided_to, mut whole_at) = (low, Duration::ZERO);
-        loop {
-            let (now, since_boot) = (self.clock.now(), self.clock.since_boot());
-            let is_whole = since_boot >= whole_at;
-            let from = if is_whole { mark.low() } else { decided_to };
-            if !self.decide_due(from, now, &stop).await? {
-                return Ok(());
-            }
-            decided_to = now;
-            if is_whole {
-                whole_at = since_boot + WHOLE_EVERY;
-                if !self.raise(&mut mark, now, &stop).await? {
-                    return Ok(());
-                }
-            }
-            self.metrics.scanned(self.clock.since_boot().saturating_sub(since_boot), now);
-            let Some(next) = self.next_deadline(now, &stop).await? else { return Ok(()) };
-            let sleep = (next - self.clock.now()).to_std().unwrap_or_default().max(GATHER);
-            if wait(&stop, sleep).await {
-                return Ok(());
-            }
-        }
+        tokio::try_join!(self.decide_deadlines(&stop), self.mend(&stop)).map(drop)
     }
 
-    /// Decides every order whose deadline has come; `false` if told to stop before the end.
-    async fn decide_due(&self, from: Timestamp, now: Timestamp, stop: &StopSignals) -> Result<bool, RoleError> {
-        let mut after = DeadlinePosition { at: from, order_id: None };
-        loop {
-            let read = || self.deadlines.undecided(&after, now, self.batch_max);
-            let Some(page) = self.patiently("undecided", stop, read).await? else { return Ok(false) };
-            let Some(last) = page.last() else { return Ok(true) };
-            let (next, is_last) = (DeadlinePosition::behind(last), page.len() < self.batch_max);
-            if !self.decide_page(page, stop).await? {
-                return Ok(false);
+    /// What was lost is asked for again; cases whose time has come are escalated.
+    async fn mend(&self, stop: &StopSignals) -> Result<(), RoleError> {
+        let mut repair = self.repair();
+        let mut cases_at = Duration::ZERO;
+        while !wait(stop, MEND_EVERY).await {
+            repair.look(self, stop).await?;
+            if self.clock.since_boot() >= cases_at {
+                cases_at = self.clock.since_boot() + CASES_EVERY;
+                self.look_after_cases(stop).await?;
             }
-            if is_last {
-                return Ok(true);
-            }
-            after = next;
         }
+        Ok(())
     }
 
-    async fn decide_page(&self, page: Vec<Order>, stop: &StopSignals) -> Result<bool, RoleError> {
-        let now = self.clock.now();
-        let mut transitions: Vec<Transition> = Vec::with_capacity(page.len());
-        for order in &page {
-            match decide(Some(order), &Input::Deadline, now, &self.policy) {
-                Decision::Apply(transition) => transitions.push(*transition),
-                Decision::Keep(why) => debug!(order_id = %order.order_id, ?why, "its deadline decides nothing"),
-            }
-        }
-        if transitions.is_empty() {
-            return Ok(true);
-        }
-        faults::point("watchdog::decided");
-        let write = || self.store.apply(&transitions);
-        let Some(written) = self.patiently("deadline", stop, write).await? else { return Ok(false) };
-        for (transition, written) in transitions.iter().zip(written) {
-            // One that was overtaken was settled at the last moment, or is read again.
-            if written == Written::Stored {
-                self.outcomes.written(transition);
-                self.metrics.acted(action(transition));
-            }
-        }
-        Ok(true)
-    }
-
-    /// Raises the low-water mark where that is safe.
-    async fn raise(&self, mark: &mut Mark, now: Timestamp, stop: &StopSignals) -> Result<bool, RoleError> {
-        let Some(horizon) = self.patiently("horizon", stop, || self.deadlines.horizon()).await? else {
-            return Ok(false);
-        };
-        let Some(to) = mark.look(now, horizon) else { return Ok(true) };
-        // Everything that could still lie below is visible by now.
-        let after = DeadlinePosition { at: mark.low(), order_id: None };
-        let read = || self.deadlines.undecided(&after, to, 1);
-        let Some(left) = self.patiently("undecided", stop, read).await? else { return Ok(false) };
-        if let Some(order) = left.first() {
-            warn!(order_id = %order.order_id, "an order stays undecided behind its deadline: the low-water mark waits for it");
-            return Ok(true);
-        }
-        let Some(()) = self.patiently("raise_low_water", stop, || self.deadlines.raise_low_water(to)).await? else {
-            return Ok(false);
-        };
-        mark.raised(to);
-        Ok(true)
-    }
-
-    /// The moment at which the next look is due; `None` when told to stop.
-    async fn next_deadline(&self, now: Timestamp, stop: &StopSignals) -> Result<Option<Timestamp>, RoleError> {
-        let latest = crate::domain::plus(now, LOOK_EVERY);
-        let after = DeadlinePosition { at: now, order_id: None };
-        let read = || self.deadlines.undecided(&after, latest, 1);
-        let next = self.patiently("undecided", stop, read).await?;
-        Ok(next.map(|orders| orders.first().map_or(latest, |order| order.deadline_at)))
+    /// A command for an order, to where its lane takes further attempts and questions; `None` where its lane
+    /// is not configured.
+    fn due_record(&self, order: &Order, command: &Command) -> Option<OutRecord> {
+        let topics = self.rules.lanes.get(order.provider.as_ref()?)?;
+        Some(self.rules.commands.due(topics, command, &order.recipient, self.clock.now()))
     }
 
     /// `None` when told to stop meanwhile: what is left is the next one's.
@@ -175,10 +115,6 @@ impl DeadlinePosition {
     fn behind(order: &Order) -> Self {
         Self { at: order.deadline_at, order_id: Some(order.order_id.clone()) }
     }
-}
-
-fn action(transition: &Transition) -> &'static str {
-    if transition.after.state == State::InDoubt { "reconcile" } else { "expire" }
 }
 
 /// Waits; `true` if told to stop meanwhile.

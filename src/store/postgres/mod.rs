@@ -2,6 +2,7 @@
 //! (`.sqlx/`, kept fresh by `scripts/sqlx`).
 
 mod book;
+mod cases;
 mod columns;
 mod connections;
 mod deadlines;
@@ -10,6 +11,7 @@ mod log;
 mod orders;
 mod questions;
 mod quota;
+mod read_marks;
 pub(super) mod schema;
 
 use std::str::FromStr;

@@ -2,11 +2,13 @@
 //! that runs on both adapters is their check.
 
 mod book;
+mod cases;
 mod deadlines;
 mod log;
 mod orders;
 mod questions;
 mod quota;
+mod read_marks;
 mod rows;
 pub(super) mod schema;
 

@@ -108,7 +108,7 @@ pub(super) fn moment(row: &SqliteRow, column: &str) -> Result<Timestamp, sqlx::E
     Ok(Timestamp::from_timestamp_micros(row.try_get(column)?).unwrap_or_default())
 }
 
-fn maybe_moment(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
+pub(super) fn maybe_moment(row: &SqliteRow, column: &str) -> Result<Option<Timestamp>, sqlx::Error> {
     Ok(row.try_get::<Option<i64>, _>(column)?.and_then(Timestamp::from_timestamp_micros))
 }
 

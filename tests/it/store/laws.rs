@@ -2,6 +2,7 @@
 
 mod batches;
 mod fences;
+mod nets;
 mod questions;
 mod reading;
 

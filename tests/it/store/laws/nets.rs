@@ -1,0 +1,172 @@
+//! What the last nets read: orders by deadline, cases by their times, and how far lanes have read.
+
+use std::time::Duration;
+
+use recharged::domain::{AttemptState, CaseKind, OrderId, State, Timestamp};
+use recharged::ports::{
+    CaseFilter, CaseKey, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store, Written,
+};
+
+use crate::store::fixture::{
+    apply_one, arrive, claim, id, in_flight, insert_one, into_doubt, lane, load_one, new_order, policy,
+    resolve_as_failed, succeed,
+};
+use crate::store::on_both_adapters;
+use crate::store::place::Place;
+
+on_both_adapters!(
+    a_send_without_an_answer_is_found_by_its_lane_and_age,
+    cases_are_read_oldest_first_and_page_by_page,
+    a_question_that_is_overdue_is_found_until_its_time_is_set,
+    a_case_is_escalated_once_and_only_while_it_is_open,
+    a_resolved_case_keeps_who_and_why_and_asks_no_more,
+    a_topic_is_read_as_far_as_its_slowest_partition,
+);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An order in doubt, with its case.
+async fn doubtful(store: &dyn Store, order: &str) -> Timestamp {
+    let row = in_flight(store, order).await;
+    let doubt = into_doubt(&row);
+    assert_eq!(apply_one(store, &doubt).await, Written::Stored);
+    doubt.event.at
+}
+
+fn key(order: &str) -> CaseKey {
+    CaseKey { order_id: id(order), kind: CaseKind::InDoubt }
+}
+
+async fn a_send_without_an_answer_is_found_by_its_lane_and_age(place: &Place) {
+    let store = place.store.as_ref();
+    let mut rows = Vec::new();
+    for order in ["answered", "old-1", "old-2"] {
+        rows.push(in_flight(store, order).await);
+    }
+    apply_one(store, &succeed(&rows[0], rows[0].attempt.as_ref().unwrap().claimed_at)).await;
+    let now = store.now().await.unwrap();
+    insert_one(store, &arrive(new_order("never-sent", now), now)).await;
+    let start = DeadlinePosition { at: rows[0].deadline_at - 10 * SECOND, order_id: None };
+    let (later, until) = (now + SECOND, rows[2].deadline_at);
+    let found = |lane, claimed_before, after: DeadlinePosition, limit| async move {
+        let found = store.unanswered(&lane, claimed_before, &after, until, limit).await.unwrap();
+        found.into_iter().map(|order| order.order_id).collect::<Vec<OrderId>>()
+    };
+    assert_eq!(found(lane(), later, start.clone(), 10).await, [id("old-1"), id("old-2")]);
+    assert_eq!(found(lane(), later, start.clone(), 1).await, [id("old-1")]);
+    let behind = DeadlinePosition { at: rows[1].deadline_at, order_id: Some(id("old-1")) };
+    assert_eq!(found(lane(), later, behind, 10).await, [id("old-2")]);
+    let sent_at = rows[1].attempt.as_ref().unwrap().claimed_at;
+    assert!(found(lane(), sent_at, start.clone(), 10).await.is_empty(), "none is so old");
+    let other = recharged::domain::ProviderId::new("other");
+    assert!(found(other, later, start, 10).await.is_empty());
+}
+
+async fn cases_are_read_oldest_first_and_page_by_page(place: &Place) {
+    let store = place.store.as_ref();
+    let mut opened = Vec::new();
+    for order in ["z", "m", "a"] {
+        opened.push((doubtful(store, order).await, id(order)));
+    }
+    opened.sort();
+    let filter = CaseFilter::default();
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.cases(&filter, after.as_ref(), 2).await.unwrap();
+        seen.extend(page.iter().map(|case| (case.opened_at, case.key.order_id.clone())));
+        let Some(last) = page.into_iter().next_back() else { break };
+        after = Some(last);
+    }
+    assert_eq!(seen, opened);
+    let one = CaseFilter { order_id: Some(id("m")), kinds: vec![CaseKind::InDoubt], ..CaseFilter::default() };
+    let found = store.cases(&one, None, 10).await.unwrap();
+    assert_eq!(found.iter().map(|case| &case.key).collect::<Vec<_>>(), [&key("m")]);
+    assert_eq!(found[0].evidence, "deadline passed with an open attempt");
+    assert_eq!(found[0].escalate_at, found[0].opened_at + policy().reconcile_within);
+    for none in [
+        CaseFilter { kinds: vec![CaseKind::Conflict], ..CaseFilter::default() },
+        CaseFilter { only_escalated: true, ..CaseFilter::default() },
+        CaseFilter { opened_before: Some(opened[0].0), ..CaseFilter::default() },
+        CaseFilter { order_id: Some(id("nobody")), ..CaseFilter::default() },
+    ] {
+        assert!(store.cases(&none, None, 10).await.unwrap().is_empty(), "{none:?}");
+    }
+}
+
+async fn a_question_that_is_overdue_is_found_until_its_time_is_set(place: &Place) {
+    let store = place.store.as_ref();
+    doubtful(store, "late").await;
+    doubtful(store, "later").await;
+    let case = store.cases(&CaseFilter { order_id: Some(id("late")), ..CaseFilter::default() }, None, 1).await.unwrap();
+    let due = case[0].next_query_at.unwrap();
+    assert!(store.overdue_questions(due - SECOND, 10).await.unwrap().is_empty());
+    let found = store.overdue_questions(due, 1).await.unwrap();
+    assert_eq!(found, [OverdueQuestion { key: key("late"), next_query_at: due, held: None }]);
+
+    // Whoever asks holds the row; the finder is told.
+    let asked_version = load_one(store, &id("late")).await.unwrap().asked_version;
+    let until = due + 30 * SECOND;
+    store.hold(&[Hold { order_id: id("late"), asked_version, replaces: None, until }], due).await.unwrap();
+    let found = store.overdue_questions(due, 1).await.unwrap();
+    assert_eq!(found[0].held, Some((until, asked_version)));
+
+    let set = |was, next| QuestionTime { key: key("late"), was, next };
+    store.set_questions(&[set(due - SECOND, None)]).await.unwrap();
+    assert_eq!(store.overdue_questions(due, 1).await.unwrap().len(), 1, "it had changed meanwhile");
+    store.set_questions(&[set(due, Some(until))]).await.unwrap();
+    assert!(store.overdue_questions(due, 1).await.unwrap().iter().all(|one| one.key != key("late")));
+    assert!(store.overdue_questions(until, 10).await.unwrap().iter().any(|one| one.next_query_at == until));
+    store.set_questions(&[set(until, None)]).await.unwrap();
+    assert!(store.overdue_questions(until + 900 * SECOND, 10).await.unwrap().iter().all(|one| one.key != key("late")));
+}
+
+async fn a_case_is_escalated_once_and_only_while_it_is_open(place: &Place) {
+    let store = place.store.as_ref();
+    let opened_at = doubtful(store, "waits").await;
+    doubtful(store, "settled").await;
+    let settled = load_one(store, &id("settled")).await.unwrap();
+    apply_one(store, &resolve_as_failed(&settled, opened_at + SECOND)).await;
+    let due = opened_at + policy().reconcile_within;
+    assert!(store.escalate(due - SECOND, 10).await.unwrap().is_empty());
+    let escalated = store.escalate(due + SECOND, 10).await.unwrap();
+    assert_eq!(escalated.iter().map(|case| &case.key).collect::<Vec<_>>(), [&key("waits")]);
+    assert!(escalated[0].escalated);
+    assert!(store.escalate(due + SECOND, 10).await.unwrap().is_empty(), "once");
+    let filter = CaseFilter { only_escalated: true, ..CaseFilter::default() };
+    assert_eq!(store.cases(&filter, None, 10).await.unwrap(), escalated);
+}
+
+async fn a_resolved_case_keeps_who_and_why_and_asks_no_more(place: &Place) {
+    let store = place.store.as_ref();
+    let opened_at = doubtful(store, "doubt").await;
+    let row = load_one(store, &id("doubt")).await.unwrap();
+    apply_one(store, &resolve_as_failed(&row, opened_at + SECOND)).await;
+    assert!(store.cases(&CaseFilter::default(), None, 10).await.unwrap().is_empty());
+    let all = CaseFilter { with_resolved: true, ..CaseFilter::default() };
+    let case = store.cases(&all, None, 10).await.unwrap().pop().unwrap();
+    let resolution = case.resolution.unwrap();
+    assert_eq!((resolution.by.as_str(), resolution.at), ("a person", opened_at + SECOND));
+    assert_eq!(resolution.evidence, "the provider's statement");
+    assert_eq!(case.next_query_at, None);
+    let row = load_one(store, &id("doubt")).await.unwrap();
+    assert_eq!((row.state, row.attempt.unwrap().state), (State::Failed, AttemptState::WrittenOff));
+    // An order that never had a case.
+    let claimed = in_flight(store, "plain").await;
+    assert_eq!(claim(&arrive(new_order("other", opened_at), opened_at).after, opened_at).after.cases, claimed.cases);
+}
+
+async fn a_topic_is_read_as_far_as_its_slowest_partition(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let mark = |partition, ago: u32| ReadMark { partition, up_to: now - ago * SECOND };
+    assert_eq!(store.read_up_to("requests", 1).await.unwrap(), None);
+    store.note_read("requests", &[mark(1, 10), mark(0, 40)]).await.unwrap();
+    store.note_read("other", &[mark(2, 900)]).await.unwrap();
+    assert_eq!(store.read_up_to("requests", 3).await.unwrap(), None, "nobody has told of the third");
+    store.note_read("requests", &[mark(2, 20)]).await.unwrap();
+    assert_eq!(store.read_up_to("requests", 3).await.unwrap(), Some(now - 40 * SECOND));
+    store.note_read("requests", &[mark(0, 90), mark(1, 5)]).await.unwrap();
+    assert_eq!(store.read_up_to("requests", 3).await.unwrap(), Some(now - 40 * SECOND), "a mark never falls");
+    store.note_read("requests", &[mark(0, 1)]).await.unwrap();
+    assert_eq!(store.read_up_to("requests", 3).await.unwrap(), Some(now - 20 * SECOND));
+}

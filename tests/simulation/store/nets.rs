@@ -1,0 +1,118 @@
+//! What the last nets read: cases, and how far the lanes have read.
+
+use async_trait::async_trait;
+use recharged::domain::{CaseChange, OrderId, Timestamp};
+use recharged::ports::{
+    Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, ReadMark, ReadMarks, Resolution, StoreError,
+};
+
+use super::{MemStore, State};
+
+impl State {
+    pub(super) fn change_case(&mut self, order_id: &OrderId, at: Timestamp, change: &CaseChange) {
+        match change {
+            CaseChange::Open { kind, escalate_at, evidence, next_query_at } => {
+                let case = Case {
+                    key: CaseKey { order_id: order_id.clone(), kind: *kind },
+                    opened_at: at,
+                    escalate_at: *escalate_at,
+                    escalated: false,
+                    next_query_at: *next_query_at,
+                    evidence: evidence.clone(),
+                    resolution: None,
+                };
+                self.cases.entry((order_id.clone(), kind.as_str())).or_insert(case);
+            }
+            CaseChange::Resolve { kind, by, evidence } => {
+                let case = self.cases.get_mut(&(order_id.clone(), kind.as_str()));
+                if let Some(case) = case.filter(|case| case.resolution.is_none()) {
+                    case.next_query_at = None;
+                    case.resolution = Some(Resolution { at, by: by.clone(), evidence: evidence.clone() });
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl CaseBook for MemStore {
+    async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError> {
+        let place = |case: &Case| (case.opened_at, case.key.order_id.clone(), case.key.kind.as_str());
+        let fits = |case: &&Case| {
+            filter.order_id.as_ref().is_none_or(|id| *id == case.key.order_id)
+                && (filter.kinds.is_empty() || filter.kinds.contains(&case.key.kind))
+                && (filter.with_resolved || case.resolution.is_none())
+                && (!filter.only_escalated || case.escalated)
+                && filter.opened_before.is_none_or(|before| case.opened_at < before)
+                && after.is_none_or(|after| place(case) > place(after))
+        };
+        let state = self.state.lock().unwrap();
+        let mut found: Vec<Case> = state.cases.values().filter(fits).cloned().collect();
+        found.sort_by_key(place);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn overdue_questions(&self, due_by: Timestamp, limit: usize) -> Result<Vec<OverdueQuestion>, StoreError> {
+        self.pass("overdue_questions").await?;
+        let state = self.state.lock().unwrap();
+        let open = state.cases.values().filter(|case| case.resolution.is_none());
+        let mut found: Vec<OverdueQuestion> = open
+            .filter_map(|case| {
+                let next_query_at = case.next_query_at.filter(|at| *at <= due_by)?;
+                let held = state.held.get(&case.key.order_id).copied();
+                Some(OverdueQuestion { key: case.key.clone(), next_query_at, held })
+            })
+            .collect();
+        found.sort_by_key(|one| one.next_query_at);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError> {
+        self.pass("set_questions").await?;
+        {
+            let mut state = self.state.lock().unwrap();
+            for time in batch {
+                let case = state.cases.get_mut(&(time.key.order_id.clone(), time.key.kind.as_str()));
+                let same = |case: &&mut Case| case.resolution.is_none() && case.next_query_at == Some(time.was);
+                if let Some(case) = case.filter(same) {
+                    case.next_query_at = time.next;
+                }
+            }
+        }
+        self.pass("set_questions").await
+    }
+
+    async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
+        self.pass("escalate").await?;
+        let mut state = self.state.lock().unwrap();
+        let due = |case: &&mut Case| case.resolution.is_none() && !case.escalated && case.escalate_at <= now;
+        let escalated = state.cases.values_mut().filter(due).take(limit).map(|case| {
+            case.escalated = true;
+            case.clone()
+        });
+        Ok(escalated.collect())
+    }
+}
+
+#[async_trait]
+impl ReadMarks for MemStore {
+    async fn note_read(&self, topic: &str, marks: &[ReadMark]) -> Result<(), StoreError> {
+        self.pass("note_read").await?;
+        let mut state = self.state.lock().unwrap();
+        for mark in marks {
+            let noted = state.read_marks.entry((topic.to_owned(), mark.partition)).or_insert(mark.up_to);
+            *noted = (*noted).max(mark.up_to);
+        }
+        Ok(())
+    }
+
+    async fn read_up_to(&self, topic: &str, partitions: usize) -> Result<Option<Timestamp>, StoreError> {
+        self.pass("read_up_to").await?;
+        let state = self.state.lock().unwrap();
+        let marks: Vec<Timestamp> =
+            state.read_marks.iter().filter(|((name, _), _)| name == topic).map(|(_, up_to)| *up_to).collect();
+        Ok(marks.iter().min().copied().filter(|_| marks.len() >= partitions))
+    }
+}
