@@ -8,7 +8,7 @@ use crate::pace::at_least;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_thousand_orders_are_delivered_once_and_their_events_come_in_order() {
-    let line = Line::set_up(Wishes { toml: UNHURRIED.to_owned(), ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes { send_window: UNHURRIED, ..Wishes::default() }).await;
     let mut service = line.start("one", &[]).await;
     line.send("o", 2_000).await;
     line.until_succeeded(2_000).await;

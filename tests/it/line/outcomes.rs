@@ -9,15 +9,14 @@ use recharged::ports::OutRecord;
 use recharged::providers::simulator::{Declines, Faults, Latency, Profile, Rates, Throttle, read_ledger};
 use serde_json::{Value, json};
 
-use super::support::{body, changed, events, header_of, timeline, types, until, until_logged};
+use super::support::{UNHURRIED, body, changed, events, header_of, timeline, types, until, until_logged};
 use crate::harness::{Line, Wishes, is_held_up};
 
 fn quick() -> Profile {
     Profile { reply: Latency::Fixed(Duration::from_millis(5)), ..Profile::default() }
 }
 
-const QUICK_RETRY: &str =
-    "send_window = \"20s\"\n[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
+const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
 
 fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
     line.record(id, &changed(id, &json!({ "phone": phone })))
@@ -26,7 +25,9 @@ fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_final_refusal_fails_the_order_and_asks_for_its_refund() {
     let profile = Profile { suffix_scenarios: true, ..quick() };
-    let line = Line::set_up(Wishes { profile, toml: QUICK_RETRY.to_owned(), ..Wishes::default() }).await;
+    let line =
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
+            .await;
     let _service = line.start("one", &[]).await;
     let cases = [
         ("invalid", "+8613800000802", Reason::InvalidPhone, 1),
@@ -68,7 +69,9 @@ async fn a_final_refusal_fails_the_order_and_asks_for_its_refund() {
 async fn a_refusal_for_now_is_tried_again_under_another_reference() {
     let declines = Declines { retryable: 1.0, retry_after: Duration::from_millis(1_500), ..Declines::default() };
     let profile = Profile { declines, ..quick() };
-    let line = Line::set_up(Wishes { profile, toml: QUICK_RETRY.to_owned(), ..Wishes::default() }).await;
+    let line =
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
+            .await;
     let _service = line.start("one", &[]).await;
     line.send("later", 20).await;
     until("each order was declined once", || line.simulator.stats().refused >= 20).await;
@@ -105,7 +108,9 @@ async fn a_refusal_for_now_is_tried_again_under_another_reference() {
 async fn a_throttled_order_waits_without_losing_an_attempt_and_the_whole_fleet_pauses() {
     let throttle = Throttle { permits_per_second: 0.125, burst: 1, tells_when: true };
     let profile = Profile { throttle: Some(throttle), ..quick() };
-    let line = Line::set_up(Wishes { profile, toml: QUICK_RETRY.to_owned(), ..Wishes::default() }).await;
+    let line =
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
+            .await;
     let (_one, _two) = tokio::join!(line.start("one", &[]), line.start("two", &[]));
     // The first takes the only token, the second hears when there is another one.
     line.write(vec![line.order("first")]).await;
@@ -153,7 +158,13 @@ fn unknown_outcomes() -> Vec<(String, Faults)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_provider_answers_about_an_unknown_outcome_settles_it() {
-    let line = Line::set_up(Wishes { profile: quick(), toml: QUICK_RETRY.to_owned(), ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes {
+        profile: quick(),
+        send_window: UNHURRIED,
+        toml: QUICK_RETRY.to_owned(),
+        ..Wishes::default()
+    })
+    .await;
     let _service = line.start("one", &[]).await;
     let faults = unknown_outcomes();
     for (name, faults) in &faults {
@@ -187,8 +198,13 @@ async fn what_the_provider_answers_about_an_unknown_outcome_settles_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_outcome_is_never_failed_and_never_sent_again() {
     // Nobody may ask the provider while this lasts.
-    let wishes =
-        Wishes { profile: quick(), toml: QUICK_RETRY.to_owned(), query_not_before: "10m", ..Wishes::default() };
+    let wishes = Wishes {
+        profile: quick(),
+        send_window: UNHURRIED,
+        toml: QUICK_RETRY.to_owned(),
+        query_not_before: "10m",
+        ..Wishes::default()
+    };
     let line = Line::set_up(wishes).await;
     let mut service = line.start("one", &[]).await;
     let faults = unknown_outcomes();

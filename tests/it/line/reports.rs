@@ -20,7 +20,7 @@ async fn asked(line: &Line, arguments: &[&str]) -> Ended {
 async fn sold() -> Line {
     let reply = Latency::Fixed(Duration::from_millis(5));
     let profile = Profile { suffix_scenarios: true, reply, ..Profile::default() };
-    let line = Line::set_up(Wishes { profile, toml: UNHURRIED.to_owned(), ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes { profile, send_window: UNHURRIED, ..Wishes::default() }).await;
     let mut service = line.start("one", &[]).await;
     let with_phone = |id: &str, phone: &str| line.record(id, &changed(id, &json!({ "phone": phone })));
     let mut batch: Vec<_> = (0..20).map(|number| with_phone(&format!("good-{number:02}"), "+8613800000811")).collect();

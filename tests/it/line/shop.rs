@@ -12,7 +12,7 @@ use super::support::{
 use crate::harness::{Line, Wishes, order_json};
 
 fn unhurried() -> Wishes {
-    Wishes { toml: UNHURRIED.to_owned(), ..Wishes::default() }
+    Wishes { send_window: UNHURRIED, ..Wishes::default() }
 }
 
 fn keyed(record: &OutRecord, key: &str) -> OutRecord {
@@ -165,10 +165,9 @@ fn assert_refund(record: &InRecord, id: &str, reason: &str, version: u32) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paid_order_that_cannot_be_recharged_fails_with_its_reason_and_a_refund() {
-    let toml = "send_window = \"20s\"\n\
-                products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
+    let toml = "products = [ { country = \"CN\", amount_minor = 5000, product = \"50\" } ]\n\
                 [[routes]]\ncountry = \"CN\"\nlanes = [\"sim\"]\n";
-    let line = Line::set_up(Wishes { toml: toml.to_owned(), ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes { send_window: UNHURRIED, toml: toml.to_owned(), ..Wishes::default() }).await;
     let _service = line.start("one", &[]).await;
     let cases = [
         ("short", json!({ "phone": "138" }), Reason::InvalidPhone),

@@ -14,7 +14,7 @@ use crate::harness::{Line, PATIENCE, Service, last_versions, order_json};
 /// For tests that look at each step of an order: on a busy machine a call that leaves too late is
 /// put off, which is right and yet two steps more. This makes that rare; a permit that is too old
 /// does it still, and `Line::history` knows such steps.
-pub(super) const UNHURRIED: &str = "send_window = \"20s\"\n";
+pub(super) const UNHURRIED: &str = "20s";
 
 pub(super) fn header(name: &str, value: &str) -> Header {
     (Bytes::from(name.to_owned()), Some(Bytes::from(value.to_owned())))

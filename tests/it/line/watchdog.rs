@@ -12,8 +12,7 @@ use super::support::{changed, timeline};
 use crate::harness::Wishes;
 use crate::pace::at_most;
 
-const SHORT: &str =
-    "send_window = \"1s\"\n[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n";
+const SHORT: &str = "[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_never_before() {
