@@ -78,6 +78,11 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
     if !plan.embedded_broker {
         open::verify_topics(&plan.config, &kafka).await?;
     }
+    let former_tiers = if plan.embedded_broker || !plan.roles.contains(&Role::Delay) {
+        Vec::new()
+    } else {
+        open::former_tiers(&plan.config, &kafka).await?
+    };
     let providers = match plan.providers.clone() {
         Some(providers) => providers,
         None => open::providers(&plan.config, &plan.secrets, &clock)?,
@@ -89,6 +94,7 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         at_hand: roles::rows_at_hand(&plan),
         drain: lifecycle.drain(),
         plan,
+        former_tiers,
         store,
         written,
         clock,

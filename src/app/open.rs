@@ -2,6 +2,9 @@
 //! trouble and the remedy, and the exit code that tells a script what kind of trouble it is.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::info;
 
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Secrets, TopicUse};
@@ -138,6 +141,20 @@ pub(super) async fn verify_topics(config: &Config, kafka: &KafkaOptions) -> Resu
         all => format!(" (and {} more: `recharged topics verify` lists them)", all - 1),
     };
     Err(StartError::Config(format!("kafka: {first}{more}: `recharged topics create` makes what is missing")))
+}
+
+/// Tiers that are no longer configured and whose topics are still there, maybe with records.
+pub(super) async fn former_tiers(config: &Config, kafka: &KafkaOptions) -> Result<Vec<Duration>, StartError> {
+    let names = topics::names(kafka).await.map_err(|error| broker_trouble(config, &error))?;
+    let (topics, configured) = (config.topics(), config.tiers());
+    let mut former: Vec<Duration> =
+        names.iter().filter_map(|name| topics.tier_of(name)).filter(|tier| !configured.contains(tier)).collect();
+    former.sort_unstable();
+    for tier in &former {
+        info!(topic = %topics.delay(*tier),
+            "this tier is no longer configured: what waits in it is forwarded; delete the topic when it is empty");
+    }
+    Ok(former)
 }
 
 /// What a silent broker means for the process.

@@ -49,6 +49,8 @@ const STORE_ANSWERS: Duration = Duration::from_millis(500);
 /// What the roles share.
 pub(super) struct Parts {
     pub(super) plan: Plan,
+    /// Delay tiers that are no longer configured.
+    pub(super) former_tiers: Vec<Duration>,
     pub(super) store: Arc<dyn Store>,
     pub(super) at_hand: Arc<RowsAtHand>,
     /// Woken by each write of this process to the store.
@@ -179,7 +181,7 @@ impl Parts {
             targets.extend([topics.requests(&lane), topics.due(&lane)]);
         }
         let mut running = Vec::new();
-        for tier in self.plan.config.tiers() {
+        for tier in self.plan.config.tiers().into_iter().chain(self.former_tiers.clone()) {
             let name = tier_name(tier);
             let subscription =
                 self.clients.quiet_consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;

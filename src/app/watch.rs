@@ -67,10 +67,7 @@ pub(super) async fn learn_skew(store: &dyn Store, clock: &SystemClock) -> Result
 async fn measure(store: &dyn Store, clock: &SystemClock) -> Result<f64, StoreError> {
     let asked = clock.since_boot();
     let database = store.now().await?;
-    // The answer is taken to be of the middle of the question.
-    let half = chrono::TimeDelta::from_std((clock.since_boot().saturating_sub(asked)) / 2).unwrap_or_default();
-    let skew = database - (SystemClock::local() - half);
-    clock.set_skew(skew);
+    let skew = clock.learn(database, asked, clock.since_boot());
     metrics::clock_skew("database", skew.as_seconds_f64());
     Ok(skew.as_seconds_f64())
 }

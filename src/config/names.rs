@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, tier_name};
+use super::{Config, Span, tier_name};
 use crate::domain::ProviderId;
 use crate::ports::LaneTopics;
 
@@ -65,6 +65,12 @@ impl Topics {
     /// A delay tier.
     pub fn delay(&self, tier: Duration) -> Arc<str> {
         Arc::from(format!("{}delay.{}", self.prefix, tier_name(tier)))
+    }
+
+    /// The delay of the tier whose topic this is.
+    pub fn tier_of(&self, topic: &str) -> Option<Duration> {
+        let name = topic.strip_prefix(&*self.prefix)?.strip_prefix("delay.")?;
+        Span::parse(name).map(Span::get).filter(|tier| !tier.is_zero() && tier_name(*tier) == name)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A broker in memory: topics of partitions, committed offsets per consumer, acknowledgements that
 //! are lost. A crash drops the consumer; the next one starts at what was committed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use recharged::domain::Command;
 use recharged::ports::{
     Ack, ActedOn, Assignment, Clock, InRecord, OutRecord, PublishError, Publisher, Stopped, Subscription,
 };
@@ -21,6 +22,9 @@ pub(crate) struct MemBroker {
     arrived: Notify,
     rng: Mutex<StdRng>,
     fails: f64,
+    /// Of 1: how often a command is lost after it was acknowledged. No order loses two.
+    loses: f64,
+    lost: Mutex<HashSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -30,14 +34,31 @@ struct Topic {
 }
 
 impl MemBroker {
-    pub(crate) fn new(clock: Arc<dyn Clock>, seed: u64, fails: f64) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>, seed: u64, fails: f64, loses: f64) -> Arc<Self> {
         Arc::new(Self {
             clock,
             topics: Mutex::default(),
             arrived: Notify::new(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             fails,
+            loses,
+            lost: Mutex::default(),
         })
+    }
+
+    fn loses(&self, record: &OutRecord) -> bool {
+        if self.loses == 0.0 || !self.rng.lock().unwrap().random_bool(self.loses) {
+            return false;
+        }
+        let Ok(command) = serde_json::from_slice::<Command>(record.value.as_deref().unwrap_or_default()) else {
+            return false;
+        };
+        self.lost.lock().unwrap().insert(command.order_id.to_string())
+    }
+
+    /// How many orders lost a command.
+    pub(crate) fn lost(&self) -> usize {
+        self.lost.lock().unwrap().len()
     }
 
     pub(crate) fn append(&self, record: OutRecord) {
@@ -85,7 +106,7 @@ impl Publisher for MemBroker {
             // An idempotent producer never writes past a record that it could not write.
             let (fails, kept) = (fails || failed, kept && !failed);
             failed = fails;
-            if !fails || kept {
+            if (!fails || kept) && !self.loses(record) {
                 self.append(record.clone());
             }
             results.push(if fails { Err(PublishError::Unacknowledged("simulated".into())) } else { Ok(()) });

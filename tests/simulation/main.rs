@@ -81,6 +81,25 @@ fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
 }
 
 #[test]
+fn what_a_broker_has_lost_is_asked_for_again_before_the_deadline() {
+    let mut lost = 0;
+    for seed in seeds(10) {
+        let report = simulate(seed, Faults { lost: 0.2, repeats: 0.0, ..Faults::none() });
+        report.check();
+        assert_eq!(report.succeeded, report.orders, "seed {seed}: lost {} commands", report.lost);
+        lost += report.lost;
+    }
+    assert!(lost > 100, "only {lost} commands were lost: nothing was tried");
+}
+
+#[test]
+fn with_lost_commands_and_every_other_fault_every_order_is_decided() {
+    for seed in seeds(30) {
+        simulate(seed, Faults { lost: 0.1, ..Faults::everything() }).check();
+    }
+}
+
+#[test]
 fn an_order_that_was_stored_behind_its_deadline_is_decided_all_the_same() {
     for seed in seeds(5) {
         let length = std::time::Duration::from_secs(600);

@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     /// Of 1: the second ones that name another amount. A case is opened, and the row moves while
     /// its first version is at hand for its claim.
     pub(crate) contradictions: f64,
+    /// Of 1: commands that the broker acknowledges and loses.
+    pub(crate) lost: f64,
     /// Whoever inserts is cut off from the store for so long at the beginning, and nobody dispatches.
     pub(crate) cut_off: Option<Duration>,
 }
@@ -60,6 +62,7 @@ impl Faults {
             crashes: 0,
             repeats: 0.1,
             contradictions: 0.5,
+            lost: 0.0,
             cut_off: None,
         }
     }
@@ -143,7 +146,7 @@ impl World {
         };
         Self {
             store: Arc::new(MemStore::new(clock.clone(), rng.random(), faults.store)),
-            broker: MemBroker::new(clock.clone(), rng.random(), faults.broker),
+            broker: MemBroker::new(clock.clone(), rng.random(), faults.broker, faults.lost),
             provider,
             faults,
             rng,
@@ -290,23 +293,7 @@ impl World {
             tasks.spawn(dispatch.run(Box::new(fresh), Box::new(due), stop.clone()));
         }
         tasks.spawn(relay.run(stop.clone()));
-        let watchdog = Watchdog {
-            store: self.store.clone(),
-            deadlines: self.store.clone(),
-            cases: self.store.clone(),
-            read_marks: self.store.clone(),
-            publisher: self.broker.clone(),
-            clock: self.clock.clone(),
-            rules: WatchdogRules {
-                policy: self.policy.clone(),
-                commands,
-                lanes: HashMap::from([(lane, topics.clone())]),
-                partitions: 1,
-                batch_max: 50,
-            },
-            outcomes: Arc::default(),
-            metrics: WatchdogMetrics::new(),
-        };
+        let watchdog = self.watchdog(commands, lane, topics.clone());
         tasks.spawn(watchdog.run(stop.clone()));
         for tier in TIERS {
             let delay = Delay {
@@ -326,6 +313,26 @@ impl World {
         Process { tasks, stop }
     }
 
+    fn watchdog(&self, commands: CommandWriter, lane: ProviderId, topics: LaneTopics) -> Watchdog {
+        Watchdog {
+            store: self.store.clone(),
+            deadlines: self.store.clone(),
+            cases: self.store.clone(),
+            read_marks: self.store.clone(),
+            publisher: self.broker.clone(),
+            clock: self.clock.clone(),
+            rules: WatchdogRules {
+                policy: self.policy.clone(),
+                commands,
+                lanes: HashMap::from([(lane, topics)]),
+                partitions: 1,
+                batch_max: 50,
+            },
+            outcomes: Arc::default(),
+            metrics: WatchdogMetrics::new(),
+        }
+    }
+
     fn report(self) -> Report {
         let state = self.store.state.lock().unwrap();
         let ledger = self.provider.ledger.lock().unwrap();
@@ -340,6 +347,7 @@ impl World {
             delivered: ledger.delivered.clone(),
             arrivals: ledger.arrivals.clone(),
             asked_too_often: ledger.asked_too_often,
+            lost: self.broker.lost(),
             published: self.broker.records("events"),
             dead: self.broker.records("dead").iter().map(told).collect(),
             rate: self.faults.permits_per_second,
@@ -403,6 +411,8 @@ pub(crate) struct Report {
     delivered: HashMap<String, u32>,
     arrivals: Vec<Timestamp>,
     asked_too_often: u32,
+    /// Orders that lost a command.
+    pub(crate) lost: usize,
     published: Vec<OutRecord>,
     dead: Vec<String>,
     rate: f64,

@@ -93,6 +93,15 @@ impl Admin {
         })
     }
 
+    /// The names of all topics that this login may see.
+    pub(super) async fn names(&self) -> Result<Vec<String>, KafkaError> {
+        let client = Arc::clone(&self.client);
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, FIRST_LIMIT));
+        let failed = |source| KafkaError::Admin { operation: "listing the topics", source };
+        let metadata = asked.await.map_err(|_| failed(ClientError::Canceled))?.map_err(failed)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     pub(super) async fn create(&self, plan: &TopicPlan) -> Result<Outcome, KafkaError> {
         let settings: Vec<(&str, String)> =
             plan.config.iter().map(|(key, want)| (key.as_str(), want.initial())).collect();

@@ -171,6 +171,14 @@ pub async fn verify(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Pro
     Ok(problems)
 }
 
+/// The names of all topics that this login may see.
+pub async fn names(kafka: &KafkaOptions) -> Result<Vec<String>, KafkaError> {
+    let admin = Admin::connect(kafka)?;
+    let names = admin.names().await?;
+    admin.close().await;
+    Ok(names)
+}
+
 async fn raise(admin: &Admin, plan: &TopicPlan, partitions: u32) -> Result<Vec<Outcome>, KafkaError> {
     let topic = || plan.name.clone();
     let mut outcomes = Vec::new();

@@ -110,3 +110,43 @@ fn next_look(
         _ => Next::AskNow,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, order, policy};
+    use super::*;
+    use crate::domain::{AttemptState, CaseKind, State};
+    use crate::ports::CaseKey;
+
+    const HOUR: i64 = 3_600;
+
+    fn next(order: Option<&Order>, held: Option<(i64, u32)>, now: i64) -> Next {
+        let key = CaseKey { order_id: OrderId::parse("o-1").unwrap(), kind: CaseKind::InDoubt };
+        let held = held.map(|(until, version)| (at(until), version));
+        let question = OverdueQuestion { key, next_query_at: at(200), held };
+        next_look(&question, order, at(now), at(now - 60), &policy())
+    }
+
+    #[test]
+    fn a_question_is_asked_again_a_minute_after_the_last_time_that_anybody_knows_of() {
+        let doubtful = order(State::InDoubt, Some(AttemptState::Unknown), Some(200));
+        assert_eq!(next(Some(&doubtful), None, 260), Next::AskNow);
+        // The order was asked about since, and is asked about again later.
+        assert_eq!(next(Some(&doubtful), Some((230, 3)), 260), Next::Stands(at(230)));
+        assert_eq!(next(Some(&doubtful), Some((900, 3)), 260), Next::Stands(at(900)));
+        assert_eq!(next(Some(&doubtful), Some((900, 3)), 960), Next::AskNow);
+        // That was for something that nobody asks any more.
+        assert_eq!(next(Some(&doubtful), Some((900, 2)), 260), Next::AskNow);
+    }
+
+    #[test]
+    fn nothing_is_asked_where_no_answer_can_change_anything() {
+        let settled = order(State::Succeeded, Some(AttemptState::Succeeded), None);
+        assert_eq!(next(Some(&settled), None, 260), Next::Never);
+        assert_eq!(next(None, None, 260), Next::Never);
+        // The provider remembers for 20 hours.
+        let doubtful = order(State::InDoubt, Some(AttemptState::Accepted), Some(200));
+        assert_eq!(next(Some(&doubtful), None, 20 * HOUR), Next::AskNow);
+        assert_eq!(next(Some(&doubtful), None, 20 * HOUR + 101), Next::Never);
+    }
+}

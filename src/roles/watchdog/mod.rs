@@ -5,6 +5,8 @@
 
 mod cases;
 mod deadlines;
+#[cfg(test)]
+mod fixture;
 mod mark;
 mod repair;
 

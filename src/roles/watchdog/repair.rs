@@ -182,3 +182,50 @@ fn remedy(order: &Order, read_up_to: Option<Timestamp>, now: Timestamp, policy: 
         | State::Cancelled => Remedy::Nothing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, order, policy};
+    use super::*;
+
+    fn at_120(order: &Order, read_up_to: Option<i64>) -> Remedy {
+        remedy(order, read_up_to.map(at), at(120), &policy())
+    }
+
+    #[test]
+    fn a_fresh_command_is_lost_once_everything_before_it_was_read() {
+        let queued = order(State::Queued, None, None);
+        assert_eq!(at_120(&queued, None), Remedy::Nothing, "nobody knows");
+        assert_eq!(at_120(&queued, Some(10)), Remedy::Nothing, "behind a backlog");
+        assert_eq!(at_120(&queued, Some(16)), Remedy::Fresh);
+    }
+
+    #[test]
+    fn a_wait_is_lost_ten_seconds_after_its_time() {
+        for (state, attempt, kind) in [
+            (State::RetryWait, Some(AttemptState::Failed), CommandKind::Submit),
+            (State::InFlight, Some(AttemptState::Unknown), CommandKind::Query),
+            (State::InFlight, Some(AttemptState::Accepted), CommandKind::Query),
+        ] {
+            let waits = |wake_at| at_120(&order(state, attempt, wake_at), Some(119));
+            assert_eq!(waits(Some(130)), Remedy::Nothing);
+            assert_eq!(waits(Some(110)), Remedy::Nothing);
+            assert_eq!(waits(Some(109)), Remedy::Due(kind), "{state}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_must_have_ended_has_lost_its_caller() {
+        let sent = order(State::InFlight, Some(AttemptState::Sent), None);
+        let judged = |second| remedy(&sent, None, at(second), &policy());
+        assert_eq!(judged(118), Remedy::Nothing);
+        assert_eq!(judged(119), Remedy::Adopt);
+    }
+
+    #[test]
+    fn what_is_decided_or_unpaid_is_left_alone() {
+        for state in [State::AwaitingPayment, State::InDoubt, State::Succeeded, State::Failed, State::Cancelled] {
+            assert_eq!(at_120(&order(state, None, Some(0)), Some(119)), Remedy::Nothing);
+        }
+    }
+}

@@ -194,6 +194,34 @@ async fn a_forwarder_told_to_end_leaves_what_is_not_due_to_the_next_one() {
     assert_eq!((came.len(), keys(&came).len()), (100, 100));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tiers_that_are_changed_with_records_in_them_lose_and_hasten_nothing() {
+    let line = line().await;
+    let mut before = line.start_roles("before", "delay", &[]).await;
+    let now = now_ms();
+    let sent = |tier: &str, after: i64| {
+        let record = |n: i64| delayed(&line, tier, "timers", now + after + 5 * n, &format!("{tier}-{n}"));
+        (0..100).map(record).collect::<Vec<_>>()
+    };
+    line.write([sent("1s", 6_000), sent("2s", 7_000), sent("5s", 5_000), sent("1m", 8_000)].concat()).await;
+    let deadline = Instant::now() + PATIENCE;
+    while before.metric("recharge_delay_pending_records").await != Some(400.0) {
+        assert!(Instant::now() < deadline, "the records were not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    before.end_well(Duration::from_secs(10)).await;
+
+    let text = std::fs::read_to_string(&line.config).unwrap();
+    assert!(text.contains(TIERS));
+    std::fs::write(&line.config, text.replace(TIERS, r#"["1s", "3s"]"#)).unwrap();
+    assert!(line.command(&["topics", "create"]).output().unwrap().status.success());
+    let after = line.start_roles("after", "delay", &[]).await;
+    let came = line.read("timers", |came| keys(came).len() >= 400).await;
+    lateness_ms(&came);
+    assert_eq!(keys(&came).len(), 400);
+    assert_eq!(after.metric("recharge_delay_early_total").await, Some(0.0));
+}
+
 /// A second on a quiet machine; `benches/` tells what it is to the millisecond.
 fn within_a_second(late: &[i64]) {
     let latest = Duration::from_millis(late.iter().copied().max().unwrap_or(0).try_into().unwrap());
