@@ -77,9 +77,7 @@ pub enum Input {
     CallerLost,
     /// The deadline has come.
     Deadline,
-    /// The time has come at which a person must look at an order in doubt.
-    ReconcileDue,
-    /// A person decided.
+    /// A person decided what became of an order in doubt.
     Resolved {
         /// Delivered, or not.
         succeeded: bool,
@@ -139,7 +137,6 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::Reported { .. }
             | Input::CallerLost
             | Input::Deadline
-            | Input::ReconcileDue
             | Input::Resolved { .. }
             | Input::CaseClosed { .. } => Decision::Keep(Why::NotApplicable),
         };
@@ -156,9 +153,6 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         }
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
-        // The case has waited long enough for the provider, and the store marks it as escalated.
-        // The order itself does not change.
-        Input::ReconcileDue => Decision::Keep(Why::NotApplicable),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),
         Input::CaseClosed { kind, by, evidence } => people::case_closed(draft, *kind, by, evidence),
     }

@@ -27,5 +27,7 @@ pub(super) fn case_closed(draft: Draft<'_>, kind: CaseKind, by: &str, evidence: 
         return Decision::Keep(Why::NotApplicable);
     }
     let draft = draft.cause(kind.as_str()).decided_by(by, evidence).resolve_case(kind, by, evidence);
+    // Its one question comes only for the case's sake.
+    let draft = if kind == CaseKind::FailedUnproven { draft.ask_no_more() } else { draft };
     draft.finish(EventType::CaseResolved)
 }

@@ -34,7 +34,7 @@ enum Event {
     },
     CallerLost,
     Deadline,
-    ReconcileDue,
+    ClosesCase(CaseKind),
     Resolves(bool),
     /// The lane's configuration goes, or comes back.
     Reconfigured,
@@ -99,7 +99,7 @@ fn events() -> impl Strategy<Value = Event> {
             .prop_map(|(back, asked_ago, outcome)| Event::Reports { back, asked_ago, outcome }),
         2 => Just(Event::CallerLost),
         2 => Just(Event::Deadline),
-        1 => Just(Event::ReconcileDue),
+        2 => prop::sample::select(CaseKind::ALL).prop_map(Event::ClosesCase),
         1 => any::<bool>().prop_map(Event::Resolves),
         1 => prop::bool::weighted(0.1).prop_filter("rare", |rare| *rare).prop_map(|_| Event::Reconfigured),
     ]
@@ -163,7 +163,11 @@ impl Life {
             }
             Event::CallerLost => Input::CallerLost,
             Event::Deadline => Input::Deadline,
-            Event::ReconcileDue => Input::ReconcileDue,
+            // Who closes a case has seen it open.
+            Event::ClosesCase(kind) if !self.story.has_open(kind) => return,
+            Event::ClosesCase(kind) => {
+                Input::CaseClosed { kind, by: "night shift".to_owned(), evidence: "mail".to_owned() }
+            }
             Event::Resolves(succeeded) => {
                 Input::Resolved { succeeded, by: "night shift".to_owned(), evidence: "portal".to_owned() }
             }

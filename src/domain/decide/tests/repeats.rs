@@ -14,7 +14,7 @@ fn nothing_but_an_arrival_begins_an_order() {
         Input::Reported { attempt: 1, asked_at: super::story::at(0), outcome: found_delivered() },
         Input::CallerLost,
         Input::Deadline,
-        Input::ReconcileDue,
+        Input::CaseClosed { kind: CaseKind::InDoubt, by: String::new(), evidence: String::new() },
         Input::Resolved { succeeded: true, by: String::new(), evidence: String::new() },
     ];
     for input in inputs {

@@ -131,7 +131,24 @@ fn row_16_a_person_settles_a_doubt_and_nothing_else() {
     let mut settled = in_doubt();
     settled.tell(word(true), 900);
     assert_eq!(settled.stands(), (State::Succeeded, Some(AttemptState::Succeeded)));
-    assert_eq!(settled.tell(Input::ReconcileDue, 901), Some(Why::NotApplicable));
+}
+
+#[test]
+fn a_person_closes_a_case_that_leaves_its_order_as_it_is() {
+    let close = |kind| Input::CaseClosed { kind, by: "duty".to_owned(), evidence: "mail".to_owned() };
+    let mut story = in_doubt();
+    assert_eq!(story.tell(close(CaseKind::InDoubt), 200), Some(Why::NotApplicable), "that is for its outcome to end");
+    assert_eq!(story.tell(close(CaseKind::LateSuccess), 200), Some(Why::NotApplicable), "there is none");
+    story.report(1, failed_now(), 200);
+    story.report(1, found_delivered(), 260);
+    assert!(story.has_open(CaseKind::LateSuccess));
+    let before = story.stands();
+    story.tell(close(CaseKind::LateSuccess), 300);
+    assert_eq!((story.stands(), story.last()), (before, EventType::CaseResolved));
+    assert!(!story.has_open(CaseKind::LateSuccess));
+    let event = story.log.last().unwrap();
+    assert_eq!(event.data.cause.as_deref(), Some("late_success"));
+    assert_eq!(event.data.decided_by.as_ref().map(|by| by.name.as_str()), Some("duty"));
 }
 
 #[test]
