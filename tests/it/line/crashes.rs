@@ -106,6 +106,28 @@ async fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
     line.all_succeeded(ORDERS).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_stopped_with_calls_open_for_longer_than_its_session_changes_nothing_when_it_goes_on() {
+    const ORDERS: u64 = 3_000;
+    let reply = Latency::Uniform { min: Duration::from_millis(100), max: Duration::from_millis(600) };
+    let profile = Profile { reply, ..Profile::default() };
+    let wishes = Wishes { permits_per_second: 300.0, burst: 30, call_timeout: "3s", profile, ..Wishes::default() };
+    let line = Line::set_up(wishes).await;
+    let zombie = line.start("zombie", &[]).await;
+    let _other = line.start("other", &[]).await;
+    line.send("z", ORDERS).await;
+    line.until_under_way(500).await;
+    zombie.signal(Signal::STOP);
+    // Longer than the session (6 s), and than send window, call and margin after it: by then the
+    // other has its partitions, and asks about what it had sent.
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    zombie.signal(Signal::CONT);
+    let caught = line.all_succeeded_after_a_crash(ORDERS).await;
+    println!("{} caught", caught.len());
+    assert!(!caught.is_empty(), "nobody asked about what the stopped process had sent");
+    zombie.until_ready().await;
+}
+
 /// With the points of `src/faults.rs` armed.
 #[cfg(feature = "failpoints")]
 mod at_a_point {

@@ -17,5 +17,6 @@ mod reports;
 mod servers;
 mod sharing;
 mod shop;
+mod storm;
 mod support;
 mod watchdog;
