@@ -21,8 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Orders that come due together are decided together.
 const GATHER: Duration = Duration::from_millis(20);
 /// Everything from the low-water mark on is read this often; in between only what has come due
-/// since. It finds what was committed late.
-const WHOLE_EVERY: Duration = Duration::from_secs(1);
+/// since. It finds what was committed so late that it was not there when its time had come.
+const WHOLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Watchdog {
     /// Works until told to stop.
@@ -37,10 +37,9 @@ impl Watchdog {
             let (now, since_boot) = (self.clock.now(), self.clock.since_boot());
             let is_whole = since_boot >= whole_at;
             let from = if is_whole { mark.low() } else { decided_to };
-            if !self.decide_due(from, now, stop).await? {
-                return Ok(());
-            }
-            decided_to = now;
+            let Some(overtaken) = self.decide_due(from, now, stop).await? else { return Ok(()) };
+            // Whoever moved them at that very moment may have left something to decide.
+            decided_to = if overtaken == 0 { now } else { from };
             if is_whole {
                 whole_at = since_boot + WHOLE_EVERY;
                 if !self.raise(&mut mark, now, stop).await? {
@@ -48,33 +47,43 @@ impl Watchdog {
                 }
             }
             self.metrics.scanned(self.clock.since_boot().saturating_sub(since_boot), now);
-            let Some(next) = self.next_deadline(now, stop).await? else { return Ok(()) };
-            let sleep = (next - self.clock.now()).to_std().unwrap_or_default().max(GATHER);
+            let sleep = if overtaken == 0 {
+                let Some(next) = self.next_deadline(now, stop).await? else { return Ok(()) };
+                (next - self.clock.now()).to_std().unwrap_or_default().max(GATHER)
+            } else {
+                GATHER
+            };
             if wait(stop, sleep).await {
                 return Ok(());
             }
         }
     }
 
-    /// Decides every order whose deadline has come; `false` if told to stop before the end.
-    async fn decide_due(&self, from: Timestamp, now: Timestamp, stop: &StopSignals) -> Result<bool, RoleError> {
+    /// Decides every order whose deadline has come; returns how many were moved by others meanwhile, or `None` if
+    /// told to stop before the end.
+    async fn decide_due(
+        &self,
+        from: Timestamp,
+        now: Timestamp,
+        stop: &StopSignals,
+    ) -> Result<Option<usize>, RoleError> {
+        let mut overtaken = 0;
         let mut after = DeadlinePosition { at: from, order_id: None };
         loop {
             let read = || self.deadlines.undecided(&after, now, self.rules.batch_max);
-            let Some(page) = self.patiently("undecided", stop, read).await? else { return Ok(false) };
-            let Some(last) = page.last() else { return Ok(true) };
+            let Some(page) = self.patiently("undecided", stop, read).await? else { return Ok(None) };
+            let Some(last) = page.last() else { return Ok(Some(overtaken)) };
             let (next, is_last) = (DeadlinePosition::behind(last), page.len() < self.rules.batch_max);
-            if !self.decide_page(page, stop).await? {
-                return Ok(false);
-            }
+            let Some(missed) = self.decide_page(page, stop).await? else { return Ok(None) };
+            overtaken += missed;
             if is_last {
-                return Ok(true);
+                return Ok(Some(overtaken));
             }
             after = next;
         }
     }
 
-    async fn decide_page(&self, page: Vec<Order>, stop: &StopSignals) -> Result<bool, RoleError> {
+    async fn decide_page(&self, page: Vec<Order>, stop: &StopSignals) -> Result<Option<usize>, RoleError> {
         let now = self.clock.now();
         let mut transitions: Vec<Transition> = Vec::with_capacity(page.len());
         for order in &page {
@@ -84,19 +93,22 @@ impl Watchdog {
             }
         }
         if transitions.is_empty() {
-            return Ok(true);
+            return Ok(Some(0));
         }
         faults::point("watchdog::decided");
         let write = || self.store.apply(&transitions);
-        let Some(written) = self.patiently("deadline", stop, write).await? else { return Ok(false) };
+        let Some(written) = self.patiently("deadline", stop, write).await? else { return Ok(None) };
+        let mut overtaken = 0;
         for (transition, written) in transitions.iter().zip(written) {
-            // One that was overtaken was settled at the last moment, or is read again.
-            if written == Written::Stored {
-                self.outcomes.written(transition);
-                self.metrics.acted(action(transition));
+            match written {
+                Written::Stored => {
+                    self.outcomes.written(transition);
+                    self.metrics.acted(action(transition));
+                }
+                Written::Overtaken => overtaken += 1,
             }
         }
-        Ok(true)
+        Ok(Some(overtaken))
     }
 
     /// Raises the low-water mark where that is safe.

@@ -194,6 +194,57 @@ async fn a_forwarder_told_to_end_leaves_what_is_not_due_to_the_next_one() {
     assert_eq!((came.len(), keys(&came).len()), (100, 100));
 }
 
+/// Due one after another over this time, all of them read ahead.
+const SPREAD_MS: i64 = 12_000;
+
+async fn spread(line: &Line, count: i64) {
+    let now = now_ms();
+    let record = |n: i64| delayed(line, "5s", "timers", now + 5_000 + n * SPREAD_MS / count, &n.to_string());
+    line.write((0..count).map(record).collect()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tiers_of_a_process_that_never_returns_are_forwarded_by_the_others_within_seconds() {
+    let line = line().await;
+    let (mut gone, other) =
+        (line.start_roles("gone", "delay", &[]).await, line.start_roles("other", "delay", &[]).await);
+    spread(&line, 1_200).await;
+    let deadline = Instant::now() + PATIENCE;
+    for process in [&gone, &other] {
+        while process.metric("recharge_delay_pending_records").await.is_none_or(|pending| pending < 1.0) {
+            assert!(Instant::now() < deadline, "one of two has nothing to forward");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    gone.kill();
+    let came = line.read("timers", |came| keys(came).len() >= 1_200).await;
+    let latest = lateness_ms(&came).into_iter().max().unwrap();
+    println!("the latest came {latest} ms late");
+    let latest = Duration::from_millis(latest.try_into().unwrap());
+    at_most("what a process left behind", latest, Duration::from_secs(8), Duration::from_secs(30));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_forwarder_that_comes_back_goes_on_within_a_second() {
+    let line = line().await;
+    let named = [("RECHARGED__PROCESS__NAME", "delay-0")];
+    let mut first = line.start_roles("first", "delay", &named).await;
+    spread(&line, 1_200).await;
+    line.read("timers", |came| came.len() >= 200).await;
+    let killed_at = now_ms();
+    first.kill();
+    let _again = line.start_roles("again", "delay", &named).await;
+    let came = line.read("timers", |came| keys(came).len() >= 1_200).await;
+    lateness_ms(&came);
+    // What was due while nobody was there comes at once; it takes the start of a process and the return to
+    // the group.
+    let first_after = came.iter().map(|record| record.timestamp.unwrap().timestamp_millis());
+    let gap = first_after.filter(|at| *at > killed_at + 100).min().unwrap() - killed_at;
+    println!("it forwarded again {gap} ms after the kill");
+    let gap = Duration::from_millis(gap.try_into().unwrap());
+    at_most("the return of a named forwarder", gap, Duration::from_secs(1), Duration::from_secs(20));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tiers_that_are_changed_with_records_in_them_lose_and_hasten_nothing() {
     let line = line().await;
