@@ -1,0 +1,142 @@
+//! What is checked: which provider, how large a world, and which rules hold in it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use recharged::domain::{Capabilities, DuplicateSemantics, OnUnknown, Policy, ProviderPolicy};
+
+use crate::row::{REF_FORMAT, lane};
+
+pub(crate) const ALL: [DuplicateSemantics; 4] = [
+    DuplicateSemantics::RejectsAlways,
+    DuplicateSemantics::ReplaysResult,
+    DuplicateSemantics::RejectsUnlessFailed,
+    DuplicateSemantics::NotDeduplicated,
+];
+
+/// The rules of the design, each of which can be turned off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// No first byte later than the send window after the claim was issued.
+    SendWindow,
+    /// What one send did counts only while the row carries that send's claim.
+    WhoseClaim,
+    /// The same without looking at the attempt's number either.
+    WhoseAttempt,
+    /// "Not found" counts only as long after the claim as bytes can be under way.
+    Grace,
+    /// "Not found" must be heard twice.
+    Twice,
+    /// "Not found" is judged by when it was asked, not by when it is heard.
+    AskedAt,
+    /// "Not found" that loses the fence is thrown away.
+    Fence,
+    /// After "not found" the same reference is sent again only where that is safe.
+    SafeResend,
+    /// What "not found" closed once gets no new reference, and a case where it fails.
+    Remembered,
+    /// Who asks holds the order meanwhile.
+    Hold,
+}
+
+impl Rule {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::SendWindow,
+        Self::WhoseClaim,
+        Self::WhoseAttempt,
+        Self::Grace,
+        Self::Twice,
+        Self::AskedAt,
+        Self::Fence,
+        Self::SafeResend,
+        Self::Remembered,
+        Self::Hold,
+    ];
+}
+
+/// Who is slow, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slowness {
+    /// Every claim, call, question and scan is a process of its own, that may be slow, or stop for
+    /// ever, at any point.
+    Anybody,
+    /// Two processes that do at once what they have to do, but for one crash of one of them and
+    /// one long pause of one of them, at any point.
+    OneCrashOnePause,
+}
+
+/// A world to check.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) duplicates: DuplicateSemantics,
+    pub(crate) on_unknown: OnUnknown,
+    pub(crate) slowness: Slowness,
+    pub(crate) orders: usize,
+    /// Claims of an order at most.
+    pub(crate) claims: usize,
+    /// Questions under way at once at most.
+    pub(crate) questions: usize,
+    /// Instants that may pass between a decision and its commit.
+    pub(crate) commit_lag: u8,
+    /// Also throttling, and a provider that says that it does not know.
+    pub(crate) thorough: bool,
+    /// Begins with what the shop says, instead of with a paid order.
+    pub(crate) shop: bool,
+    /// Commit replies that get lost.
+    pub(crate) lost_replies: bool,
+    pub(crate) off: Option<Rule>,
+}
+
+impl Setting {
+    pub(crate) fn new(duplicates: DuplicateSemantics) -> Self {
+        Self {
+            duplicates,
+            on_unknown: OnUnknown::Hold,
+            slowness: Slowness::Anybody,
+            orders: 1,
+            claims: 2,
+            questions: 1,
+            commit_lag: 1,
+            thorough: false,
+            shop: false,
+            lost_replies: true,
+            off: None,
+        }
+    }
+
+    pub(crate) fn without(&self, rule: Rule) -> Self {
+        Self { off: Some(rule), ..self.clone() }
+    }
+
+    pub(crate) fn holds(&self, rule: Rule) -> bool {
+        self.off != Some(rule)
+    }
+
+    /// A deadline of 30 s; a call takes 6 s, "not found" counts after 10.
+    pub(crate) fn policy(&self) -> Policy {
+        let secs = Duration::from_secs;
+        let capabilities = Capabilities {
+            duplicates: if self.holds(Rule::SafeResend) { self.duplicates } else { DuplicateSemantics::RejectsAlways },
+            query_not_before: Duration::ZERO,
+            query_min_interval: secs(5),
+            query_retention: secs(1000),
+            not_found_grace: if self.holds(Rule::Grace) { secs(10) } else { Duration::ZERO },
+            same_number_cooldown: None,
+            client_ref: REF_FORMAT,
+            call_timeout: secs(5),
+            callback_signed: true,
+            can_cancel: false,
+        };
+        let provider = ProviderPolicy { capabilities, expected_service: secs(5), send_window: secs(1) };
+        Policy {
+            sla: secs(30),
+            unpaid_timeout: secs(30),
+            on_unknown: self.on_unknown,
+            reconcile_within: secs(72 * 3600),
+            max_attempts: 3,
+            backoff_first: Duration::ZERO,
+            backoff_max: secs(30),
+            providers: HashMap::from([(lane(), provider)]),
+        }
+    }
+}
