@@ -86,6 +86,13 @@ impl Universe {
         self.setting.slowness == Slowness::OneCrashOnePause
     }
 
+    /// The earliest instant at which a decision can have been made that is still to be committed.
+    fn earliest(&self, world: &World) -> Tick {
+        let slow = [Process::Woken, Process::Paused];
+        let may_lag = !self.is_timely() || world.may_pause || slow.iter().any(|slow| world.processes.contains(slow));
+        world.now.saturating_sub(if may_lag { self.setting.commit_lag } else { 0 })
+    }
+
     /// The instants at which a decision can have been made that is committed now, on a row that is
     /// as it was then.
     fn decided_at(&self, world: &World, life: &Life, not_before: Tick) -> impl Iterator<Item = Tick> + use<> {
@@ -100,7 +107,7 @@ impl Universe {
         self.is_timely()
             && world.lives().any(|life| {
                 let mut calls = life.calls().filter(|call| !call.done && world.is_running(call.by));
-                let waits = |call: &Call| call.wire == Wire::OnTheWay && call.issued == world.now;
+                let waits = |call: &Call| call.wire == Wire::OnTheWay && call.is_prompt;
                 calls.any(|call| call.word.is_some() || !waits(call))
                     || life.questions.iter().flatten().any(|question| world.is_running(question.by))
                     || (anybody && world.now >= life.row.deadline && !life.row.is_decided())
@@ -139,7 +146,7 @@ impl Universe {
             }
             if call.wire == Wire::Ready {
                 // The send window is far shorter than the time between two instants.
-                if call.issued == now || !setting.holds(Rule::SendWindow) {
+                if call.is_prompt || !setting.holds(Rule::SendWindow) {
                     steps.push(Step::Send(index));
                 }
                 steps.push(Step::GiveUp(index));
@@ -258,7 +265,7 @@ impl Universe {
             life.calls[index] = Some(Call {
                 by,
                 attempt: attempt.number,
-                issued: at,
+                is_prompt: at == now,
                 wire: Wire::Ready,
                 word: None,
                 done: false,
@@ -391,6 +398,8 @@ impl Model for Universe {
                 }
             }
         }
+        let earliest = self.earliest(&world);
+        world.lives.iter_mut().flatten().for_each(|life| life.forget(earliest));
         let world = if self.is_timely() { world.in_order() } else { world };
         (world != *before).then_some(world)
     }

@@ -33,8 +33,8 @@ pub(crate) struct Call {
     /// Which process makes it.
     pub(crate) by: u8,
     pub(crate) attempt: u8,
-    /// When the claim was issued, from which the send window runs.
-    pub(crate) issued: Tick,
+    /// The claim was issued this very instant: the send window is open, and no answer is overdue.
+    pub(crate) is_prompt: bool,
     pub(crate) wire: Wire,
     /// What its process has heard, or believes.
     pub(crate) word: Option<Word>,
@@ -147,6 +147,7 @@ impl World {
             life.held = life.held.filter(|until| *until > self.now);
             for call in life.calls.iter_mut().flatten() {
                 call.is_fresh = false;
+                call.is_prompt = false;
                 // No network keeps bytes for so long.
                 if self.now == FAR && call.wire == Wire::OnTheWay {
                     call.wire = Wire::Never;
@@ -179,7 +180,7 @@ impl Call {
     pub(crate) fn finish(&mut self) {
         self.done = true;
         self.word = None;
-        self.issued = 0;
+        self.is_prompt = false;
         self.by = 0;
     }
 }
@@ -187,6 +188,40 @@ impl Call {
 impl Life {
     pub(crate) fn calls(&self) -> impl Iterator<Item = &Call> {
         self.calls.iter().flatten()
+    }
+
+    /// Forgets what can make no difference any more, so that equal futures are one world.
+    /// `earliest` is the earliest instant at which a decision can have been made that is still to
+    /// be committed.
+    pub(crate) fn forget(&mut self, earliest: Tick) {
+        self.since = self.since.max(earliest);
+        self.row.wake = self.row.wake.map(|wake| if wake <= earliest { 0 } else { wake });
+        if let Some(attempt) = &mut self.row.attempt {
+            if !attempt.state.is_open() {
+                attempt.claim = 0;
+                if !attempt.closed_by_not_found {
+                    attempt.claimed = 0;
+                }
+            }
+            if attempt.was_accepted || !attempt.state.is_open() {
+                attempt.not_found = None;
+            }
+        }
+        let is_over = self.row.state.is_closed() && !self.row.has_open_attempt();
+        for call in self.calls.iter_mut().flatten() {
+            if call.done || call.wire != Wire::Ready && is_over && call.word.is_some_and(|word| word != Word::Delivered) {
+                call.finish();
+            }
+        }
+        for question in self.questions.iter_mut().flatten() {
+            if question.answer != Answer::NotFound {
+                question.is_current = false;
+                if question.asked <= earliest {
+                    question.asked = 0;
+                }
+            }
+        }
+        self.questions.sort_unstable_by(|a, b| b.cmp(a));
     }
 
     /// Recharges that were really executed.
