@@ -7,7 +7,7 @@ use recharged::domain::{AttemptState, State, plus};
 use stateright::{Model, Property};
 
 use crate::judge::{Answer, Asked, Judge, Word};
-use crate::row::{FAR, Row, Tick, at, tick_of};
+use crate::row::{Row, Tick, at, tick_of};
 use crate::rules::{Rule, Setting, Slowness};
 use crate::world::{CALLS, Call, Fate, Life, Process, QUESTIONS, Question, Recharge, Wire, World};
 
@@ -133,9 +133,10 @@ impl Universe {
         for (index, call) in life.calls.iter().enumerate() {
             let Some(call) = call else { continue };
             if call.wire == Wire::OnTheWay {
-                let fates = [Fate::Execute, Fate::Accept, Fate::Refuse, Fate::Throttle];
+                let fates = [Fate::Execute, Fate::Refuse, Fate::Accept, Fate::Throttle];
                 let known = life.known(call.attempt, setting.duplicates).is_some();
-                let choices = if known { 1 } else { 3 + usize::from(setting.thorough) };
+                let choices =
+                    if known { 1 } else { 2 + usize::from(setting.hesitant) + usize::from(setting.thorough) };
                 steps.extend(fates.into_iter().take(choices).map(|fate| Step::Arrive(index, fate)));
             }
             if call.recharge == Some(Recharge::Pending) {
@@ -202,7 +203,7 @@ impl Universe {
         }
         for by in (if self.is_timely() { 0..2 } else { 0..1 }).filter(|process| world.is_running(*process)) {
             steps.push(Step::Ask { by, unseen: false, unsure: false });
-            if life.answer(attempt.number, true) != life.answer(attempt.number, false) {
+            if setting.hesitant && life.answer(attempt.number, true) != life.answer(attempt.number, false) {
                 steps.push(Step::Ask { by, unseen: true, unsure: false });
             }
             if setting.thorough && life.answer(attempt.number, false) == Answer::InProgress {
@@ -372,7 +373,7 @@ impl Model for Universe {
                 }
             }
         }
-        if world.now < FAR && !self.is_urgent(world) {
+        if world.now < self.setting.last && !self.is_urgent(world) {
             actions.push(Action::Tick);
         }
     }

@@ -164,6 +164,22 @@ impl Row {
         }
     }
 
+    /// Forgets what `decide` will not look at again, from an instant on.
+    pub(crate) fn forget(&mut self, earliest: Tick) {
+        self.wake = self.wake.map(|wake| if wake <= earliest { 0 } else { wake });
+        let Some(attempt) = &mut self.attempt else { return };
+        let may_be_sent_again = attempt.state == AttemptState::Prepared;
+        if !attempt.state.is_open() && !may_be_sent_again {
+            attempt.claim = 0;
+            if !attempt.closed_by_not_found {
+                attempt.claimed = 0;
+            }
+        }
+        if attempt.was_accepted || !attempt.state.is_open() {
+            attempt.not_found = None;
+        }
+    }
+
     pub(crate) fn has_open_attempt(&self) -> bool {
         self.attempt.is_some_and(|attempt| attempt.state.is_open())
     }

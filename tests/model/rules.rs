@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use recharged::domain::{Capabilities, DuplicateSemantics, OnUnknown, Policy, ProviderPolicy};
 
-use crate::row::{REF_FORMAT, lane};
+use crate::row::{FAR, REF_FORMAT, Tick, lane};
 
 pub(crate) const ALL: [DuplicateSemantics; 4] = [
     DuplicateSemantics::RejectsAlways,
@@ -82,6 +82,13 @@ pub(crate) struct Setting {
     pub(crate) thorough: bool,
     /// Begins with what the shop says, instead of with a paid order.
     pub(crate) shop: bool,
+    /// A provider that accepts and tells later, and questions that miss what has only just arrived.
+    pub(crate) hesitant: bool,
+    /// One process may crash; one may stop for long.
+    pub(crate) crash: bool,
+    pub(crate) pause: bool,
+    /// The last instant.
+    pub(crate) last: Tick,
     /// Commit replies that get lost.
     pub(crate) lost_replies: bool,
     pub(crate) off: Option<Rule>,
@@ -99,6 +106,10 @@ impl Setting {
             commit_lag: 1,
             thorough: false,
             shop: false,
+            hesitant: true,
+            crash: true,
+            pause: true,
+            last: FAR,
             lost_replies: true,
             off: None,
         }

@@ -104,8 +104,8 @@ impl World {
         Self {
             now: 0,
             processes: [Process::Running; 2],
-            may_crash: faults,
-            may_pause: faults,
+            may_crash: faults && setting.crash,
+            may_pause: faults && setting.pause,
             lives: [rows.first().map(life), rows.get(1).map(life)],
         }
     }
@@ -195,18 +195,7 @@ impl Life {
     /// be committed.
     pub(crate) fn forget(&mut self, earliest: Tick) {
         self.since = self.since.max(earliest);
-        self.row.wake = self.row.wake.map(|wake| if wake <= earliest { 0 } else { wake });
-        if let Some(attempt) = &mut self.row.attempt {
-            if !attempt.state.is_open() {
-                attempt.claim = 0;
-                if !attempt.closed_by_not_found {
-                    attempt.claimed = 0;
-                }
-            }
-            if attempt.was_accepted || !attempt.state.is_open() {
-                attempt.not_found = None;
-            }
-        }
+        self.row.forget(earliest);
         let is_over = self.row.state.is_closed() && !self.row.has_open_attempt();
         for call in self.calls.iter_mut().flatten() {
             if call.done || call.wire != Wire::Ready && is_over && call.word.is_some_and(|word| word != Word::Delivered) {
