@@ -172,7 +172,8 @@ impl Universe {
         }
         if let Some(attempt) = life.row.attempt.filter(|attempt| attempt.state == AttemptState::Sent) {
             // A call has ended within the time between two instants.
-            steps.extend(self.decided_at(world, life, attempt.claimed + 1).map(|at| Step::Adopt { at }));
+            let not_before = attempt.claimed + u8::from(setting.holds(Rule::AdoptLate));
+            steps.extend(self.decided_at(world, life, not_before).map(|at| Step::Adopt { at }));
         }
         self.questions(world, life, steps);
         if now >= life.row.deadline {

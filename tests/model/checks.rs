@@ -3,39 +3,36 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use recharged::domain::{OnUnknown, State};
+use recharged::domain::{DuplicateSemantics, OnUnknown};
 use stateright::{Checker, Model, Property};
 
-use crate::actions::{Action, Universe};
+use crate::actions::Universe;
 use crate::judge::Kind;
 use crate::rules::{ALL, Setting, Slowness};
 use crate::words::told;
-use crate::world::World;
+use crate::world::{Life, World};
+
+pub(crate) const ONE_RECHARGE: &str = "never two executed recharges of an order";
+pub(crate) const NO_SILENT_REFUND: &str = "never a refund of an executed recharge without an open case";
+pub(crate) const ASKED_ALONE: &str = "never asked while somebody else asks";
 
 /// What must hold always.
 pub(crate) fn laws() -> Vec<Property<Universe>> {
     vec![
-        Property::always("never two executed recharges of an order", |_, world: &World| {
-            world.lives().all(|life| life.executed() <= 1)
-        }),
-        Property::always("never a refund of an executed recharge without an open case", |_, world: &World| {
-            world.lives().all(|life| !life.is_refunded_in_silence())
-        }),
+        Property::always(ONE_RECHARGE, |_, world: &World| world.lives().all(|life| life.executed() <= 1)),
+        Property::always(NO_SILENT_REFUND, |_, world: &World| world.lives().all(|life| !life.is_refunded_in_silence())),
         Property::always("at its deadline every order is decided", |universe: &Universe, world: &World| {
             world.lives().all(|life| !life.is_forgotten(world.now, &universe.judge))
         }),
         Property::always("where nothing can happen any more every order is decided", |universe, world: &World| {
-            let mut actions = Vec::new();
-            let decided = world.lives().all(|life| life.row.is_decided());
-            decided || {
+            world.lives().all(|life| life.row.is_decided()) || {
+                let mut actions = Vec::new();
                 universe.actions(world, &mut actions);
                 actions.into_iter().any(|action| universe.next_state(world, action).is_some())
             }
         }),
-        Property::always("what a row says is so", |_, world: &World| world.lives().all(crate::world::Life::is_honest)),
-        Property::always("never asked while somebody else asks", |_, world: &World| {
-            world.lives().all(|life| !life.was_rushed)
-        }),
+        Property::always("what a row says is so", |_, world: &World| world.lives().all(Life::is_honest)),
+        Property::always(ASKED_ALONE, |_, world: &World| world.lives().all(|life| !life.was_rushed)),
     ]
 }
 
@@ -43,49 +40,120 @@ pub(crate) fn laws() -> Vec<Property<Universe>> {
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) worlds: usize,
-    pub(crate) decisions: usize,
     pub(crate) kinds: BTreeSet<Kind>,
     /// The laws that do not hold, with the way to where they do not.
     pub(crate) broken: Vec<(&'static str, Vec<String>)>,
 }
 
-/// Looks at every world that can be reached; stops early only where every law is broken.
-pub(crate) fn look(setting: &Setting, laws: fn() -> Vec<Property<Universe>>, threads: usize) -> Looked {
+/// Looks at every world that can be reached, until each of `laws` is found broken.
+pub(crate) fn look(setting: &Setting, laws: fn() -> Vec<Property<Universe>>) -> Looked {
+    let began = Instant::now();
+    let threads = std::env::var("MODEL_THREADS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let checker = Universe::new(setting.clone(), laws).checker().threads(threads).spawn_bfs().join();
     let judge = &checker.model().judge;
     let broken = checker.discoveries().into_iter().map(|(law, path)| (law, told(path))).collect();
-    Looked { worlds: checker.unique_state_count(), decisions: judge.questions(), kinds: judge.seen(), broken }
-}
-
-/// Every world of a setting keeps every law; what was looked at.
-pub(crate) fn check(setting: &Setting) -> Looked {
-    let began = Instant::now();
-    let looked = look(setting, laws, 2);
-    let Setting { duplicates, on_unknown, slowness, orders, claims, questions, .. } = setting;
-    println!(
-        "{duplicates:?}, {on_unknown:?}, {slowness:?}, {orders} order(s), {claims} claims, {questions} question(s), to {}: \
-         {} worlds, {} decisions, {:.1} s",
-        setting.last,
-        looked.worlds,
-        looked.decisions,
-        began.elapsed().as_secs_f32()
-    );
-    assert!(looked.broken.is_empty(), "{setting:?}\n{:#?}", looked.broken);
+    let looked = Looked { worlds: checker.unique_state_count(), kinds: judge.seen(), broken };
+    println!("{setting}: {} worlds, {:.1} s", looked.worlds, began.elapsed().as_secs_f32());
     looked
 }
 
-#[test]
-fn every_interleaving_of_one_order_with_anybody_slow_keeps_the_laws() {
-    for duplicates in ALL {
-        check(&Setting::new(duplicates));
+/// Every world of a setting keeps every law; which kinds of transition were taken in them.
+pub(crate) fn check(setting: &Setting) -> BTreeSet<Kind> {
+    let looked = look(setting, laws);
+    assert!(looked.broken.is_empty(), "{setting}\n{:#?}", looked.broken);
+    assert!(looked.worlds > 1_000, "only {} worlds: the search does not search", looked.worlds);
+    looked.kinds
+}
+
+const FLAGGED: OnUnknown = OnUnknown::RefundFlagged;
+
+fn two_processes(duplicates: DuplicateSemantics) -> Setting {
+    Setting { slowness: Slowness::OneCrashOnePause, claims: 1, ..Setting::new(duplicates) }
+}
+
+/// Two orders share nothing but their processes and the time; so little of each is enough.
+fn two_orders(duplicates: DuplicateSemantics) -> Setting {
+    Setting {
+        orders: 2,
+        hesitant: false,
+        lost_replies: false,
+        commit_lag: 0,
+        last: 3,
+        ..two_processes(duplicates)
     }
 }
+
 #[test]
-fn two_orders() {
-    for duplicates in [ALL[0]] {
-        for (crash, pause, last, hesitant) in [(true,false,4,false), (false,true,4,false), (true,true,4,false)] {
-        for orders in 2..=2 {
-        check(&Setting { slowness: Slowness::OneCrashOnePause, orders, claims:1, lost_replies:false, commit_lag:0, crash, pause, last, hesitant, ..Setting::new(duplicates) });
-        } }
+fn whoever_is_slow_or_dies_the_laws_hold_where_duplicates_are_rejected() {
+    check(&Setting::new(DuplicateSemantics::RejectsAlways));
+}
+
+#[test]
+fn whoever_is_slow_or_dies_the_laws_hold_where_results_are_replayed() {
+    check(&Setting::new(DuplicateSemantics::ReplaysResult));
+}
+
+#[test]
+fn whoever_is_slow_or_dies_the_laws_hold_where_failed_ones_run_again() {
+    check(&Setting::new(DuplicateSemantics::RejectsUnlessFailed));
+}
+
+#[test]
+fn whoever_is_slow_or_dies_the_laws_hold_without_deduplication() {
+    check(&Setting::new(DuplicateSemantics::NotDeduplicated));
+}
+
+#[test]
+fn two_processes_with_a_crash_and_a_long_pause_keep_the_laws() {
+    for duplicates in ALL {
+        check(&two_processes(duplicates));
+    }
+}
+
+#[test]
+fn two_orders_with_a_crash_keep_the_laws() {
+    for duplicates in [DuplicateSemantics::RejectsAlways, DuplicateSemantics::NotDeduplicated] {
+        check(&Setting { pause: false, ..two_orders(duplicates) });
+    }
+}
+
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_one_order() {
+    for on_unknown in [OnUnknown::Hold, FLAGGED] {
+        for duplicates in ALL {
+            let thorough = Setting { on_unknown, thorough: true, ..Setting::new(duplicates) };
+            check(&thorough);
+            check(&Setting { commit_lag: 3, ..thorough.clone() });
+            check(&Setting { questions: 2, ..thorough.clone() });
+            check(&Setting { shop: true, ..thorough });
+        }
+    }
+}
+
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_three_claims() {
+    for duplicates in ALL {
+        check(&Setting { claims: 3, hesitant: false, ..Setting::new(duplicates) });
+    }
+}
+
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_two_processes() {
+    for on_unknown in [OnUnknown::Hold, FLAGGED] {
+        for duplicates in ALL {
+            check(&Setting { on_unknown, claims: 2, ..two_processes(duplicates) });
+        }
+    }
+}
+
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_two_orders() {
+    for duplicates in ALL {
+        check(&Setting { pause: false, last: 4, ..two_orders(duplicates) });
+        check(&Setting { crash: false, ..two_orders(duplicates) });
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recharged::domain::inquiry::next_query;
 use recharged::domain::{
-    Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt, RetryAdvice,
+    CaseKind, Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt, RetryAdvice,
     State, SubmitOutcome, UnknownCause, decide,
 };
 
@@ -53,6 +53,7 @@ pub(crate) enum Asked {
     Deadline,
     ReconcileDue,
     Resolved(bool),
+    CaseClosed,
 }
 
 /// What was decided.
@@ -220,6 +221,11 @@ impl Asked {
             Self::Resolved(succeeded) => {
                 Input::Resolved { succeeded, by: "a person".to_owned(), evidence: "a statement".to_owned() }
             }
+            Self::CaseClosed => Input::CaseClosed {
+                kind: CaseKind::PayloadConflict,
+                by: "a person".to_owned(),
+                evidence: "a letter".to_owned(),
+            },
         }
     }
 
@@ -259,5 +265,6 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
         Input::Deadline => "deadline",
         Input::ReconcileDue => "reconcile due",
         Input::Resolved { .. } => "resolved",
+        Input::CaseClosed { .. } => "case closed",
     }
 }

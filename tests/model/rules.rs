@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use recharged::domain::{Capabilities, DuplicateSemantics, OnUnknown, Policy, ProviderPolicy};
 
-use crate::row::{FAR, REF_FORMAT, Tick, lane};
+use crate::row::{FAR, REF_FORMAT, SECONDS, Tick, lane};
 
 pub(crate) const ALL: [DuplicateSemantics; 4] = [
     DuplicateSemantics::RejectsAlways,
@@ -37,10 +37,12 @@ pub(crate) enum Rule {
     Remembered,
     /// Who asks holds the order meanwhile.
     Hold,
+    /// A send is adopted only once its call must have ended.
+    AdoptLate,
 }
 
 impl Rule {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SendWindow,
         Self::WhoseClaim,
         Self::WhoseAttempt,
@@ -51,6 +53,7 @@ impl Rule {
         Self::SafeResend,
         Self::Remembered,
         Self::Hold,
+        Self::AdoptLate,
     ];
 }
 
@@ -92,6 +95,31 @@ pub(crate) struct Setting {
     /// Commit replies that get lost.
     pub(crate) lost_replies: bool,
     pub(crate) off: Option<Rule>,
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let who = match self.slowness {
+            Slowness::Anybody => "anybody slow",
+            Slowness::OneCrashOnePause => match (self.crash, self.pause) {
+                (true, true) => "two processes, one crash, one pause",
+                (true, false) => "two processes, one crash",
+                (false, true) => "two processes, one pause",
+                (false, false) => "two processes",
+            },
+        };
+        write!(f, "{:?}, {:?}, {who}, {} order(s) of ", self.duplicates, self.on_unknown, self.orders)?;
+        write!(f, "{} claim(s) and {} question(s), ", self.claims, self.questions)?;
+        write!(f, "to {} s, commits {} late", SECONDS[usize::from(self.last)], self.commit_lag)?;
+        let extras = [
+            (self.lost_replies, "lost replies"),
+            (self.hesitant, "hesitant"),
+            (self.thorough, "thorough"),
+            (self.shop, "shop"),
+        ];
+        extras.iter().filter(|(is_on, _)| *is_on).try_for_each(|(_, name)| write!(f, ", {name}"))?;
+        self.off.map_or(Ok(()), |rule| write!(f, ", without {rule:?}"))
+    }
 }
 
 impl Setting {

@@ -29,6 +29,7 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::ReconcileDue,
         Asked::Resolved(true),
         Asked::Resolved(false),
+        Asked::CaseClosed,
     ];
     all.extend(row.paid.then_some(Asked::PaidAgain));
     // The claim of an attempt that is over may be forgotten: what matters is that it is another.
@@ -76,7 +77,7 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
     row.forget(now);
     // Which cases there were changes whether one is opened, not what becomes of the row.
     row.open = 0;
-    row.cases &= CaseKind::FailedUnproven.bit();
+    row.cases &= CaseKind::FailedUnproven.bit() | CaseKind::PayloadConflict.bit();
     row.declined = 0;
     row
 }
@@ -93,10 +94,10 @@ fn print_all() {
     }
     let mut model = BTreeSet::new();
     let flagged = Setting { on_unknown: OnUnknown::RefundFlagged, ..Setting::new(ALL[0]) };
-    model.extend(check(&Setting { thorough: true, ..flagged }).kinds);
-    model.extend(check(&Setting { thorough: true, ..Setting::new(ALL[1]) }).kinds);
-    model.extend(check(&Setting { thorough: true, ..Setting::new(ALL[3]) }).kinds);
-    model.extend(check(&Setting { shop: true, claims: 1, ..Setting::new(ALL[3]) }).kinds);
+    model.extend(check(&Setting { thorough: true, ..flagged }));
+    model.extend(check(&Setting { thorough: true, ..Setting::new(ALL[1]) }));
+    model.extend(check(&Setting { thorough: true, ..Setting::new(ALL[3]) }));
+    model.extend(check(&Setting { shop: true, claims: 1, ..Setting::new(ALL[3]) }));
     println!("in model not in all: {:#?}", model.difference(&all).map(ToString::to_string).collect::<Vec<_>>());
     for kind in &all {
         println!("{} {kind}", if model.contains(kind) { "M" } else { "-" });
