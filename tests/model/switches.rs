@@ -6,6 +6,7 @@ use recharged::domain::DuplicateSemantics::{self, NotDeduplicated, RejectsAlways
 
 use crate::actions::Universe;
 use crate::checks::{ASKED_ALONE, NO_SILENT_REFUND, ONE_RECHARGE, laws, look};
+use crate::row::FAR;
 use crate::rules::{ALL, Rule, Setting};
 
 fn only(law: &str) -> Vec<Property<Universe>> {
@@ -44,24 +45,95 @@ fn asked_alone() -> Vec<Property<Universe>> {
     only(ASKED_ALONE)
 }
 
+/// One where the same reference is safe to send again, and one where it is not.
+const TWO: [DuplicateSemantics; 2] = [RejectsAlways, NotDeduplicated];
+
 #[test]
-fn explore3() {
-    for duplicates in ALL {
-            let three = Setting { claims: 3, ..without(Rule::WhoseAttempt, duplicates) };
-            let looked = look(&three, one_recharge); println!("{:#?}", looked.broken);
+fn without_the_send_window_a_process_that_stopped_sends_what_was_refunded_and_forgotten() {
+    for duplicates in TWO {
+        breaks(&without(Rule::SendWindow, duplicates), no_silent_refund);
     }
 }
 
 #[test]
-fn explore4() {
-    for rule in Rule::ALL {
-        for duplicates in ALL {
-            let q = if rule == Rule::Hold { 2 } else { 1 };
-            let setting = Setting { questions: q, ..without(rule, duplicates) };
-            for law in [one_recharge, no_silent_refund, asked_alone] {
-                let looked = look(&setting, law); println!("{:#?}", looked.broken);
-            }
+fn as_long_as_the_provider_remembers_the_open_case_covers_for_the_send_window() {
+    for duplicates in TWO {
+        is_covered(&Setting { last: FAR - 1, ..without(Rule::SendWindow, duplicates) }, &[]);
+    }
+}
+
+#[test]
+fn without_the_claim_a_repeated_settlement_closes_a_resend_that_is_executed() {
+    for duplicates in [RejectsAlways, ReplaysResult] {
+        breaks(&without(Rule::WhoseClaim, duplicates), no_silent_refund);
+    }
+}
+
+#[test]
+fn where_nothing_is_sent_twice_under_one_reference_the_attempts_number_covers_for_the_claim() {
+    for duplicates in [RejectsUnlessFailed, NotDeduplicated] {
+        is_covered(&without(Rule::WhoseClaim, duplicates), &[]);
+    }
+}
+
+#[test]
+fn without_claim_and_number_a_repeated_settlement_makes_a_second_recharge() {
+    for duplicates in ALL {
+        breaks(&Setting { claims: 3, ..without(Rule::WhoseAttempt, duplicates) }, one_recharge);
+    }
+}
+
+#[test]
+fn when_not_found_tells_something_is_covered_by_the_safe_resend_and_the_case() {
+    for rule in [Rule::Grace, Rule::Twice, Rule::AskedAt, Rule::Fence] {
+        for duplicates in TWO {
+            is_covered(&without(rule, duplicates), &[]);
         }
     }
-    let _ = (NotDeduplicated, RejectsAlways, RejectsUnlessFailed, ReplaysResult, breaks as usize, is_covered as usize);
+}
+
+#[test]
+fn a_resend_that_is_not_safe_is_executed_twice() {
+    breaks(&without(Rule::SafeResend, NotDeduplicated), one_recharge);
+}
+
+#[test]
+fn a_provider_that_runs_again_only_what_failed_covers_for_an_unsafe_resend() {
+    is_covered(&without(Rule::SafeResend, RejectsUnlessFailed), &[]);
+}
+
+#[test]
+fn where_not_found_is_not_remembered_what_is_refunded_is_delivered_later() {
+    for duplicates in TWO {
+        breaks(&without(Rule::Remembered, duplicates), no_silent_refund);
+    }
+}
+
+#[test]
+fn without_the_hold_two_ask_at_once_and_the_fence_covers_for_what_they_hear() {
+    let two_questions = Setting { claims: 1, questions: 2, ..without(Rule::Hold, RejectsAlways) };
+    breaks(&two_questions, asked_alone);
+    is_covered(&two_questions, &[ASKED_ALONE]);
+}
+
+#[test]
+fn whose_outcome_it_is_covers_for_an_adoption_that_comes_too_early() {
+    for duplicates in TWO {
+        is_covered(&without(Rule::AdoptLate, duplicates), &[]);
+    }
+}
+
+/// The same with everything that a provider may do, and every provider.
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_switches() {
+    for duplicates in ALL {
+        let full = |rule| Setting { hesitant: true, thorough: true, ..without(rule, duplicates) };
+        breaks(&full(Rule::SendWindow), no_silent_refund);
+        breaks(&full(Rule::Remembered), no_silent_refund);
+        for rule in [Rule::Grace, Rule::Twice, Rule::AskedAt, Rule::Fence, Rule::AdoptLate] {
+            is_covered(&full(rule), &[]);
+        }
+        is_covered(&Setting { questions: 2, ..without(Rule::Hold, duplicates) }, &[ASKED_ALONE]);
+    }
 }
