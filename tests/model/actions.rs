@@ -7,7 +7,7 @@ use recharged::domain::{AttemptState, State, plus};
 use stateright::{Model, Property};
 
 use crate::judge::{Answer, Asked, Judge, Word};
-use crate::row::{Row, Tick, at, tick_of};
+use crate::row::{LONG_AGO, Row, Tick, at, tick_of};
 use crate::rules::{Rule, Setting, Slowness};
 use crate::world::{CALLS, Call, Fate, Life, Process, QUESTIONS, Question, Recharge, Wire, World};
 
@@ -76,7 +76,11 @@ impl Universe {
             // What comes behind its deadline is decided as it is stored.
             let late = |paid| self.judge.decide(None, Asked::Arrived { paid, routed: true, same: true }, 3);
             let late = [late(true), late(false)].into_iter().flatten().map(|decided| decided.row);
-            [arrived(false, true), arrived(true, false), arrived(true, true)].into_iter().flatten().chain(late).collect()
+            [arrived(false, true), arrived(true, false), arrived(true, true)]
+                .into_iter()
+                .flatten()
+                .chain(late)
+                .collect()
         } else {
             arrived(true, true).into_iter().collect()
         }
@@ -135,8 +139,7 @@ impl Universe {
             if call.wire == Wire::OnTheWay {
                 let fates = [Fate::Execute, Fate::Refuse, Fate::Accept, Fate::Throttle];
                 let known = life.known(call.attempt, setting.duplicates).is_some();
-                let choices =
-                    if known { 1 } else { 2 + usize::from(setting.hesitant) + usize::from(setting.thorough) };
+                let choices = if known { 1 } else { 2 + usize::from(setting.hesitant) + usize::from(setting.thorough) };
                 steps.extend(fates.into_iter().take(choices).map(|fate| Step::Arrive(index, fate)));
             }
             if call.recharge == Some(Recharge::Pending) {
@@ -332,7 +335,7 @@ impl Universe {
             && !self.setting.holds(Rule::Twice)
             && attempt.not_found.is_none()
         {
-            attempt.not_found = asked.checked_sub(1);
+            attempt.not_found = Some(LONG_AGO);
         }
         let asked = Asked::Reported { attempt: question.attempt, asked, answer: question.answer };
         let is_written = self.write(life, asked, at, now);
@@ -382,7 +385,7 @@ impl Model for Universe {
     fn next_state(&self, before: &World, action: Action) -> Option<World> {
         let mut world = *before;
         match action {
-            Action::Tick => world.tick(),
+            Action::Tick => world.tick(self.setting.late_bytes),
             Action::Crash(process) => {
                 world.crash(process);
                 world.may_crash = false;

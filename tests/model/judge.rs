@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use recharged::domain::inquiry::next_query;
 use recharged::domain::{
-    CaseKind, Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt, RetryAdvice,
-    State, SubmitOutcome, UnknownCause, decide,
+    CaseKind, Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt,
+    RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
 };
 
 use crate::row::{Row, Tick, at, claim_id, lane, new_order, tick_of};
@@ -207,11 +207,9 @@ impl Asked {
             Self::PaidAgain => Input::Paid { paid_at: at(0), payment_id: Some("pay-2".into()), verdict: verdict(true) },
             Self::Cancelled => Input::CancelRequested,
             Self::Claim(claim) => Input::Claim { claim_id: claim_id(claim) },
-            Self::Reply { attempt, claim, word } => Input::SubmitReply {
-                attempt: u16::from(attempt),
-                claim_id: claim_id(claim),
-                outcome: word.outcome(),
-            },
+            Self::Reply { attempt, claim, word } => {
+                Input::SubmitReply { attempt: u16::from(attempt), claim_id: claim_id(claim), outcome: word.outcome() }
+            }
             Self::Reported { attempt, asked, answer } => {
                 Input::Reported { attempt: u16::from(attempt), asked_at: at(asked), outcome: answer.outcome() }
             }

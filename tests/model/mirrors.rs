@@ -13,7 +13,9 @@ type Place = (&'static str, &'static str);
 /// What a step stands for. No arm stands for several steps: a new one must say what it mirrors.
 fn mirrored(action: Action) -> &'static [Place] {
     match action {
-        Action::Tick | Action::Pause(_) | Action::Resume(_) => &[("ports/clock.rs", "now"), ("ports/clock.rs", "since_boot")],
+        Action::Tick | Action::Pause(_) | Action::Resume(_) => {
+            &[("ports/clock.rs", "now"), ("ports/clock.rs", "since_boot")]
+        }
         Action::Crash(_) | Action::Restart(_) => &[("roles/dispatch/adopt.rs", "note")],
         Action::To(_, step) => match step {
             Step::Shop(_) => &[("roles/intake/batch.rs", "insert"), ("roles/intake/batch.rs", "act")],
@@ -27,7 +29,7 @@ fn mirrored(action: Action) -> &'static [Place] {
             Step::Send(_) | Step::GiveUp(_) => &[
                 ("roles/dispatch/call.rs", "await_permit"),
                 ("roles/dispatch/call.rs", "submit"),
-                ("providers/http/guard.rs", "poll_write"),
+                ("providers/http/gate.rs", "poll_write"),
             ],
             Step::Arrive(..) | Step::Complete(..) => &[("domain/outcome.rs", "resend_is_safe")],
             Step::Lose(_) => &[("domain/decide/attempt.rs", "unknown")],

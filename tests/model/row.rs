@@ -19,6 +19,9 @@ pub(crate) const FAR: Tick = 5;
 /// Later than every instant.
 const NEVER: Tick = 6;
 
+/// Earlier than every instant.
+pub(crate) const LONG_AGO: Tick = Tick::MAX;
+
 pub(crate) const REF_FORMAT: RefFormat = RefFormat { max_len: 40, alphanumeric_only: false };
 
 pub(crate) fn at(tick: Tick) -> Timestamp {
@@ -98,7 +101,9 @@ impl Row {
             provider_ref: None,
             inquiry: Inquiry {
                 was_accepted: small.was_accepted,
-                not_found_at: small.not_found.map(at),
+                not_found_at: small
+                    .not_found
+                    .map(|tick| if tick == LONG_AGO { Timestamp::UNIX_EPOCH } else { at(tick) }),
                 closed_by_not_found: small.closed_by_not_found,
                 earlier_suspected: small.earlier_suspected,
                 delivered_by: small.delivered_by.map(u16::from),

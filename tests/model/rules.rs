@@ -94,7 +94,10 @@ pub(crate) struct Setting {
     pub(crate) last: Tick,
     /// Commit replies that get lost.
     pub(crate) lost_replies: bool,
-    pub(crate) off: Option<Rule>,
+    /// Bytes stay under way for as long as they like; else they arrive at once, or never.
+    pub(crate) late_bytes: bool,
+    /// The rules that are turned off.
+    pub(crate) off: &'static [Rule],
 }
 
 impl std::fmt::Display for Setting {
@@ -113,12 +116,13 @@ impl std::fmt::Display for Setting {
         write!(f, "to {} s, commits {} late", SECONDS[usize::from(self.last)], self.commit_lag)?;
         let extras = [
             (self.lost_replies, "lost replies"),
+            (!self.late_bytes, "no late bytes"),
             (self.hesitant, "hesitant"),
             (self.thorough, "thorough"),
             (self.shop, "shop"),
         ];
         extras.iter().filter(|(is_on, _)| *is_on).try_for_each(|(_, name)| write!(f, ", {name}"))?;
-        self.off.map_or(Ok(()), |rule| write!(f, ", without {rule:?}"))
+        self.off.iter().try_for_each(|rule| write!(f, ", without {rule:?}"))
     }
 }
 
@@ -139,16 +143,13 @@ impl Setting {
             pause: true,
             last: FAR,
             lost_replies: true,
-            off: None,
+            late_bytes: true,
+            off: &[],
         }
     }
 
-    pub(crate) fn without(&self, rule: Rule) -> Self {
-        Self { off: Some(rule), ..self.clone() }
-    }
-
     pub(crate) fn holds(&self, rule: Rule) -> bool {
-        self.off != Some(rule)
+        !self.off.contains(&rule)
     }
 
     /// A deadline of 30 s; a call takes 6 s, "not found" counts after 10.

@@ -86,7 +86,9 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
 fn why_not(kind: &Kind) -> Option<&'static str> {
     let Kind { from, on, to, .. } = kind;
     match *on {
-        "reply: cooldown" => Some("the modelled provider knows no cooldown: its no speaks of the attempt that it refuses"),
+        "reply: cooldown" => {
+            Some("the modelled provider knows no cooldown: its no speaks of the attempt that it refuses")
+        }
         "report: reversed" => Some("the modelled provider takes nothing back"),
         "resolved" | "case closed" => Some("no rule binds a person"),
         _ if *from == Some(State::Succeeded) && (on.starts_with("reply") || on.starts_with("report")) => {
@@ -108,7 +110,12 @@ fn taken() -> BTreeSet<Kind> {
     taken.extend(check(&Setting { thorough: true, ..small(DuplicateSemantics::NotDeduplicated) }));
     let flagged = Setting { on_unknown: OnUnknown::RefundFlagged, ..small(DuplicateSemantics::RejectsAlways) };
     taken.extend(check(&Setting { commit_lag: 1, ..flagged }));
-    taken.extend(check(&Setting { shop: true, claims: 1, hesitant: false, ..small(DuplicateSemantics::NotDeduplicated) }));
+    taken.extend(check(&Setting {
+        shop: true,
+        claims: 1,
+        hesitant: false,
+        ..small(DuplicateSemantics::NotDeduplicated)
+    }));
     taken
 }
 

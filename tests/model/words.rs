@@ -79,9 +79,8 @@ fn step_told(world: &World, order: usize, step: Step) -> String {
         Step::Forget(_) => "who asked is gone".to_owned(),
         Step::Report { question, at, lost } => {
             let asked = world.lives[order].and_then(|life| life.questions[question]);
-            let said = asked.map_or(String::new(), |asked| {
-                format!("\"{:?}\", asked at {} s,", asked.answer, seconds(asked.asked))
-            });
+            let said = asked
+                .map_or(String::new(), |asked| format!("\"{:?}\", asked at {} s,", asked.answer, seconds(asked.asked)));
             format!("the answer {said} is settled{}{}", late(at), unheard(lost))
         }
         Step::Watch { at } => format!("the watchdog decides{}", late(at)),

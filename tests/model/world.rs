@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Time goes on by an instant.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self, late_bytes: bool) {
         self.now += 1;
         for process in &mut self.processes {
             if *process == Process::Woken {
@@ -148,8 +148,8 @@ impl World {
             for call in life.calls.iter_mut().flatten() {
                 call.is_fresh = false;
                 call.is_prompt = false;
-                // No network keeps bytes for so long.
-                if self.now == FAR && call.wire == Wire::OnTheWay {
+                // No network keeps bytes until then.
+                if (self.now == FAR || !late_bytes) && call.wire == Wire::OnTheWay {
                     call.wire = Wire::Never;
                 }
             }
@@ -198,7 +198,8 @@ impl Life {
         self.row.forget(earliest);
         let is_over = self.row.state.is_closed() && !self.row.has_open_attempt();
         for call in self.calls.iter_mut().flatten() {
-            if call.done || call.wire != Wire::Ready && is_over && call.word.is_some_and(|word| word != Word::Delivered) {
+            if call.done || call.wire != Wire::Ready && is_over && call.word.is_some_and(|word| word != Word::Delivered)
+            {
                 call.finish();
             }
         }
