@@ -118,6 +118,11 @@ impl Universe {
             })
     }
 
+    /// Whether time goes on.
+    pub(crate) fn may_tick(&self, world: &World) -> bool {
+        world.now < self.setting.last && !self.is_urgent(world)
+    }
+
     fn steps(&self, world: &World, life: &Life, steps: &mut Vec<Step>) {
         let (setting, now) = (&self.setting, world.now);
         let running = |process: &u8| world.is_running(*process);
@@ -202,7 +207,7 @@ impl Universe {
         let is_free = life.held.is_none() || !setting.holds(Rule::Hold);
         let is_time = life.row.wake.is_none_or(|wake| wake <= now);
         let has_place = life.questions.iter().flatten().count() < setting.questions.min(QUESTIONS);
-        if !(is_free && is_time && has_place && Judge::asks(&life.row)) {
+        if !(is_free && is_time && has_place && self.judge.asks(&life.row)) {
             return;
         }
         for by in (if self.is_timely() { 0..2 } else { 0..1 }).filter(|process| world.is_running(*process)) {
@@ -252,7 +257,7 @@ impl Universe {
             Step::Lose(call) => life.calls[call].as_mut().unwrap().word = Some(Word::Lost),
             Step::Settle { call, at, lost } => return self.settle(life, call, at, lost, now),
             Step::Adopt { at } => return self.write(life, Asked::CallerLost, at, now),
-            Step::Ask { by, unseen, unsure } => self.ask(life, by, unseen, unsure, now),
+            Step::Ask { by, unseen, unsure } => Self::ask(life, by, unseen, unsure, now),
             Step::Forget(question) => life.questions[question] = None,
             Step::Report { question, at, lost } => return self.report(life, question, at, lost, now),
             Step::Watch { at } => return self.write(life, Asked::Deadline, at, now),
@@ -299,7 +304,7 @@ impl Universe {
         !lost || is_written
     }
 
-    fn ask(&self, life: &mut Life, by: u8, unseen: bool, unsure: bool, now: Tick) {
+    fn ask(life: &mut Life, by: u8, unseen: bool, unsure: bool, now: Tick) {
         let Some(attempt) = life.row.attempt else { return };
         let Some(place) = life.questions.iter_mut().position(|question| question.is_none()) else { return };
         let answer = if unsure { Answer::Unsure } else { life.answer(attempt.number, unseen) };
@@ -377,7 +382,7 @@ impl Model for Universe {
                 }
             }
         }
-        if world.now < self.setting.last && !self.is_urgent(world) {
+        if self.may_tick(world) {
             actions.push(Action::Tick);
         }
     }

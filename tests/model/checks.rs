@@ -24,13 +24,16 @@ pub(crate) fn laws() -> Vec<Property<Universe>> {
         Property::always("at its deadline every order is decided", |universe: &Universe, world: &World| {
             world.lives().all(|life| !life.is_forgotten(world.now, &universe.judge))
         }),
-        Property::always("where nothing can happen any more every order is decided", |universe, world: &World| {
-            world.lives().all(|life| life.row.is_decided()) || {
-                let mut actions = Vec::new();
-                universe.actions(world, &mut actions);
-                actions.into_iter().any(|action| universe.next_state(world, action).is_some())
-            }
-        }),
+        Property::always(
+            "where nothing can happen any more every order is decided",
+            |universe: &Universe, world: &World| {
+                world.lives().all(|life| life.row.is_decided()) || universe.may_tick(world) || {
+                    let mut actions = Vec::new();
+                    universe.actions(world, &mut actions);
+                    actions.into_iter().any(|action| universe.next_state(world, action).is_some())
+                }
+            },
+        ),
         Property::always("what a row says is so", |_, world: &World| world.lives().all(Life::is_honest)),
         Property::always(ASKED_ALONE, |_, world: &World| world.lives().all(|life| !life.was_rushed)),
     ]

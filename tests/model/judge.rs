@@ -60,8 +60,6 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Decided {
     pub(crate) row: Row,
-    /// A command was asked for.
-    pub(crate) follows: bool,
 }
 
 /// A kind of transition of `decide`: from which state, on what, to which state, logged as what.
@@ -80,58 +78,69 @@ impl std::fmt::Display for Kind {
     }
 }
 
-type Memory = HashMap<(Option<Row>, Asked, Tick), Option<Decided>>;
+/// Answers that were given before.
+type Memory<Q, A> = RwLock<HashMap<Q, A, foldhash::fast::RandomState>>;
+
+fn remembered<Q: Eq + std::hash::Hash, A: Copy>(memory: &Memory<Q, A>, question: Q, find: impl FnOnce() -> A) -> A {
+    if let Some(known) = memory.read().unwrap().get(&question) {
+        return *known;
+    }
+    let answer = find();
+    memory.write().unwrap().insert(question, answer);
+    answer
+}
 
 #[derive(Debug)]
 pub(crate) struct Judge {
     pub(crate) policy: Policy,
-    memory: RwLock<Memory>,
+    decisions: Memory<(Option<Row>, Asked, Tick), Option<Decided>>,
+    next_queries: Memory<(Row, Tick), Option<Tick>>,
+    asking: Memory<Row, bool>,
     seen: Mutex<BTreeSet<Kind>>,
 }
 
 impl Judge {
     pub(crate) fn new(policy: Policy) -> Self {
-        Self { policy, memory: RwLock::default(), seen: Mutex::default() }
+        Self {
+            policy,
+            decisions: Memory::default(),
+            next_queries: Memory::default(),
+            asking: Memory::default(),
+            seen: Mutex::default(),
+        }
     }
 
     /// What `decide` says at an instant; `None` where it changes nothing.
     pub(crate) fn decide(&self, row: Option<Row>, asked: Asked, now: Tick) -> Option<Decided> {
-        let key = (row, asked, now);
-        if let Some(known) = self.memory.read().unwrap().get(&key) {
-            return *known;
-        }
-        let order = row.map(|row| row.whole());
-        let decided = match decide(order.as_ref(), &asked.input(), at(now), &self.policy) {
-            Decision::Keep(_) => None,
-            Decision::Apply(transition) => {
-                let after = Row::after(&transition, row.map_or(0, |row| row.open));
-                let (from, to) = (row.map(|row| row.state), after.state);
-                self.seen.lock().unwrap().insert(Kind { from, on: asked.name(), to, event: transition.event.kind });
-                Some(Decided { row: after, follows: transition.follow_up.is_some() })
+        remembered(&self.decisions, (row, asked, now), || {
+            let order = row.map(|row| row.whole());
+            match decide(order.as_ref(), &asked.input(), at(now), &self.policy) {
+                Decision::Keep(_) => None,
+                Decision::Apply(transition) => {
+                    let after = Row::after(&transition, row.map_or(0, |row| row.open));
+                    let (from, to) = (row.map(|row| row.state), after.state);
+                    self.seen.lock().unwrap().insert(Kind { from, on: asked.name(), to, event: transition.event.kind });
+                    Some(Decided { row: after })
+                }
             }
-        };
-        self.memory.write().unwrap().insert(key, decided);
-        decided
+        })
     }
 
     /// When the provider is asked next, after an answer that settled nothing.
     pub(crate) fn next_query(&self, row: &Row, now: Tick) -> Option<Tick> {
-        next_query(&row.whole(), Duration::ZERO, at(now), self.policy.provider(&lane())?).map(tick_of)
+        remembered(&self.next_queries, (*row, now), || {
+            next_query(&row.whole(), Duration::ZERO, at(now), self.policy.provider(&lane())?).map(tick_of)
+        })
     }
 
     /// Whether the provider's word on the current attempt can still change something.
-    pub(crate) fn asks(row: &Row) -> bool {
-        row.whole().asks()
+    pub(crate) fn asks(&self, row: &Row) -> bool {
+        remembered(&self.asking, *row, || row.whole().asks())
     }
 
     /// Every kind of transition that was taken.
     pub(crate) fn seen(&self) -> BTreeSet<Kind> {
         self.seen.lock().unwrap().clone()
-    }
-
-    /// How often `decide` was asked.
-    pub(crate) fn questions(&self) -> usize {
-        self.memory.read().unwrap().len()
     }
 }
 

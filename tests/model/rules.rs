@@ -70,6 +70,7 @@ pub(crate) enum Slowness {
 
 /// A world to check.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a thing that may happen, independent of the others")]
 pub(crate) struct Setting {
     pub(crate) duplicates: DuplicateSemantics,
     pub(crate) on_unknown: OnUnknown,

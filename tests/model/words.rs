@@ -70,9 +70,9 @@ fn step_told(world: &World, order: usize, step: Step) -> String {
         Step::Complete(index, false) => format!("{}: the provider fails what it had accepted", claim(index)),
         Step::Lose(index) => format!("{}: no answer is heard", claim(index)),
         Step::Settle { call, at, lost } => {
-            let word = world.lives[order].and_then(|life| life.calls[call]?.word);
-            let word = word.map_or(String::new(), |word| format!("{word:?}").to_lowercase());
-            format!("{}: \"{word}\" is settled{}{}", claim(call), late(at), unheard(lost))
+            let heard = world.lives[order].and_then(|life| life.calls[call]?.word);
+            let heard = heard.map_or(String::new(), |heard| format!("{heard:?}").to_lowercase());
+            format!("{}: \"{heard}\" is settled{}{}", claim(call), late(at), unheard(lost))
         }
         Step::Adopt { at } => format!("the send is adopted{}", late(at)),
         Step::Ask { .. } => "the provider is asked".to_owned(),
