@@ -51,7 +51,6 @@ pub(crate) enum Asked {
     Reported { attempt: u8, asked: Tick, answer: Answer },
     CallerLost,
     Deadline,
-    ReconcileDue,
     Resolved(bool),
     CaseClosed,
 }
@@ -224,7 +223,6 @@ impl Asked {
             }
             Self::CallerLost => Input::CallerLost,
             Self::Deadline => Input::Deadline,
-            Self::ReconcileDue => Input::ReconcileDue,
             Self::Resolved(succeeded) => {
                 Input::Resolved { succeeded, by: "a person".to_owned(), evidence: "a statement".to_owned() }
             }
@@ -270,7 +268,6 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
         },
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",
-        Input::ReconcileDue => "reconcile due",
         Input::Resolved { .. } => "resolved",
         Input::CaseClosed { .. } => "case closed",
     }

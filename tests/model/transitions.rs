@@ -26,7 +26,6 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::Cancelled,
         Asked::CallerLost,
         Asked::Deadline,
-        Asked::ReconcileDue,
         Asked::Resolved(true),
         Asked::Resolved(false),
         Asked::CaseClosed,
