@@ -32,3 +32,93 @@ mod armed {
         });
     }
 }
+
+/// Bugs that the simulation must find, each a rule of the design left out (`docs/PROOF.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bug {
+    /// A write does not look at the row's version.
+    SkipTheFence,
+    /// Offsets are acknowledged before their orders are stored.
+    AcknowledgeBeforeStored,
+    /// The highest offset that is done is committed, whatever is open before it.
+    CommitTheHighest,
+    /// An order that comes again does not get its command again.
+    ForgetTheCommand,
+    /// The log is read by sequence alone, also past transactions that are still running.
+    SequenceAsCursor,
+    /// The relay moves its cursor before its events are acknowledged.
+    CursorBeforeEvents,
+    /// A time-out is taken for a refusal.
+    TimeOutIsFailure,
+    /// What nobody heard of is sent again.
+    ResendTheUnknown,
+    /// The same reference is sent again where that is not safe.
+    UnsafeResend,
+    /// A reply counts for whatever claim the attempt carries by now.
+    WhoseClaim,
+    /// What "not found" closed is forgotten: no case, new references.
+    ForgetNotFound,
+    /// A claim that was overtaken is sent all the same.
+    SendTheOvertaken,
+    /// A send leaves however long ago it was claimed.
+    ZombieSends,
+    /// Permits do not grow old.
+    StalePermits,
+    /// A wait is announced after it was written.
+    HintAfterState,
+    /// A command that is ahead of its row is dropped.
+    DropTheAhead,
+    /// A question that was not answered is not asked again.
+    ForgetTheQuestion,
+    /// Questions are asked whoever else asks them.
+    AskUnheld,
+    /// An order's deadline is judged twice in the figures.
+    CountTwice,
+    /// Deadlines come a second early.
+    DeadlineTooEarly,
+    /// An open attempt is refunded at the deadline.
+    RefundTheUnknown,
+    /// The low-water mark rises past what is still being written.
+    MarkTooEarly,
+    /// Delayed records leave a tenth of a second early.
+    ForwardTooEarly,
+    /// Delayed records are acknowledged before they are forwarded.
+    AcknowledgeBeforeForwarded,
+}
+
+/// Whether this thread's product has a bug. Without the feature `failpoints` none has any.
+#[inline]
+pub fn is_planted(bug: Bug) -> bool {
+    #[cfg(feature = "failpoints")]
+    {
+        planted::is(bug)
+    }
+    #[cfg(not(feature = "failpoints"))]
+    {
+        let _ = bug;
+        false
+    }
+}
+
+#[cfg(feature = "failpoints")]
+pub use planted::plant;
+
+#[cfg(feature = "failpoints")]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whatever this thread runs from now on has this bug, and no other.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    pub(super) fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+}

@@ -81,8 +81,8 @@ pub trait OrderStore: Send + Sync + std::fmt::Debug {
     /// Loads orders, in the order of the ids.
     async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError>;
 
-    /// Writes transitions, each fenced by its `from_version`; one order at most once in a batch.
-    /// Answers in the order of the batch.
+    /// Writes transitions, each fenced by its `from_version`. Where an order stands in the batch
+    /// several times the first counts, and the others are overtaken. Answers in the order of the batch.
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
 
     /// The store's clock.

@@ -4,7 +4,7 @@
 
 mod batch;
 pub mod postgres;
-mod quota;
+pub mod quota;
 mod row;
 pub mod sqlite;
 

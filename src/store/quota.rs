@@ -26,7 +26,7 @@ const LEAST_SHARE: f64 = 0.01;
 
 /// A reservation in numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Terms {
+pub struct Terms {
     /// From 1, in the order of [`PermitClass::ALL`].
     pub(super) class: i32,
     pub(super) wanted: i64,
@@ -39,7 +39,8 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    pub(super) fn of(reservation: &Reservation) -> Self {
+    /// Of a reservation.
+    pub fn of(reservation: &Reservation) -> Self {
         let terms = &reservation.terms;
         let interval_ns = nanos_of(terms.interval).max(1);
         let tolerance_ns = interval_ns.saturating_mul(i64::from(terms.burst.max(1)) - 1);
@@ -65,16 +66,17 @@ impl Terms {
 /// A provider's row.
 #[expect(clippy::struct_field_names, reason = "units stand last in names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Cell {
+pub struct Cell {
     pub(super) tat_ns: i64,
     pub(super) class_tat_ns: [i64; 3],
     pub(super) active_until_ns: [i64; 3],
-    pub(super) paused_until_ns: i64,
+    /// Nothing leaves before.
+    pub paused_until_ns: i64,
 }
 
 /// What was taken from a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reserved {
+pub struct Reserved {
     pub(super) now_ns: i64,
     /// The total's, before the permits; not in the past.
     pub(super) tat_ns: i64,
@@ -85,7 +87,7 @@ pub(super) struct Reserved {
 
 impl Cell {
     /// Takes what the rules allow at `now_ns`.
-    pub(super) fn reserve(&mut self, terms: Terms, now_ns: i64) -> Reserved {
+    pub fn reserve(&mut self, terms: Terms, now_ns: i64) -> Reserved {
         let own = usize::try_from(terms.class - 1).unwrap_or(0).min(2);
         let ahead_ns = now_ns + terms.horizon_ns;
         let tat_ns = self.tat_ns.max(now_ns);
@@ -137,7 +139,7 @@ fn count(room_ns: i64, interval_ns: i64) -> i64 {
 
 impl Reserved {
     /// The permits as moments, and when asking again makes sense.
-    pub(super) fn grant(self, terms: Terms) -> Grant {
+    pub fn grant(self, terms: Terms) -> Grant {
         let first_ns = self.tat_ns - terms.tolerance_ns;
         let send_at = (0..self.permits).map(|n| moment((first_ns + n * terms.interval_ns).max(self.now_ns))).collect();
         // Not sooner than the store said, so that a saturated quota is not asked permit by permit.
@@ -151,7 +153,7 @@ fn nanos_of(duration: Duration) -> i64 {
 }
 
 /// A moment in ns since 1970.
-pub(super) fn nanos(at: Timestamp) -> i64 {
+pub fn nanos(at: Timestamp) -> i64 {
     at.timestamp_micros().saturating_mul(1000)
 }
 

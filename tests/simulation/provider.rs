@@ -1,6 +1,7 @@
-//! A provider in memory with a ledger of what it truly delivered.
+//! A provider in memory. Requests arrive late or not at all, answers are lost, some recharges are
+//! accepted first; its ledger says what it truly delivered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,158 +10,333 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{
     Capabilities, DuplicateSemantics, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, Receipt,
-    RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause,
+    RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause, plus,
 };
 use recharged::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+
+use crate::laws::{Findings, Law};
+use crate::life::{Life, PRECISION, TrueTime};
+use crate::weather::{Fault, Strikes};
 
 #[derive(Debug)]
 pub(crate) struct SimProvider {
     id: ProviderId,
     capabilities: Capabilities,
-    clock: Arc<dyn Clock>,
+    time: Arc<TrueTime>,
     rng: Mutex<StdRng>,
     /// Of 1: how often a call goes wrong in each of the ways below.
     faults: f64,
-    pub(crate) ledger: Mutex<Ledger>,
+    accepted: f64,
+    strikes: Arc<Strikes>,
+    findings: Arc<Findings>,
+    ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+struct Ledger {
+    /// What stands under each reference.
+    recharges: HashMap<String, Recharge>,
     /// How often each reference was executed.
-    pub(crate) delivered: HashMap<String, u32>,
-    /// References that were answered "definitely not".
-    refused: HashMap<String, Failure>,
+    delivered: BTreeMap<String, u32>,
+    /// Requests that are still on their way.
+    on_the_way: Vec<(Timestamp, String)>,
     /// When each request arrived.
-    pub(crate) arrivals: Vec<Timestamp>,
+    arrivals: Vec<Timestamp>,
     /// When each reference was asked about last.
     asked: HashMap<String, Timestamp>,
-    /// Questions that came sooner after the last one than the contract allows.
-    pub(crate) asked_too_often: u32,
+    /// When each reference was first sent.
+    first_sent: HashMap<String, Timestamp>,
+    /// Orders of which a send went unheard, and was not asked about since.
+    unheard: HashMap<String, String>,
+    silent_until: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone)]
+enum Recharge {
+    Executed,
+    Refused(Failure),
+    /// Decided then, for or against it.
+    Accepted(Timestamp, bool),
+}
+
+/// A provider of one of the four ways to treat duplicates.
+pub(crate) fn capabilities(duplicates: DuplicateSemantics) -> Capabilities {
+    Capabilities {
+        duplicates,
+        query_not_before: Duration::from_secs(2),
+        query_min_interval: Duration::from_secs(3),
+        query_retention: Duration::from_secs(300),
+        not_found_grace: Duration::from_secs(15),
+        same_number_cooldown: None,
+        client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
+        call_timeout: Duration::from_secs(8),
+        callback_signed: false,
+        can_cancel: false,
+    }
 }
 
 impl SimProvider {
-    pub(crate) fn new(clock: Arc<dyn Clock>, seed: u64, faults: f64, duplicates: DuplicateSemantics) -> Self {
-        Self {
-            id: ProviderId::new("sim"),
-            capabilities: Capabilities {
-                duplicates,
-                query_not_before: Duration::from_secs(2),
-                query_min_interval: Duration::from_secs(5),
-                query_retention: Duration::from_secs(900),
-                not_found_grace: Duration::from_secs(60),
-                same_number_cooldown: None,
-                client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
-                call_timeout: Duration::from_secs(15),
-                callback_signed: false,
-                can_cancel: false,
-            },
-            clock,
-            rng: Mutex::new(StdRng::seed_from_u64(seed)),
-            faults,
-            ledger: Mutex::default(),
-        }
+    pub(crate) fn new(
+        time: Arc<TrueTime>,
+        seed: u64,
+        (faults, accepted): (f64, f64),
+        capabilities: Capabilities,
+        strikes: Arc<Strikes>,
+        findings: Arc<Findings>,
+    ) -> Self {
+        let (id, rng, ledger) = (ProviderId::new("sim"), Mutex::new(StdRng::seed_from_u64(seed)), Mutex::default());
+        Self { id, capabilities, time, rng, faults, accepted, strikes, findings, ledger }
     }
 
-    fn roll(&self, of_one: f64) -> bool {
-        self.rng.lock().unwrap().random_bool(of_one)
+    /// Whether something goes wrong now.
+    fn strikes(&self, of_one: f64, fault: Fault) -> bool {
+        let hit = of_one > 0.0 && !self.strikes.is_healed() && self.rng.lock().unwrap().random_bool(of_one);
+        if hit {
+            self.strikes.hit(fault);
+        }
+        hit
+    }
+
+    fn millis(&self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.rng.lock().unwrap().random_range(least..most))
+    }
+
+    /// It takes requests and answers none.
+    pub(crate) fn fall_silent(&self, length: Duration) {
+        self.strikes.hit(Fault::ProviderSilent);
+        self.ledger.lock().unwrap().silent_until = Some(plus(self.time.now(), length));
+    }
+
+    /// How often each reference was executed.
+    pub(crate) fn delivered(&self) -> BTreeMap<String, u32> {
+        let now = self.time.now();
+        self.catch_up(now);
+        self.ledger.lock().unwrap().delivered.clone()
+    }
+
+    pub(crate) fn arrivals(&self) -> Vec<Timestamp> {
+        self.ledger.lock().unwrap().arrivals.clone()
+    }
+
+    /// What was on its way arrives, what was accepted is completed, each at its time.
+    fn catch_up(&self, now: Timestamp) {
+        let arrived: Vec<String> = {
+            let mut ledger = self.ledger.lock().unwrap();
+            let ledger = &mut *ledger;
+            ledger.on_the_way.sort_by_key(|(at, _)| *at);
+            let due = ledger.on_the_way.iter().take_while(|(at, _)| *at <= now).count();
+            for (reference, recharge) in &mut ledger.recharges {
+                if let Recharge::Accepted(at, delivers) = *recharge
+                    && at <= now
+                {
+                    *recharge = if delivers {
+                        *ledger.delivered.entry(reference.clone()).or_default() += 1;
+                        Recharge::Executed
+                    } else {
+                        Recharge::Refused(declined(RetryAdvice::NewAttempt { after: Duration::from_secs(1) }))
+                    };
+                }
+            }
+            ledger.on_the_way.drain(..due).map(|(_, reference)| reference).collect()
+        };
+        for reference in arrived {
+            self.execute(&reference, now);
+        }
     }
 
     /// What truly happens to a request that arrived.
-    fn execute(&self, reference: &str) -> SubmitOutcome {
-        let declines = self.roll(self.faults);
-        let finally = self.roll(0.3);
+    fn execute(&self, reference: &str, now: Timestamp) -> SubmitOutcome {
+        let declines = self.strikes(self.faults, Fault::Declined);
+        let finally = self.rng.lock().unwrap().random_bool(0.3);
+        let accepts = self.strikes(self.accepted, Fault::AcceptedFirst);
+        let fails_then = accepts && self.strikes(self.faults, Fault::AcceptedThenFailed);
+        let takes = self.millis(500, 30_000);
         let mut ledger = self.ledger.lock().unwrap();
-        let known = ledger.delivered.contains_key(reference);
-        let refused = ledger.refused.get(reference).cloned();
-        match (self.capabilities.duplicates, known, refused) {
-            (DuplicateSemantics::RejectsAlways, true, _) | (DuplicateSemantics::RejectsAlways, _, Some(_)) => {
+        match (self.capabilities.duplicates, ledger.recharges.get(reference)) {
+            (_, None)
+            | (DuplicateSemantics::NotDeduplicated, _)
+            | (DuplicateSemantics::RejectsUnlessFailed, Some(Recharge::Refused(_))) => {}
+            (DuplicateSemantics::ReplaysResult, Some(known)) => {
+                return match known {
+                    Recharge::Executed => SubmitOutcome::Succeeded(Receipt::default()),
+                    Recharge::Refused(failure) => SubmitOutcome::Rejected(failure.clone()),
+                    Recharge::Accepted(..) => SubmitOutcome::Accepted { provider_ref: Some(format!("P{reference}")) },
+                };
+            }
+            (DuplicateSemantics::RejectsAlways | DuplicateSemantics::RejectsUnlessFailed, Some(_)) => {
                 return SubmitOutcome::Duplicate;
             }
-            (DuplicateSemantics::RejectsUnlessFailed, true, _) => return SubmitOutcome::Duplicate,
-            (DuplicateSemantics::ReplaysResult, true, _) => return SubmitOutcome::Succeeded(Receipt::default()),
-            (DuplicateSemantics::ReplaysResult, _, Some(failure)) => return SubmitOutcome::Rejected(failure),
-            _ => {}
         }
         if declines {
-            let advice =
-                if finally { RetryAdvice::Never } else { RetryAdvice::NewAttempt { after: Duration::from_secs(1) } };
-            let failure = Failure { class: FailureClass::OperatorUnavailable, code: "down".into(), advice };
-            ledger.refused.insert(reference.to_owned(), failure.clone());
+            let after = Duration::from_secs(1);
+            let failure = declined(if finally { RetryAdvice::Never } else { RetryAdvice::NewAttempt { after } });
+            ledger.recharges.insert(reference.to_owned(), Recharge::Refused(failure.clone()));
             return SubmitOutcome::Rejected(failure);
         }
+        if accepts {
+            ledger.recharges.insert(reference.to_owned(), Recharge::Accepted(plus(now, takes), !fails_then));
+            return SubmitOutcome::Accepted { provider_ref: Some(format!("P{reference}")) };
+        }
         *ledger.delivered.entry(reference.to_owned()).or_default() += 1;
+        ledger.recharges.insert(reference.to_owned(), Recharge::Executed);
         SubmitOutcome::Succeeded(Receipt::default())
+    }
+
+    /// A request leaves: what becomes of it, and when its sender hears of that.
+    fn receive(&self, request: &SubmitRequest) -> (SubmitOutcome, Duration) {
+        let (reference, now) = (request.client_ref.as_str(), self.time.now());
+        self.catch_up(now);
+        let is_silent = {
+            let mut ledger = self.ledger.lock().unwrap();
+            ledger.arrivals.push(now);
+            ledger.first_sent.entry(reference.to_owned()).or_insert(now);
+            let order = order_of(reference);
+            let unheard = ledger.unheard.get(order).cloned();
+            self.findings.hold(Law::AskedBeforeSentAgain, unheard.is_none(), || {
+                format!("{reference} was sent, and nobody asked what became of {}", unheard.unwrap_or_default())
+            });
+            ledger.silent_until.is_some_and(|until| until > now)
+        };
+        if self.strikes(self.faults, Fault::Throttled) {
+            return (SubmitOutcome::Throttled { retry_after: None }, self.millis(1, 300));
+        }
+        let lost = SubmitOutcome::Unknown(UnknownCause::Timeout);
+        if self.strikes(self.faults / 2.0, Fault::LostBeforeExecution) {
+            return (lost, self.capabilities.call_timeout);
+        }
+        if self.strikes(self.faults / 2.0, Fault::LateBytes) {
+            // Mostly before "not found" tells anything, seldom long after it.
+            let late = if self.rng.lock().unwrap().random_bool(0.8) { 12_000 } else { 200_000 };
+            let arrives_at = plus(now, self.millis(1_000, late));
+            self.ledger.lock().unwrap().on_the_way.push((arrives_at, reference.to_owned()));
+            return (lost, self.capabilities.call_timeout);
+        }
+        let outcome = self.execute(reference, now);
+        if is_silent {
+            return (lost, self.capabilities.call_timeout);
+        }
+        if self.strikes(self.faults / 2.0, Fault::LostAfterExecution) {
+            return (SubmitOutcome::Unknown(UnknownCause::Reset), self.millis(1, 3_000));
+        }
+        (outcome, self.millis(1, 2_000))
+    }
+
+    fn answer(&self, reference: &str, now: Timestamp) -> QueryOutcome {
+        if self.strikes(self.faults, Fault::QueryUnavailable) {
+            let retry_after = self.rng.lock().unwrap().random_bool(0.5).then_some(Duration::from_secs(1));
+            return QueryOutcome::Unavailable { retry_after };
+        }
+        let ledger = self.ledger.lock().unwrap();
+        if ledger.silent_until.is_some_and(|until| until > now) {
+            return QueryOutcome::Unavailable { retry_after: None };
+        }
+        let known = ledger.recharges.get(reference).cloned();
+        drop(ledger);
+        // Unsure only of what it has heard of.
+        if known.is_some() && self.strikes(self.faults / 2.0, Fault::ProviderUnknown) {
+            return QueryOutcome::ProviderUnknown;
+        }
+        match known {
+            Some(Recharge::Executed) => QueryOutcome::Succeeded(Receipt::default()),
+            Some(Recharge::Refused(failure)) => QueryOutcome::Failed(failure),
+            Some(Recharge::Accepted(..)) => QueryOutcome::InProgress,
+            None => QueryOutcome::NotFound,
+        }
+    }
+
+    /// The provider is asked at the times that it allows.
+    fn is_asked(&self, reference: &str, now: Timestamp) {
+        let mut ledger = self.ledger.lock().unwrap();
+        ledger.arrivals.push(now);
+        ledger.unheard.remove(order_of(reference));
+        let interval = self.capabilities.query_min_interval;
+        let last = ledger.asked.insert(reference.to_owned(), now);
+        let too_often = last.is_some_and(|last| now + PRECISION * 2 < plus(last, interval));
+        self.findings.hold(Law::AskedInTurn, !too_often, || format!("{reference} was asked about too often"));
+        let sent = ledger.first_sent.get(reference).copied();
+        let too_early = sent.is_some_and(|at| now + SEND_WINDOW + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
+        self.findings.hold(Law::AskedInTurn, !too_early, || format!("{reference} was asked about too early"));
     }
 }
 
+/// The provider's times count from the claim, which is so much older than the first byte at most.
+pub(crate) const SEND_WINDOW: Duration = Duration::from_secs(1);
+
+fn order_of(reference: &str) -> &str {
+    reference.rsplit_once('-').map_or(reference, |(order, _)| order)
+}
+
+fn declined(advice: RetryAdvice) -> Failure {
+    Failure { class: FailureClass::OperatorUnavailable, code: "down".into(), advice }
+}
+
+/// The provider as one process reaches it.
+#[derive(Debug)]
+pub(crate) struct ProcessProvider {
+    pub(crate) provider: Arc<SimProvider>,
+    pub(crate) life: Arc<Life>,
+}
+
 #[async_trait]
-impl RechargeProvider for SimProvider {
+impl RechargeProvider for ProcessProvider {
     fn id(&self) -> &ProviderId {
-        &self.id
+        &self.provider.id
     }
 
     fn capabilities(&self) -> &Capabilities {
-        &self.capabilities
+        &self.provider.capabilities
     }
 
     async fn connect(&self, wanted: usize) -> usize {
-        if self.roll(self.faults / 2.0) { 0 } else { wanted }
+        self.life.pass().await;
+        if self.provider.strikes(self.provider.faults / 2.0, Fault::ConnectionRefused) { 0 } else { wanted }
     }
 
     async fn submit(&self, request: &SubmitRequest) -> SubmitOutcome {
-        if self.clock.since_boot() > request.send_by {
+        self.life.pass().await;
+        if self.life.since_boot() > request.send_by {
             return SubmitOutcome::NotSent(NotSentCause::WindowClosed);
         }
-        if self.roll(self.faults) {
+        if self.provider.strikes(self.provider.faults, Fault::NotSent) {
             return SubmitOutcome::NotSent(NotSentCause::Connect);
         }
-        self.ledger.lock().unwrap().arrivals.push(self.clock.now());
-        if self.roll(self.faults) {
-            return SubmitOutcome::Throttled { retry_after: None };
-        }
-        let lost_before = self.roll(self.faults / 2.0);
-        let lost_after = self.roll(self.faults / 2.0);
-        if lost_before {
-            tokio::time::sleep(self.capabilities.call_timeout).await;
-            return SubmitOutcome::Unknown(UnknownCause::Timeout);
-        }
-        let outcome = self.execute(request.client_ref.as_str());
-        let takes = self.rng.lock().unwrap().random_range(1..3_000);
-        tokio::time::sleep(Duration::from_millis(takes)).await;
-        if lost_after { SubmitOutcome::Unknown(UnknownCause::Reset) } else { outcome }
+        let (outcome, takes) = self.provider.receive(request);
+        let reference = request.client_ref.as_str();
+        let mut unheard = Unheard { provider: &self.provider, reference, heard: false };
+        tokio::time::sleep(takes).await;
+        unheard.heard = !matches!(outcome, SubmitOutcome::Unknown(_) | SubmitOutcome::Duplicate);
+        drop(unheard);
+        self.life.pass().await;
+        outcome
     }
 
     async fn query(&self, key: &QueryKey) -> QueryOutcome {
-        if self.clock.since_boot() > key.send_by {
+        self.life.pass().await;
+        if self.life.since_boot() > key.send_by {
             return QueryOutcome::Unavailable { retry_after: None };
         }
-        let now = self.clock.now();
-        {
-            let mut ledger = self.ledger.lock().unwrap();
-            ledger.arrivals.push(now);
-            let last = ledger.asked.insert(key.client_ref.as_str().to_owned(), now);
-            let interval = self.capabilities.query_min_interval;
-            if last.is_some_and(|last| (now - last).to_std().is_ok_and(|passed| passed < interval)) {
-                ledger.asked_too_often += 1;
-            }
-        }
-        let takes = self.rng.lock().unwrap().random_range(1..500);
-        tokio::time::sleep(Duration::from_millis(takes)).await;
-        if self.roll(self.faults) {
-            let retry_after = self.roll(0.5).then_some(Duration::from_secs(1));
-            return QueryOutcome::Unavailable { retry_after };
-        }
-        if self.roll(self.faults / 2.0) {
-            return QueryOutcome::ProviderUnknown;
-        }
-        let ledger = self.ledger.lock().unwrap();
-        let reference = key.client_ref.as_str();
-        if ledger.delivered.contains_key(reference) {
-            return QueryOutcome::Succeeded(Receipt::default());
-        }
-        match ledger.refused.get(reference) {
-            Some(failure) => QueryOutcome::Failed(failure.clone()),
-            None => QueryOutcome::NotFound,
+        let (reference, now) = (key.client_ref.as_str(), self.provider.time.now());
+        self.provider.catch_up(now);
+        self.provider.is_asked(reference, now);
+        let answer = self.provider.answer(reference, now);
+        tokio::time::sleep(self.provider.millis(1, 500)).await;
+        self.life.pass().await;
+        answer
+    }
+}
+
+/// A send whose outcome its sender does not learn, since the answer was none or the sender died.
+struct Unheard<'a> {
+    provider: &'a SimProvider,
+    reference: &'a str,
+    heard: bool,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if !self.heard {
+            let mut ledger = self.provider.ledger.lock().unwrap();
+            ledger.unheard.insert(order_of(self.reference).to_owned(), self.reference.to_owned());
         }
     }
 }

@@ -14,7 +14,7 @@ struct Entry {
 
 /// How a delivered offset relates to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub enum Delivery {
     /// The next one, or the first.
     InOrder,
     /// This many offsets were skipped before it.
@@ -29,7 +29,7 @@ pub(super) enum Delivery {
 /// A ledger that contradicts itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{open} records are open by count and {found} by the list, position {position}")]
-pub(super) struct Contradiction {
+pub struct Contradiction {
     open: usize,
     found: usize,
     position: i64,
@@ -37,7 +37,7 @@ pub(super) struct Contradiction {
 
 /// The ledger of one partition during one assignment.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub struct Ledger {
     /// Rising offsets; the first is never done.
     entries: VecDeque<Entry>,
     /// One past the last delivered offset.
@@ -49,12 +49,13 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(expected: Option<i64>) -> Self {
+    /// Begins at an offset, where that is known.
+    pub fn new(expected: Option<i64>) -> Self {
         Self { expected, ..Self::default() }
     }
 
     /// Notes that the record at `offset` was handed on.
-    pub(super) fn deliver(&mut self, offset: i64) -> Delivery {
+    pub fn deliver(&mut self, offset: i64) -> Delivery {
         let Some(expected) = self.next.or(self.expected) else {
             self.append(offset);
             return Delivery::InOrder;
@@ -78,7 +79,7 @@ impl Ledger {
     }
 
     /// Notes that the record at `offset` is durable; an offset that is not open is ignored.
-    pub(super) fn done(&mut self, offset: i64) {
+    pub fn done(&mut self, offset: i64) {
         let Some(entry) = self.find(offset).and_then(|index| self.entries.get_mut(index)) else { return };
         if entry.done {
             return;
@@ -91,27 +92,27 @@ impl Ledger {
     }
 
     /// The offset to commit: the first record that is not durable. `None` before any delivery.
-    pub(super) fn commit_position(&self) -> Option<i64> {
+    pub fn commit_position(&self) -> Option<i64> {
         self.entries.front().map(|entry| entry.offset).or(self.next)
     }
 
     /// One past the last delivered offset.
-    pub(super) fn next(&self) -> Option<i64> {
+    pub fn next(&self) -> Option<i64> {
         self.next
     }
 
     /// How many delivered records are not durable.
-    pub(super) fn open(&self) -> usize {
+    pub fn open(&self) -> usize {
         self.open
     }
 
     /// How many records the list holds, done ones behind an open one included.
-    pub(super) fn span(&self) -> usize {
+    pub fn span(&self) -> usize {
         self.entries.len()
     }
 
     /// The commit position, after the count and the list were held against each other.
-    pub(super) fn checked_position(&self) -> Result<Option<i64>, Contradiction> {
+    pub fn checked_position(&self) -> Result<Option<i64>, Contradiction> {
         let Some(position) = self.commit_position() else { return Ok(None) };
         let found = self.entries.iter().filter(|entry| !entry.done && entry.offset >= position).count();
         if found == self.open { Ok(Some(position)) } else { Err(Contradiction { open: self.open, found, position }) }

@@ -9,7 +9,7 @@ mod assignment;
 mod commit;
 mod flow;
 mod inbox;
-mod ledger;
+pub mod ledger;
 mod progress;
 mod rebalance;
 mod record;

@@ -2,7 +2,7 @@
 //! under way, so a topic that cannot be written holds up no other; and while a batch is under
 //! way the next one grows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(super) struct Outgoing {
     dead_letters: Arc<str>,
     /// A topic that fails may keep this many records waiting without being in the way.
     patience: usize,
-    destinations: HashMap<Arc<str>, Destination>,
+    destinations: BTreeMap<Arc<str>, Destination>,
     under_way: JoinSet<Sent>,
     count: usize,
 }
@@ -104,7 +104,7 @@ impl Outgoing {
         dead_letters: Arc<str>,
         patience: usize,
     ) -> Self {
-        let (destinations, under_way) = (HashMap::new(), JoinSet::new());
+        let (destinations, under_way) = (BTreeMap::new(), JoinSet::new());
         Self { publisher, clock, dead_letters, patience, destinations, under_way, count: 0 }
     }
 

@@ -20,6 +20,8 @@ use super::claim::{Fit, Leftover, Picked};
 
 /// A row is held for a call and this much more.
 const HOLD_MARGIN: Duration = Duration::from_secs(2);
+/// By this much the clocks of two processes differ at most.
+const CLOCKS_DIFFER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 /// A question whose row is held by somebody unknown is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -73,8 +75,9 @@ impl Lane {
             };
             match self.judge(&one.queued.command, &row, now) {
                 Fit::Acts if !row.asks() => leftover.drop_command(one),
-                // Two commands of one transition: the hold of the first stands for both.
-                Fit::Acts if !named.insert(row.order_id.clone()) => leftover.drop_command(one),
+                // Two commands of one transition, or one that came again with its partition: the second
+                // waits for what becomes of the first, whose acknowledgement may count no more.
+                Fit::Acts if !named.insert(row.order_id.clone()) => leftover.put_back(one, now + LOOK_AGAIN),
                 Fit::Acts => {
                     let (order_id, asked_version) = (row.order_id.clone(), row.asked_version);
                     holds.push(Hold { order_id, asked_version, replaces: None, until });
@@ -94,9 +97,9 @@ impl Lane {
         for ((one, order), held) in asking.into_iter().zip(held) {
             match held {
                 Held::Granted => leftover.ask(one, order, until, send_by),
-                // Later than a call takes: the next question of this version has a command of its own.
+                // Later than any clock's call takes: the next question of this version has a command of its own.
                 Held::Taken { until: Some(theirs), asked_version }
-                    if theirs > until && asked_version == Some(order.asked_version) =>
+                    if theirs > until + CLOCKS_DIFFER && asked_version == Some(order.asked_version) =>
                 {
                     leftover.drop_command(one);
                 }

@@ -258,7 +258,7 @@ impl Intake {
 
     fn command_records(&self, commands: Commands) -> Vec<OutRecord> {
         let mut out = Vec::with_capacity(commands.asked.len());
-        for (follow_up, recipient) in commands.asked.into_values() {
+        for (follow_up, recipient) in commands.asked {
             let Some(topics) = self.rules.lanes.get(&follow_up.lane) else {
                 error!(lane = %follow_up.lane, order_id = %follow_up.command.order_id,
                     "an order is in a lane that is not configured; it waits for the watchdog");
@@ -281,26 +281,29 @@ fn refused(refusal: &StoreError) -> Unfit {
     Unfit::new(DeadLetterReason::Undeliverable, format!("the store refuses to hold this order: {refusal}"))
 }
 
-/// The commands to publish after a batch, one per order: the latest asked.
+/// The commands to publish after a batch, one per order, the latest asked; in the order in which
+/// their orders came.
 #[derive(Default)]
 struct Commands {
-    asked: HashMap<OrderId, (FollowUp, Recipient), RandomState>,
+    asked: Vec<(FollowUp, Recipient)>,
+    places: HashMap<OrderId, usize, RandomState>,
 }
 
 impl Commands {
     fn follow(&mut self, follow_up: Option<FollowUp>, recipient: &Recipient) {
-        if let Some(follow_up) = follow_up {
-            self.asked.insert(follow_up.command.order_id.clone(), (follow_up, recipient.clone()));
+        let Some(follow_up) = follow_up else { return };
+        let place = *self.places.entry(follow_up.command.order_id.clone()).or_insert(self.asked.len());
+        match self.asked.get_mut(place) {
+            Some(asked) => asked.0 = follow_up,
+            None => self.asked.push((follow_up, recipient.clone())),
         }
     }
 
     /// The row was there already: if nothing was ever sent for it, its command may never have
     /// been published, so it is asked for again.
     fn again(&mut self, row: &Order) {
-        let Some(lane) = row.provider.clone().filter(|_| row.state == State::Queued && row.attempt.is_none()) else {
-            return;
-        };
-        let command = Command::of(CommandKind::Submit, row);
-        self.asked.insert(row.order_id.clone(), (FollowUp { lane, command }, row.recipient.clone()));
+        if let Some(lane) = row.provider.clone().filter(|_| row.state == State::Queued && row.attempt.is_none()) {
+            self.follow(Some(FollowUp { lane, command: Command::of(CommandKind::Submit, row) }), &row.recipient);
+        }
     }
 }

@@ -54,7 +54,7 @@ impl CaseBook for MemStore {
     }
 
     async fn overdue_questions(&self, due_by: Timestamp, limit: usize) -> Result<Vec<OverdueQuestion>, StoreError> {
-        self.pass("overdue_questions").await?;
+        self.there("overdue_questions").await?;
         let state = self.state.lock().unwrap();
         let open = state.cases.values().filter(|case| case.resolution.is_none());
         let mut found: Vec<OverdueQuestion> = open
@@ -70,7 +70,7 @@ impl CaseBook for MemStore {
     }
 
     async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError> {
-        self.pass("set_questions").await?;
+        self.there("set_questions").await?;
         {
             let mut state = self.state.lock().unwrap();
             for time in batch {
@@ -81,11 +81,11 @@ impl CaseBook for MemStore {
                 }
             }
         }
-        self.pass("set_questions").await
+        self.back("set_questions").await
     }
 
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
-        self.pass("escalate").await?;
+        self.there("escalate").await?;
         let mut state = self.state.lock().unwrap();
         let due = |case: &&mut Case| case.resolution.is_none() && !case.escalated && case.escalate_at <= now;
         let escalated = state.cases.values_mut().filter(due).take(limit).map(|case| {
@@ -99,7 +99,7 @@ impl CaseBook for MemStore {
 #[async_trait]
 impl ReadMarks for MemStore {
     async fn note_read(&self, topic: &str, marks: &[ReadMark]) -> Result<(), StoreError> {
-        self.pass("note_read").await?;
+        self.there("note_read").await?;
         let mut state = self.state.lock().unwrap();
         for mark in marks {
             let noted = state.read_marks.entry((topic.to_owned(), mark.partition)).or_insert(mark.up_to);
@@ -109,7 +109,7 @@ impl ReadMarks for MemStore {
     }
 
     async fn read_up_to(&self, topic: &str, partitions: usize) -> Result<Option<Timestamp>, StoreError> {
-        self.pass("read_up_to").await?;
+        self.there("read_up_to").await?;
         let state = self.state.lock().unwrap();
         let marks: Vec<Timestamp> =
             state.read_marks.iter().filter(|((name, _), _)| name == topic).map(|(_, up_to)| *up_to).collect();

@@ -14,6 +14,7 @@ on_both_adapters!(
     an_empty_batch_is_answered_with_nothing,
     an_order_that_is_there_is_answered_with_its_row,
     of_several_of_one_id_in_a_batch_the_first_stands,
+    of_several_moves_of_one_order_in_a_batch_the_first_stands,
     eight_writers_at_once_store_each_order_once,
     a_text_with_nul_does_not_fail_its_batch,
 );
@@ -77,6 +78,17 @@ async fn of_several_of_one_id_in_a_batch_the_first_stands(place: &Place) {
     let answers = place.store.insert(&batch).await.unwrap();
     assert_eq!(answers, [Inserted::Stored, Inserted::Stored, Inserted::Exists(Box::new(first.after.clone()))]);
     assert_eq!(load_one(place.store.as_ref(), &id("twice")).await, Some(first.after));
+}
+
+async fn of_several_moves_of_one_order_in_a_batch_the_first_stands(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let arrived = arrive(new_order("moved-twice", now), now);
+    insert_one(store, &arrived).await;
+    let (first, second) = (claim(&arrived.after, now), claim(&arrived.after, now));
+    let written = store.apply(&[first.clone(), second]).await.unwrap();
+    assert_eq!(written, [Written::Stored, Written::Overtaken]);
+    assert_eq!(load_one(store, &first.after.order_id).await, Some(first.after));
 }
 
 async fn eight_writers_at_once_store_each_order_once(place: &Place) {

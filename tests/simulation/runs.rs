@@ -1,0 +1,70 @@
+//! Seeds: each is one life, run to its end; a broken law prints the command that repeats it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::laws::Law;
+use crate::oracle::Report;
+use crate::recorder::Counting;
+use crate::weather::Weather;
+use crate::world::World;
+
+/// Lives one life, alone on this thread.
+pub(crate) fn live(seed: u64, weather: Weather) -> Report {
+    let counted = Arc::new(AtomicU64::new(0));
+    let recorder = Counting::new(Arc::clone(&counted));
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let mut report = runtime.block_on(async { World::new(seed, weather).run().await });
+        report.counted(counted.load(Ordering::Relaxed));
+        report
+    })
+}
+
+impl Report {
+    /// Panics where a law is broken, and says how to see it again.
+    pub(crate) fn check(&self, seed: u64) {
+        assert!(
+            self.violations.is_empty(),
+            "seed {seed} breaks {:#?}\n{}\n{:?}",
+            self.violations,
+            again(seed),
+            self.weather
+        );
+    }
+
+    pub(crate) fn breaks(&self, laws: &[Law]) -> bool {
+        self.violations.iter().any(|violation| laws.contains(&violation.law))
+    }
+}
+
+/// The command that lives this life again.
+pub(crate) fn again(seed: u64) -> String {
+    format!("again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation any_weather    (and SIM_TRACE=o-12: one order's life)")
+}
+
+/// The seeds of a test; `SIM_SEEDS` and `SIM_FIRST_SEED` widen or aim it.
+pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
+    let read = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = read("SIM_FIRST_SEED").unwrap_or(1);
+    first..first + read("SIM_SEEDS").unwrap_or(default)
+}
+
+/// Does something with each seed, on every processor; in no order.
+pub(crate) fn in_parallel(seeds: std::ops::Range<u64>, each: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(seeds.start);
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    each(seed);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,97 @@
+//! The store as one process reaches it: not while it stands still, and no more once it is dead.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
+use recharged::ports::{
+    Case, CaseBook, CaseFilter, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted,
+    LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota, ReadMark, ReadMarks,
+    Reservation, SchemaError, StoreError, Written,
+};
+
+use super::MemStore;
+use crate::life::Life;
+
+#[derive(Debug)]
+pub(crate) struct ProcessStore {
+    pub(crate) store: Arc<MemStore>,
+    pub(crate) life: Arc<Life>,
+}
+
+/// A port whose methods pass the process's gate on their way there and back.
+macro_rules! gated {
+    ($port:ident {
+        $(async fn $name:ident(&self $(, $argument:ident: $kind:ty)*) -> Result<$answer:ty, $error:ty>;)+
+    }) => {
+        #[async_trait]
+        impl $port for ProcessStore {
+            $(async fn $name(&self $(, $argument: $kind)*) -> Result<$answer, $error> {
+                self.life.pass().await;
+                let answer = self.store.$name($($argument),*).await;
+                self.life.pass().await;
+                answer
+            })+
+        }
+    };
+}
+
+gated! {
+    OrderStore {
+        async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError>;
+        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError>;
+        async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
+        async fn now(&self) -> Result<Timestamp, StoreError>;
+        async fn check(&self) -> Result<(), SchemaError>;
+    }
+}
+
+gated! {
+    DeadlineBook {
+        async fn low_water(&self) -> Result<Timestamp, StoreError>;
+        async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError>;
+        async fn horizon(&self) -> Result<Horizon, StoreError>;
+        async fn undecided(&self, after: &DeadlinePosition, until: Timestamp, limit: usize)
+            -> Result<Vec<Order>, StoreError>;
+        async fn unanswered(&self, provider: &ProviderId, claimed_before: Timestamp, after: &DeadlinePosition,
+            until: Timestamp, limit: usize) -> Result<Vec<Order>, StoreError>;
+    }
+}
+
+gated! {
+    Questions {
+        async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
+    }
+}
+
+gated! {
+    EventLog {
+        async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError>;
+        async fn cursor(&self) -> Result<LogPosition, StoreError>;
+        async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
+        async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+    }
+}
+
+gated! {
+    Quota {
+        async fn reserve(&self, reservation: &Reservation) -> Result<Grant, StoreError>;
+        async fn pause(&self, provider: &ProviderId, until: Timestamp) -> Result<(), StoreError>;
+    }
+}
+
+gated! {
+    CaseBook {
+        async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError>;
+        async fn overdue_questions(&self, due_by: Timestamp, limit: usize) -> Result<Vec<OverdueQuestion>, StoreError>;
+        async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError>;
+        async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError>;
+    }
+}
+
+gated! {
+    ReadMarks {
+        async fn note_read(&self, topic: &str, marks: &[ReadMark]) -> Result<(), StoreError>;
+        async fn read_up_to(&self, topic: &str, partitions: usize) -> Result<Option<Timestamp>, StoreError>;
+    }
+}

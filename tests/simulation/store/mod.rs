@@ -1,0 +1,307 @@
+//! A store in memory. Its transactions take time, are seen in the order in which they end and not in that
+//! in which they began, may fail before anything was done and after all of it, and go on when their
+//! caller has died.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use recharged::domain::{
+    Capabilities, EventType, LoggedEvent, Order, OrderId, ProviderPolicy, State as OrderState, Timestamp, Transition,
+};
+use recharged::faults::{Bug, is_planted};
+use recharged::ports::{
+    Case, Clock, Inserted, LogPosition, OrderStore, SchemaError, StoreError, StoreErrorKind, Written,
+};
+
+use crate::laws::{Findings, Law};
+use crate::life::{PRECISION, TrueTime};
+use crate::weather::{Fault, Rates, Strikes};
+
+mod gated;
+mod nets;
+mod reading;
+
+pub(crate) use gated::ProcessStore;
+
+#[derive(Debug)]
+pub(crate) struct MemStore {
+    time: Arc<TrueTime>,
+    pub(crate) state: Mutex<State>,
+    rng: Mutex<StdRng>,
+    rates: Rates,
+    strikes: Arc<Strikes>,
+    findings: Arc<Findings>,
+    provider: ProviderPolicy,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) rows: BTreeMap<OrderId, Order>,
+    /// By transaction and sequence.
+    log: BTreeMap<(i64, i64), Vec<LoggedEvent>>,
+    next: i64,
+    running: BTreeSet<i64>,
+    pub(crate) refunds: HashMap<OrderId, u32>,
+    /// Claims that met a row which had moved.
+    pub(crate) claims_overtaken: u32,
+    cursor: LogPosition,
+    low_water: Timestamp,
+    /// Whoever inserts is cut off until then; everybody else is not.
+    pub(crate) no_inserts_until: Option<Timestamp>,
+    away_until: Option<Timestamp>,
+    held: HashMap<OrderId, (Timestamp, u32)>,
+    pub(crate) cases: BTreeMap<(OrderId, &'static str), Case>,
+    read_marks: HashMap<(String, i32), Timestamp>,
+    quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
+    /// Commands that were announced: order and version.
+    hints: HashSet<(OrderId, u32)>,
+}
+
+impl MemStore {
+    pub(crate) fn new(
+        time: Arc<TrueTime>,
+        seed: u64,
+        rates: Rates,
+        strikes: Arc<Strikes>,
+        findings: Arc<Findings>,
+        provider: ProviderPolicy,
+    ) -> Self {
+        let (state, rng) = (Mutex::default(), Mutex::new(StdRng::seed_from_u64(seed)));
+        Self { time, state, rng, rates, strikes, findings, provider }
+    }
+
+    fn roll(&self, of_one: f64) -> bool {
+        of_one > 0.0 && !self.strikes.is_healed() && self.rng.lock().unwrap().random_bool(of_one)
+    }
+
+    fn wait(&self, least: u64, most: u64) -> Duration {
+        Duration::from_micros(self.rng.lock().unwrap().random_range(least..most))
+    }
+
+    /// The way to the store, and back.
+    async fn pass(&self, operation: &'static str, fault: Fault) -> Result<(), StoreError> {
+        let mut wait = self.wait(100, 3_000);
+        if self.roll(self.rates.store_slow) {
+            self.strikes.hit(Fault::StoreSlow);
+            wait = self.wait(500_000, 4_000_000);
+        }
+        tokio::time::sleep(wait).await;
+        let (now, fails) = (self.time.now(), self.roll(self.rates.store));
+        let state = self.state.lock().unwrap();
+        let is_cut_off = operation == "insert" && state.no_inserts_until > Some(now);
+        let is_away = state.away_until > Some(now);
+        drop(state);
+        if fails {
+            self.strikes.hit(fault);
+        }
+        if fails || is_cut_off || is_away { Err(away(operation)) } else { Ok(()) }
+    }
+
+    async fn there(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.pass(operation, Fault::StoreFailedBefore).await
+    }
+
+    async fn back(&self, operation: &'static str) -> Result<(), StoreError> {
+        self.pass(operation, Fault::StoreFailedAfter).await
+    }
+
+    pub(crate) fn stay_away(&self, length: Duration) {
+        self.strikes.hit(Fault::StoreAway);
+        self.state.lock().unwrap().away_until = Some(recharged::domain::plus(self.time.now(), length));
+    }
+
+    pub(crate) fn row(&self, id: &OrderId) -> Option<Order> {
+        self.state.lock().unwrap().rows.get(id).cloned()
+    }
+
+    /// A command was announced.
+    pub(crate) fn note_hint(&self, id: OrderId, version: u32) {
+        self.state.lock().unwrap().hints.insert((id, version));
+    }
+
+    pub(crate) fn provider_terms(&self) -> &ProviderPolicy {
+        &self.provider
+    }
+
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.provider.capabilities
+    }
+
+    /// The entries of the log, transaction by transaction.
+    pub(crate) fn log(&self) -> Vec<LoggedEvent> {
+        self.state.lock().unwrap().log.values().flatten().cloned().collect()
+    }
+
+    /// Looks at a transition that is about to be written.
+    fn look_at(&self, state: &State, transition: &Transition) {
+        let (after, event) = (&transition.after, &transition.event);
+        let id = &after.order_id;
+        let before = state.rows.get(id);
+        let version = before.map_or(0, |row| row.version);
+        self.findings.hold(Law::RowsAreLegal, after.version == version + 1, || {
+            format!("{id}: version {} was written over {version}", after.version)
+        });
+        if let Some(before) = before.filter(|before| before.state.is_closed()) {
+            let stays = (before.state, before.reason, before.closed_at, before.sla)
+                == (after.state, after.reason, after.closed_at, after.sla);
+            self.findings.hold(Law::RowsAreLegal, stays, || format!("{id}: left {} for {}", before.state, after.state));
+        }
+        let waits = matches!(event.kind, EventType::RetryScheduled | EventType::AttemptUpdated);
+        if waits && after.asked_version == after.version {
+            let is_announced = state.hints.contains(&(id.clone(), after.version));
+            self.findings.hold(Law::HintFirst, is_announced, || format!("{id}: version {version} waits unannounced"));
+        }
+        let decides = transition.sla == Some(recharged::domain::Sla::Missed) && before.is_some();
+        if decides {
+            let is_time = self.time.now() + PRECISION >= after.deadline_at;
+            self.findings.hold(Law::Deadline, is_time, || format!("{id}: missed before its deadline"));
+        }
+    }
+
+    fn write(&self, state: &mut State, place: (i64, i64), transition: &Transition) {
+        self.look_at(state, transition);
+        let event = &transition.event;
+        self.findings.trace(self.time.now(), event.order_id.as_str(), || format!("stored {}", event.to_line()));
+        let order = &transition.after;
+        state.rows.insert(order.order_id.clone(), order.clone());
+        state.log.entry(place).or_default().push(transition.event.clone());
+        if transition.refund.is_some() {
+            *state.refunds.entry(order.order_id.clone()).or_default() += 1;
+        }
+        for change in &transition.cases {
+            state.change_case(&order.order_id, transition.event.at, change);
+        }
+    }
+
+    fn commit_inserts(&self, place: (i64, i64), batch: &[Transition]) -> Vec<Inserted> {
+        let mut state = self.state.lock().unwrap();
+        let mut answers = Vec::with_capacity(batch.len());
+        for transition in batch {
+            assert_eq!(transition.from_version, 0);
+            let there = state.rows.get(&transition.after.order_id).cloned();
+            if there.is_none() {
+                self.write(&mut state, place, transition);
+            }
+            answers.push(there.map_or(Inserted::Stored, |row| Inserted::Exists(Box::new(row))));
+        }
+        answers
+    }
+
+    fn commit_moves(&self, place: (i64, i64), batch: &[Transition]) -> Vec<Written> {
+        let mut state = self.state.lock().unwrap();
+        let mut answers = Vec::with_capacity(batch.len());
+        for transition in batch {
+            let row = state.rows.get(&transition.after.order_id);
+            let fits = row.is_some_and(|row| row.version == transition.from_version || is_planted(Bug::SkipTheFence));
+            state.claims_overtaken += u32::from(!fits && transition.event.kind == EventType::Submitted);
+            answers.push(if fits { Written::Stored } else { Written::Overtaken });
+            if fits {
+                self.write(&mut state, place, transition);
+            }
+        }
+        answers
+    }
+
+    fn begin<'a>(&'a self, batch: &'a [Transition], commit: Commit) -> Running<'a> {
+        let mut state = self.state.lock().unwrap();
+        state.next += 1;
+        let xid = state.next;
+        state.running.insert(xid);
+        Running { store: self, xid, batch, commit, is_over: false }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Commit {
+    Inserts,
+    Moves,
+}
+
+/// A transaction: it has its place in the log from its beginning, and is seen from its end on.
+struct Running<'a> {
+    store: &'a MemStore,
+    xid: i64,
+    batch: &'a [Transition],
+    commit: Commit,
+    is_over: bool,
+}
+
+impl Running<'_> {
+    fn end(&mut self, commits: bool) -> (Vec<Inserted>, Vec<Written>) {
+        self.is_over = true;
+        // The sequence follows the transactions here; it would not have to.
+        let place = (self.xid, self.xid);
+        let answers = match self.commit {
+            Commit::Inserts if commits => (self.store.commit_inserts(place, self.batch), Vec::new()),
+            Commit::Moves if commits => (Vec::new(), self.store.commit_moves(place, self.batch)),
+            Commit::Inserts | Commit::Moves => (Vec::new(), Vec::new()),
+        };
+        self.store.state.lock().unwrap().running.remove(&self.xid);
+        answers
+    }
+}
+
+impl Drop for Running<'_> {
+    /// Its caller is gone; what was under way is done, or not.
+    fn drop(&mut self) {
+        if !self.is_over {
+            let commits = self.store.roll(0.5);
+            if commits {
+                self.store.strikes.hit(Fault::CommitAfterDeath);
+            }
+            self.end(commits);
+        }
+    }
+}
+
+fn away(operation: &'static str) -> StoreError {
+    StoreError { operation, kind: StoreErrorKind::Unreachable, source: "simulated".into() }
+}
+
+#[async_trait]
+impl OrderStore for MemStore {
+    async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
+        self.there("insert").await?;
+        let mut running = self.begin(batch, Commit::Inserts);
+        tokio::time::sleep(self.wait(50, 3_000)).await;
+        let (answers, _) = running.end(true);
+        self.back("insert").await?;
+        Ok(answers)
+    }
+
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+        self.there("load").await?;
+        let state = self.state.lock().unwrap();
+        Ok(ids.iter().map(|id| state.rows.get(id).cloned()).collect())
+    }
+
+    async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        self.there("apply").await?;
+        let mut running = self.begin(batch, Commit::Moves);
+        tokio::time::sleep(self.wait(50, 3_000)).await;
+        let (_, answers) = running.end(true);
+        self.back("apply").await?;
+        Ok(answers)
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.time.now())
+    }
+
+    async fn check(&self) -> Result<(), SchemaError> {
+        Ok(())
+    }
+}
+
+/// Nothing is left to decide at its deadline.
+pub(crate) fn is_undecided(order: &Order) -> bool {
+    match order.state {
+        OrderState::Succeeded | OrderState::Failed | OrderState::Cancelled => false,
+        OrderState::InDoubt => order.sla.is_none(),
+        OrderState::AwaitingPayment | OrderState::Queued | OrderState::InFlight | OrderState::RetryWait => true,
+    }
+}

@@ -1,0 +1,175 @@
+//! What is read by deadline, by sequence and by provider.
+
+use async_trait::async_trait;
+use recharged::domain::{AttemptState, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp};
+use recharged::faults::{Bug, is_planted};
+use recharged::ports::{
+    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch, LogPosition, Questions,
+    Quota, Reservation, StoreError,
+};
+use recharged::store::quota::{Terms, nanos};
+
+use super::{MemStore, is_undecided};
+
+#[async_trait]
+impl DeadlineBook for MemStore {
+    async fn low_water(&self) -> Result<Timestamp, StoreError> {
+        self.there("low_water").await?;
+        Ok(self.state.lock().unwrap().low_water)
+    }
+
+    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
+        self.there("raise_low_water").await?;
+        let mut state = self.state.lock().unwrap();
+        state.low_water = state.low_water.max(to);
+        Ok(())
+    }
+
+    async fn horizon(&self) -> Result<Horizon, StoreError> {
+        self.there("horizon").await?;
+        let state = self.state.lock().unwrap();
+        let next = state.next + 1;
+        Ok(Horizon { oldest: state.running.first().copied().unwrap_or(next), next })
+    }
+
+    async fn undecided(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.there("undecided").await?;
+        Ok(self.by_deadline(after, until, limit, is_undecided))
+    }
+
+    async fn unanswered(
+        &self,
+        provider: &ProviderId,
+        claimed_before: Timestamp,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Order>, StoreError> {
+        self.there("unanswered").await?;
+        let is_unanswered = |order: &Order| {
+            let sent = order.attempt.as_ref().filter(|attempt| attempt.state == AttemptState::Sent);
+            order.state == OrderState::InFlight
+                && order.provider.as_ref() == Some(provider)
+                && sent.is_some_and(|attempt| attempt.claimed_at < claimed_before)
+        };
+        Ok(self.by_deadline(after, until, limit, is_unanswered))
+    }
+}
+
+impl MemStore {
+    fn by_deadline(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+        fits: impl Fn(&Order) -> bool,
+    ) -> Vec<Order> {
+        let state = self.state.lock().unwrap();
+        let behind = (after.at, after.order_id.as_ref());
+        let key = |order: &&Order| (order.deadline_at, order.order_id.clone());
+        let rows = state.rows.values().filter(|order| order.deadline_at <= until && fits(order));
+        let mut due: Vec<&Order> =
+            rows.filter(|order| (order.deadline_at, Some(&order.order_id)) > behind).collect();
+        due.sort_by_key(key);
+        due.into_iter().take(limit).cloned().collect()
+    }
+}
+
+#[async_trait]
+impl Questions for MemStore {
+    async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
+        self.there("hold").await?;
+        let mut answers = Vec::new();
+        {
+            let mut state = self.state.lock().unwrap();
+            for hold in batch {
+                let fits = state.rows.get(&hold.order_id).is_some_and(|row| row.asked_version == hold.asked_version);
+                let taken = state.held.get(&hold.order_id).copied();
+                let is_free = taken.is_none_or(|(until, _)| until <= now || Some(until) == hold.replaces);
+                answers.push(if fits && is_free {
+                    state.held.insert(hold.order_id.clone(), (hold.until, hold.asked_version));
+                    Held::Granted
+                } else {
+                    let taken = taken.filter(|(until, _)| *until > now);
+                    Held::Taken { until: taken.map(|it| it.0), asked_version: taken.map(|it| it.1) }
+                });
+            }
+        }
+        self.back("hold").await?;
+        Ok(answers)
+    }
+}
+
+#[async_trait]
+impl EventLog for MemStore {
+    async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
+        self.there("read log").await?;
+        let state = self.state.lock().unwrap();
+        // A batch that begins before one which is still being written stands before it in the end.
+        let oldest = state.running.first().copied().unwrap_or(i64::MAX);
+        let oldest = if is_planted(Bug::SequenceAsCursor) { i64::MAX } else { oldest };
+        let mut entries = 0;
+        let batches = state.log.range((after.xid, after.seq + 1)..(oldest, 0));
+        let page = batches.take_while(|(_, events)| {
+            let fits = entries < limit;
+            entries += events.len();
+            fits
+        });
+        Ok(page
+            .map(|((xid, seq), events)| LogBatch {
+                position: LogPosition { xid: *xid, seq: *seq },
+                entries: events.iter().map(|event| event.to_line() + "\n").collect(),
+            })
+            .collect())
+    }
+
+    async fn cursor(&self) -> Result<LogPosition, StoreError> {
+        self.there("cursor").await?;
+        Ok(self.state.lock().unwrap().cursor)
+    }
+
+    async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError> {
+        self.there("advance").await?;
+        let moved = {
+            let mut state = self.state.lock().unwrap();
+            let fits = state.cursor == from;
+            if fits {
+                state.cursor = to;
+            }
+            fits
+        };
+        self.back("advance").await?;
+        Ok(moved)
+    }
+
+    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
+        Ok(self.log().into_iter().filter(|event| event.order_id == *order_id).collect())
+    }
+}
+
+#[async_trait]
+impl Quota for MemStore {
+    async fn reserve(&self, reservation: &Reservation) -> Result<Grant, StoreError> {
+        self.there("reserve").await?;
+        let (now, terms) = (self.time.now(), Terms::of(reservation));
+        let reserved = {
+            let mut state = self.state.lock().unwrap();
+            state.quota.entry(reservation.provider.clone()).or_default().reserve(terms, nanos(now))
+        };
+        self.back("reserve").await?;
+        Ok(reserved.grant(terms))
+    }
+
+    async fn pause(&self, provider: &ProviderId, until: Timestamp) -> Result<(), StoreError> {
+        self.there("pause").await?;
+        let mut state = self.state.lock().unwrap();
+        let cell = state.quota.entry(provider.clone()).or_default();
+        cell.paused_until_ns = cell.paused_until_ns.max(nanos(until));
+        Ok(())
+    }
+}

@@ -1,0 +1,249 @@
+//! What goes wrong in a run: how often each kind of fault may strike, and when machines die, stop or
+//! are cut off. All of it follows from the seed.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+/// Every kind of fault. Each is counted where it strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub(crate) enum Fault {
+    Crash,
+    CrashAtAnOperation,
+    Stall,
+    Rebalance,
+    Eviction,
+    StaleCommit,
+    SlowPartition,
+    CommandLost,
+    RecordTwice,
+    PublishFailed,
+    PublishedUnacknowledged,
+    BrokerAway,
+    StoreFailedBefore,
+    StoreFailedAfter,
+    StoreSlow,
+    StoreAway,
+    CommitAfterDeath,
+    ClockStep,
+    OrderTwice,
+    OrderContradicted,
+    ConnectionRefused,
+    NotSent,
+    Throttled,
+    Declined,
+    LostBeforeExecution,
+    LostAfterExecution,
+    LateBytes,
+    AcceptedFirst,
+    AcceptedThenFailed,
+    QueryUnavailable,
+    ProviderUnknown,
+    ProviderSilent,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 32] = [
+        Self::Crash,
+        Self::CrashAtAnOperation,
+        Self::Stall,
+        Self::Rebalance,
+        Self::Eviction,
+        Self::StaleCommit,
+        Self::SlowPartition,
+        Self::CommandLost,
+        Self::RecordTwice,
+        Self::PublishFailed,
+        Self::PublishedUnacknowledged,
+        Self::BrokerAway,
+        Self::StoreFailedBefore,
+        Self::StoreFailedAfter,
+        Self::StoreSlow,
+        Self::StoreAway,
+        Self::CommitAfterDeath,
+        Self::ClockStep,
+        Self::OrderTwice,
+        Self::OrderContradicted,
+        Self::ConnectionRefused,
+        Self::NotSent,
+        Self::Throttled,
+        Self::Declined,
+        Self::LostBeforeExecution,
+        Self::LostAfterExecution,
+        Self::LateBytes,
+        Self::AcceptedFirst,
+        Self::AcceptedThenFailed,
+        Self::QueryUnavailable,
+        Self::ProviderUnknown,
+        Self::ProviderSilent,
+    ];
+}
+
+/// How often each kind of fault has struck in a run; and whether they still may.
+#[derive(Debug)]
+pub(crate) struct Strikes {
+    counts: [AtomicU64; Fault::ALL.len()],
+    healed: AtomicBool,
+}
+
+impl Default for Strikes {
+    fn default() -> Self {
+        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), healed: AtomicBool::new(false) }
+    }
+}
+
+impl Strikes {
+    pub(crate) fn hit(&self, fault: Fault) {
+        self.counts[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn of(&self, fault: Fault) -> u64 {
+        self.counts[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.healed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_healed(&self) -> bool {
+        self.healed.load(Ordering::Relaxed)
+    }
+}
+
+/// How often, of 1.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rates {
+    /// Each operation of the store fails before it is done, and as often after.
+    pub(crate) store: f64,
+    /// An operation of the store takes seconds.
+    pub(crate) store_slow: f64,
+    /// A batch of records fails, half of the time although it was written.
+    pub(crate) broker: f64,
+    /// A command is lost after it was acknowledged; no order loses two.
+    pub(crate) lost: f64,
+    /// A record stands twice, the second one up to a minute later.
+    pub(crate) twice: f64,
+    /// Each of the ways in which a call can go wrong.
+    pub(crate) provider: f64,
+    /// A recharge is accepted first and completed later.
+    pub(crate) accepted: f64,
+    /// Orders that the shop tells twice.
+    pub(crate) repeats: f64,
+    /// Of those, the ones that name another amount the second time.
+    pub(crate) contradictions: f64,
+}
+
+/// What happens to machines.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Incident {
+    /// `kill -9`, and back after a while, under its own name.
+    Crash { slot: usize, away: Duration },
+    /// The same in the middle of the process's next operations.
+    CrashAtAnOperation { slot: usize, in_operations: u64, away: Duration },
+    /// `SIGSTOP`, and `SIGCONT`.
+    Stall { slot: usize, length: Duration },
+    /// Partitions change hands though nobody is gone.
+    Rebalance,
+    /// Nobody hears of what is written to a partition.
+    SlowPartition { partition: usize, length: Duration },
+    StoreAway { length: Duration },
+    BrokerAway { length: Duration },
+    /// The provider takes requests and answers none.
+    ProviderSilent { length: Duration },
+    /// What a process believes the time to be moves, within the precision of its measurements.
+    ClockStep { slot: usize },
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub(crate) struct Weather {
+    pub(crate) orders: u32,
+    pub(crate) processes: usize,
+    pub(crate) permits_per_second: f64,
+    pub(crate) sla: Duration,
+    /// Between two orders on the average.
+    pub(crate) gap: Duration,
+    pub(crate) rates: Rates,
+    pub(crate) incidents: Vec<(Duration, Incident)>,
+    /// Whoever inserts is cut off from the store for so long at the beginning, and nobody dispatches.
+    pub(crate) cut_off: Option<Duration>,
+}
+
+/// All incidents begin before this moment and end within [`LONGEST`].
+const INCIDENTS_UNTIL: Duration = Duration::from_secs(70);
+const LONGEST: Duration = Duration::from_secs(45);
+
+impl Weather {
+    /// Nothing goes wrong.
+    pub(crate) fn calm() -> Self {
+        Self {
+            orders: 100,
+            processes: 1,
+            permits_per_second: 100.0,
+            sla: Duration::from_secs(60),
+            gap: Duration::from_millis(20),
+            rates: Rates { repeats: 0.1, contradictions: 0.5, ..Rates::default() },
+            incidents: Vec::new(),
+            cut_off: None,
+        }
+    }
+
+    /// Anything may go wrong; what does, and how badly, is a matter of the seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed ^ 0x57ea_7e12);
+        let mut some = |worst: f64| if rng.random_bool(0.6) { rng.random_range(0.0..worst) } else { 0.0 };
+        let rates = Rates {
+            store: some(0.06),
+            store_slow: some(0.004),
+            broker: some(0.06),
+            lost: some(0.1),
+            twice: some(0.1),
+            provider: some(0.12),
+            accepted: some(0.6),
+            repeats: 0.1,
+            contradictions: 0.5,
+        };
+        let processes = rng.random_range(1..=3);
+        let incidents = (0..rng.random_range(0..9)).map(|_| incident(&mut rng, processes)).collect();
+        Self {
+            processes,
+            permits_per_second: [10.0, 30.0, 100.0, 1_000.0][rng.random_range(0..4)],
+            sla: Duration::from_secs(if rng.random_bool(0.15) { 180 } else { 60 }),
+            gap: Duration::from_millis([2, 20, 200][rng.random_range(0..3)]),
+            rates,
+            incidents,
+            ..Self::calm()
+        }
+    }
+
+    /// When the last fault has ended.
+    pub(crate) fn heals_at(&self) -> Duration {
+        let last = self.incidents.iter().map(|(at, _)| *at + LONGEST).max();
+        let sold = self.gap * self.orders * 2;
+        (sold + Duration::from_secs(20)).max(last.unwrap_or_default())
+    }
+}
+
+fn incident(rng: &mut SmallRng, processes: usize) -> (Duration, Incident) {
+    let at = rng.random_range(Duration::ZERO..INCIDENTS_UNTIL);
+    let at = if rng.random_bool(0.5) { at / 20 } else { at };
+    let slot = rng.random_range(0..processes);
+    let mut lasting = |least: u64, most: u64| Duration::from_millis(rng.random_range(least * 1_000..most * 1_000));
+    let (short, long) = (lasting(0, 20), lasting(1, 40));
+    let incident = match rng.random_range(0..12) {
+        0 | 1 => Incident::Crash { slot, away: short },
+        2..=4 => Incident::CrashAtAnOperation { slot, in_operations: rng.random_range(0..300), away: short },
+        5 | 6 => Incident::Stall { slot, length: long },
+        7 => Incident::Rebalance,
+        8 => Incident::SlowPartition { partition: rng.random_range(0..3), length: short },
+        9 => Incident::StoreAway { length: short },
+        10 => Incident::BrokerAway { length: short },
+        _ if rng.random_bool(0.5) => Incident::ProviderSilent { length: long },
+        _ => Incident::ClockStep { slot },
+    };
+    (at, incident)
+}
