@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::Timestamp;
-use super::order::Order;
+use super::order::{Attempt, Order};
 use super::policy::ProviderPolicy;
-use super::state::{CaseKind, State};
+use super::state::{AttemptState, CaseKind, State};
 
 /// Between two questions at least, whatever the provider allows.
 const LEAST: Duration = Duration::from_secs(1);
@@ -67,10 +67,14 @@ fn is_unproven(order: &Order) -> bool {
 impl Order {
     /// Whether the provider's word on the current attempt can still change something: an attempt
     /// that is open, also where an older one has closed the order, and one that only "not found"
-    /// speaks for.
+    /// speaks for. Not while its caller may still hear the answer to the send itself.
     pub fn asks(&self) -> bool {
         match self.state {
-            State::InFlight | State::InDoubt | State::Succeeded => self.has_open_attempt(),
+            State::InFlight => {
+                let is_sent = |attempt: &Attempt| attempt.state == AttemptState::Sent;
+                self.has_open_attempt() && !self.attempt.as_ref().is_some_and(is_sent)
+            }
+            State::InDoubt | State::Succeeded => self.has_open_attempt(),
             State::Failed => self.has_open_attempt() || is_unproven(self),
             State::AwaitingPayment | State::Queued | State::RetryWait | State::Cancelled => false,
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::money::Money;
+use crate::faults::{Bug, is_planted};
 
 /// The outcome of a submit. There is no error beside it: every failure of a call is an outcome.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,7 +163,10 @@ pub enum DuplicateSemantics {
 
 impl DuplicateSemantics {
     /// Whether the same reference may be sent again without risking a second delivery.
-    pub const fn resend_is_safe(self) -> bool {
+    pub fn resend_is_safe(self) -> bool {
+        if is_planted(Bug::UnsafeResend) {
+            return true;
+        }
         match self {
             Self::RejectsAlways | Self::ReplaysResult => true,
             Self::RejectsUnlessFailed | Self::NotDeduplicated => false,

@@ -12,6 +12,7 @@
 )]
 
 mod broker;
+mod bugs;
 mod laws;
 mod life;
 mod oracle;

@@ -25,8 +25,6 @@ pub(crate) struct Report {
     /// The same for the same run.
     pub(crate) fingerprint: u64,
     pub(crate) states: BTreeMap<&'static str, usize>,
-    /// Orders that were decided late, and by how much the latest.
-    pub(crate) latest: Option<chrono::TimeDelta>,
     /// Claims that met a row which had moved since it was left at hand, or read.
     pub(crate) claims_overtaken: u32,
     /// Orders that lost a command.
@@ -70,7 +68,6 @@ pub(crate) fn judge(world: &World) -> Report {
         log: world.outside.store.log(),
         delivered: delivered_by_order(world),
         refunds: world.outside.store.state.lock().unwrap().refunds.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
-        decided: HashMap::new(),
     };
     oracle.judge()
 }
@@ -80,7 +77,6 @@ struct Oracle<'a> {
     log: Vec<LoggedEvent>,
     delivered: HashMap<String, u32>,
     refunds: HashMap<String, u32>,
-    decided: HashMap<String, chrono::TimeDelta>,
 }
 
 fn delivered_by_order(world: &World) -> HashMap<String, u32> {
@@ -97,7 +93,7 @@ impl Oracle<'_> {
         self.world.findings.hold(law, holds, what);
     }
 
-    fn judge(mut self) -> Report {
+    fn judge(self) -> Report {
         let rows: BTreeMap<String, Order> = {
             let state = self.world.outside.store.state.lock().unwrap();
             state.rows.iter().map(|(id, row)| (id.to_string(), row.clone())).collect()
@@ -118,7 +114,6 @@ impl Oracle<'_> {
             violations: self.world.findings.take(),
             fingerprint: self.fingerprint(),
             strikes: Arc::clone(&self.world.strikes),
-            latest: self.decided.values().max().copied(),
             claims_overtaken: self.world.outside.store.state.lock().unwrap().claims_overtaken,
             lost: self.world.outside.broker.lost(),
             weather: self.world.weather.clone(),
@@ -127,7 +122,7 @@ impl Oracle<'_> {
         }
     }
 
-    fn look_at(&mut self, row: &Order) {
+    fn look_at(&self, row: &Order) {
         let id = row.order_id.as_str();
         let delivered = self.delivered.get(id).copied().unwrap_or_default();
         let refunds = self.refunds.get(id).copied().unwrap_or_default();
@@ -152,7 +147,9 @@ impl Oracle<'_> {
                 let explained = row.has_open_attempt() && open(&[CaseKind::InDoubt]);
                 self.hold(Law::ExecutedOnce, explained, || format!("{id} is in doubt without an attempt and a case"));
                 let wanted = u32::from(self.world.outside.policy.on_unknown == OnUnknown::RefundFlagged);
-                self.hold(Law::RefundedOnce, refunds == wanted, || format!("{id} is in doubt, refunded {refunds} times"));
+                self.hold(Law::RefundedOnce, refunds == wanted, || {
+                    format!("{id} is in doubt, refunded {refunds} times")
+                });
             }
             State::Queued | State::RetryWait | State::AwaitingPayment | State::InFlight | State::Cancelled => {
                 self.hold(Law::EveryOrderEnds, false, || format!("{id} rests as {}", row.state));
@@ -166,7 +163,7 @@ impl Oracle<'_> {
         });
     }
 
-    fn look_at_deadline(&mut self, row: &Order) {
+    fn look_at_deadline(&self, row: &Order) {
         let id = row.order_id.as_str();
         let counted: Vec<_> = self
             .log
@@ -179,13 +176,14 @@ impl Oracle<'_> {
             })
             .filter_map(|(at, news)| Some((at, news?)))
             .collect();
-        self.hold(Law::Counted, counted.len() <= 1, || format!("{id}: its deadline was judged {} times", counted.len()));
+        self.hold(Law::Counted, counted.len() <= 1, || {
+            format!("{id}: its deadline was judged {} times", counted.len())
+        });
         let Some((at, sla)) = counted.first().copied() else {
             self.hold(Law::Deadline, false, || format!("{id} was never judged by its deadline"));
             return;
         };
         let late = at - row.deadline_at;
-        self.decided.insert(id.to_owned(), late);
         let is_missed = late >= -chrono::TimeDelta::from_std(PRECISION).unwrap();
         self.hold(Law::Deadline, sla == Sla::Met || is_missed, || format!("{id} missed its deadline {late} before it"));
         let bound = self.patience(row);
@@ -259,7 +257,9 @@ impl Oracle<'_> {
             let passed = last.map_or(0.0, |last: Timestamp| (at - last).as_seconds_f64());
             level = (level - passed * rate).max(0.0) + 1.0;
             last = Some(at);
-            self.hold(Law::Quota, level <= room + 1e-6, || format!("{level} requests at {at}, where {room} are allowed"));
+            self.hold(Law::Quota, level <= room + 1e-6, || {
+                format!("{level} requests at {at}, where {room} are allowed")
+            });
         }
     }
 

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use recharged::domain::msisdn::PhoneKey;
 use recharged::domain::{Policy, ProviderId};
-use recharged::metrics::{
-    DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics,
-};
+use recharged::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
 use recharged::ports::{LaneTopics, Publisher, QuotaTerms};
 use recharged::roles::commands::CommandWriter;
 use recharged::roles::delay::{Delay, DelayRules};

@@ -254,7 +254,8 @@ impl SimProvider {
         let too_often = last.is_some_and(|last| now + PRECISION * 2 < plus(last, interval));
         self.findings.hold(Law::AskedInTurn, !too_often, || format!("{reference} was asked about too often"));
         let sent = ledger.first_sent.get(reference).copied();
-        let too_early = sent.is_some_and(|at| now + SEND_WINDOW + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
+        let too_early =
+            sent.is_some_and(|at| now + SEND_WINDOW + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
         self.findings.hold(Law::AskedInTurn, !too_early, || format!("{reference} was asked about too early"));
     }
 }

@@ -40,7 +40,9 @@ impl Report {
 
 /// The command that lives this life again.
 pub(crate) fn again(seed: u64) -> String {
-    format!("again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation any_weather    (and SIM_TRACE=o-12: one order's life)")
+    format!(
+        "again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation any_weather    (and SIM_TRACE=o-12: one order's life)"
+    )
 }
 
 /// The seeds of a test; `SIM_SEEDS` and `SIM_FIRST_SEED` widen or aim it.

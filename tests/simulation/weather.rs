@@ -141,21 +141,42 @@ pub(crate) struct Rates {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Incident {
     /// `kill -9`, and back after a while, under its own name.
-    Crash { slot: usize, away: Duration },
+    Crash {
+        slot: usize,
+        away: Duration,
+    },
     /// The same in the middle of the process's next operations.
-    CrashAtAnOperation { slot: usize, in_operations: u64, away: Duration },
+    CrashAtAnOperation {
+        slot: usize,
+        in_operations: u64,
+        away: Duration,
+    },
     /// `SIGSTOP`, and `SIGCONT`.
-    Stall { slot: usize, length: Duration },
+    Stall {
+        slot: usize,
+        length: Duration,
+    },
     /// Partitions change hands though nobody is gone.
     Rebalance,
     /// Nobody hears of what is written to a partition.
-    SlowPartition { partition: usize, length: Duration },
-    StoreAway { length: Duration },
-    BrokerAway { length: Duration },
+    SlowPartition {
+        partition: usize,
+        length: Duration,
+    },
+    StoreAway {
+        length: Duration,
+    },
+    BrokerAway {
+        length: Duration,
+    },
     /// The provider takes requests and answers none.
-    ProviderSilent { length: Duration },
+    ProviderSilent {
+        length: Duration,
+    },
     /// What a process believes the time to be moves, within the precision of its measurements.
-    ClockStep { slot: usize },
+    ClockStep {
+        slot: usize,
+    },
 }
 
 /// A run.

@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::{
-    DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId, ProviderPolicy, State,
-};
+use recharged::domain::{DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId, ProviderPolicy};
 use recharged::ports::{Clock, OutRecord, QuotaTerms};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -247,7 +245,9 @@ impl World {
             Incident::ClockStep { slot } => {
                 if let Some(process) = &self.slots[slot] {
                     self.strikes.hit(Fault::ClockStep);
-                    process.life.set_skew(self.rng.random_range(-1..=1) * i64::try_from(PRECISION.as_micros()).unwrap());
+                    process
+                        .life
+                        .set_skew(self.rng.random_range(-1..=1) * i64::try_from(PRECISION.as_micros()).unwrap());
                 }
             }
         }
@@ -266,8 +266,7 @@ impl World {
     fn start(&mut self, slot: usize) -> Process {
         let precision = i64::try_from(PRECISION.as_micros()).unwrap();
         let skew = self.rng.random_range(-precision..=precision);
-        let life =
-            Life::new(slot, Arc::clone(&self.time), skew, self.deaths.clone(), Arc::clone(&self.strikes));
+        let life = Life::new(slot, Arc::clone(&self.time), skew, self.deaths.clone(), Arc::clone(&self.strikes));
         Process::start(&self.outside, life)
     }
 

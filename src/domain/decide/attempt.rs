@@ -7,6 +7,7 @@ use crate::domain::ids::ClaimId;
 use crate::domain::outcome::{Failure, FailureClass, NotSentCause, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, Reason, State};
 use crate::domain::{Timestamp, retry};
+use crate::faults::{Bug, is_planted};
 
 use super::draft::{self, Draft};
 use super::{Decision, Why, closed, not_found};
@@ -30,13 +31,21 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
     if let SubmitOutcome::Accepted { provider_ref } = outcome {
         return accepted(draft, provider_ref.as_ref());
     }
-    if attempt.claim_id != claim_id || !attempt.state.is_open() {
+    let is_its_claim = attempt.claim_id == claim_id || is_planted(Bug::WhoseClaim);
+    if !is_its_claim || !attempt.state.is_open() {
         return Decision::Keep(Why::Overtaken);
     }
     // Once the provider has said that it owns the reference (of an earlier claim, perhaps), what
     // became of this one call closes nothing: only its verdict on the reference does.
     let closes_nothing = attempt.inquiry.was_accepted || attempt.inquiry.earlier_suspected;
     match outcome {
+        SubmitOutcome::Unknown(cause) if is_planted(Bug::TimeOutIsFailure) => {
+            end_undelivered(draft.cause(cause.as_str()), AttemptState::Failed, Reason::ProviderDeclined, "time-out")
+        }
+        SubmitOutcome::Unknown(_) if is_planted(Bug::ResendTheUnknown) => {
+            let now = draft.now;
+            wait_for_retry(draft.attempt_state(AttemptState::Prepared), now)
+        }
         SubmitOutcome::Duplicate => unknown(draft.cause("duplicate"), true),
         SubmitOutcome::Unknown(cause) => unknown(draft.cause(cause.as_str()), false),
         _ if closes_nothing => Decision::Keep(Why::NoNews),

@@ -1,20 +1,27 @@
 //! What happens at the deadline (rows 13 and 14). Refund or doubt: never a guess.
 
+use std::time::Duration;
+
 use crate::domain::event::EventType;
 use crate::domain::policy::OnUnknown;
-use crate::domain::state::{CaseKind, Reason, Sla, State};
+use crate::domain::state::{AttemptState, CaseKind, Reason, Sla, State};
+use crate::faults::{Bug, is_planted};
 
 use super::draft::Draft;
 use super::{Decision, Why};
 
 /// Rows 13 and 14.
 pub(super) fn deadline(draft: Draft<'_>) -> Decision {
-    if draft.now < draft.before.deadline_at {
+    let ahead = Duration::from_secs(u64::from(is_planted(Bug::DeadlineTooEarly)));
+    if crate::domain::plus(draft.now, ahead) < draft.before.deadline_at {
         return Decision::Keep(Why::TooEarly);
     }
     match draft.before.state {
         State::AwaitingPayment => draft.close(State::Cancelled, Some(Reason::Unpaid)).finish(EventType::Cancelled),
         State::Queued | State::RetryWait => draft.fail(Reason::DeadlinePassed).finish(EventType::Failed),
+        State::InFlight if is_planted(Bug::RefundTheUnknown) => {
+            draft.attempt_state(AttemptState::Failed).fail(Reason::DeadlinePassed).finish(EventType::Failed)
+        }
         State::InFlight => into_doubt(draft, "deadline passed with an open attempt"),
         // Came into doubt before its deadline: what the deadline decides is decided now.
         State::InDoubt if draft.before.sla.is_none() => miss(draft).finish(EventType::InDoubt),

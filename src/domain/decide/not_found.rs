@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::event::EventType;
 use crate::domain::state::{AttemptState, Reason, State};
 use crate::domain::{Timestamp, to_micros};
+use crate::faults::{Bug, is_planted};
 
 use super::attempt::{end_undelivered, wait_for_retry};
 use super::draft::Draft;
@@ -41,7 +42,7 @@ pub(super) fn not_found(mut draft: Draft<'_>, asked_at: Timestamp) -> Decision {
         return Decision::Keep(Why::NoNews);
     }
     if let Some(attempt) = &mut draft.after.attempt {
-        attempt.inquiry.closed_by_not_found = true;
+        attempt.inquiry.closed_by_not_found = !is_planted(Bug::ForgetNotFound);
         attempt.inquiry.not_found_at = Some(asked_at);
     }
     let draft = draft.cause("not_found");

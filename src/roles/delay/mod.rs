@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{Timestamp, delay};
+use crate::faults::{Bug, is_planted};
 use crate::metrics::DelayMetrics;
 use crate::ports::{Clock, InRecord, Publisher, Subscription};
 
@@ -128,13 +129,19 @@ impl Forwarder {
 
     /// Sends on what leaves now.
     fn release(&mut self) {
-        let now = self.role.clock.now();
+        let mut now = self.role.clock.now();
+        if is_planted(Bug::ForwardTooEarly) {
+            now += Duration::from_millis(100);
+        }
         while let Some(held) = self.in_hand.pop_by(now) {
             // Another process holds its partition now, and has it as well.
             if !held.record.ack.is_live() {
                 continue;
             }
             let due_at = held.waiting.due_at;
+            if is_planted(Bug::AcknowledgeBeforeForwarded) {
+                held.record.ack.clone().done();
+            }
             if now >= due_at {
                 self.outgoing.add(Parcel { held, into: None });
                 continue;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinSet, unconstrained};
 
 use crate::domain::{ClaimId, NotSentCause, Order, QueryOutcome, SubmitOutcome, Timestamp, UnknownCause};
-use crate::faults;
+use crate::faults::{self, Bug, is_planted};
 use crate::ports::{PermitClass, Reservation, SubmitRequest};
 
 use super::Lane;
@@ -135,7 +135,9 @@ impl Lane {
         }
         // In this order: time that passes between the two makes the end earlier, never later.
         let since_boot = self.clock.since_boot();
-        let left = (permit + STALE_AFTER - self.clock.now()).to_std().ok()?;
+        let grows_old = !is_planted(Bug::StalePermits) && !is_planted(Bug::ZombieSends);
+        let stale_after = if grows_old { STALE_AFTER } else { Duration::from_hours(1) };
+        let left = (permit + stale_after - self.clock.now()).to_std().ok()?;
         faults::point("dispatch::permitted");
         Some(send_by.min(since_boot + left))
     }

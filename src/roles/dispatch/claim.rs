@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use crate::domain::{
     ClaimId, Command, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide, decide::Why,
 };
-use crate::faults;
+use crate::faults::{self, Bug, is_planted};
 use crate::ports::{PermitClass, StoreError, Written};
 use crate::roles::patience;
 
@@ -80,7 +80,8 @@ impl Lane {
         let mut picked = self.with_connections(batch, &mut leftover).await;
         // The send window begins before the claim is written: however long the commit takes, a
         // first byte never leaves more than the window after this moment.
-        let send_by = self.clock.since_boot() + self.rules.send_window;
+        let window = if is_planted(Bug::ZombieSends) { Duration::from_hours(1) } else { self.rules.send_window };
+        let send_by = self.clock.since_boot() + window;
         let policy = self.policy();
         while !picked.is_empty() {
             let rows = self.rows(&picked, abort).await?;
@@ -159,7 +160,7 @@ impl Lane {
 
     pub(super) fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
         if command.version > row.asked_version {
-            return Fit::Ahead;
+            return if is_planted(Bug::DropTheAhead) { Fit::Dead } else { Fit::Ahead };
         }
         let matches = command.version == row.asked_version
             && command.attempt == row.attempt_number()
@@ -212,6 +213,9 @@ impl Lane {
             match written {
                 Written::Stored => {
                     self.outcomes.written(&transition);
+                    self.claimed(transition.after, picked, claim_id, (now, send_by), leftover);
+                }
+                Written::Overtaken if is_planted(Bug::SendTheOvertaken) => {
                     self.claimed(transition.after, picked, claim_id, (now, send_by), leftover);
                 }
                 Written::Overtaken => lost.push((picked, claim_id)),

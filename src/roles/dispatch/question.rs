@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::domain::inquiry::next_query;
 use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, Timestamp};
+use crate::faults::{Bug, is_planted};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
 use crate::roles::patience;
 
@@ -97,6 +98,7 @@ impl Lane {
         for ((one, order), held) in asking.into_iter().zip(held) {
             match held {
                 Held::Granted => leftover.ask(one, order, until, send_by),
+                Held::Taken { .. } if is_planted(Bug::AskUnheld) => leftover.ask(one, order, until, send_by),
                 // Later than any clock's call takes: the next question of this version has a command of its own.
                 Held::Taken { until: Some(theirs), asked_version }
                     if theirs > until + CLOCKS_DIFFER && asked_version == Some(order.asked_version) =>
@@ -171,6 +173,9 @@ impl Lane {
             let (order_id, asked_version) = (order.order_id, order.asked_version);
             holds.push(Hold { order_id, asked_version, replaces: Some(hold.until), until: next });
             acks.push(hold.ack);
+        }
+        if is_planted(Bug::ForgetTheQuestion) {
+            records.clear();
         }
         if !records.is_empty() && !patience::published("questions", self.publisher.as_ref(), records, abort).await {
             return Ok(());

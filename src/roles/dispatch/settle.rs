@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::domain::{Command, Decision, Input, Order, OrderId, QueryOutcome, SubmitOutcome, Transition, decide};
+use crate::faults::{Bug, is_planted};
 use crate::ports::{Hold, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, patience};
 
@@ -83,10 +84,14 @@ impl Lane {
                     }
                 }
             }
-            if !self.publish_waits(&transitions, abort).await {
+            let hint_first = !is_planted(Bug::HintAfterState);
+            if hint_first && !self.publish_waits(&transitions, abort).await {
                 return Ok(());
             }
             open = self.write_settlements(&transitions, pending, (&mut unsettled, &mut replaced), abort).await?;
+            if !hint_first && !self.publish_waits(&transitions, abort).await {
+                return Ok(());
+            }
             self.unsettled.fetch_sub(before - replies(&open), Ordering::Relaxed);
         }
         let (holds, done): (Vec<_>, Vec<_>) = replaced.into_iter().unzip();

@@ -12,7 +12,7 @@ use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{
     Command, CommandKind, Decision, FollowUp, Input, NewOrder, Order, OrderId, Recipient, State, Transition, decide,
 };
-use crate::faults;
+use crate::faults::{self, Bug, is_planted};
 use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, dead_letter, patience};
 
@@ -38,6 +38,9 @@ impl Intake {
         let sorted = self.sort(&records, now);
         let mut commands = Commands::default();
         let mut unfit = sorted.unfit;
+        if is_planted(Bug::AcknowledgeBeforeStored) {
+            records.iter().for_each(|record| record.ack.clone().done());
+        }
 
         let mut arrivals = sorted.arrivals;
         let inserted = loop {
@@ -302,7 +305,8 @@ impl Commands {
     /// The row was there already: if nothing was ever sent for it, its command may never have
     /// been published, so it is asked for again.
     fn again(&mut self, row: &Order) {
-        if let Some(lane) = row.provider.clone().filter(|_| row.state == State::Queued && row.attempt.is_none()) {
+        let was_never_sent = row.state == State::Queued && row.attempt.is_none() && !is_planted(Bug::ForgetTheCommand);
+        if let Some(lane) = row.provider.clone().filter(|_| was_never_sent) {
             self.follow(Some(FollowUp { lane, command: Command::of(CommandKind::Submit, row) }), &row.recipient);
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::domain::{Announcement, Timestamp};
-use crate::faults;
+use crate::faults::{self, Bug, is_planted};
 use crate::metrics::RelayMetrics;
 use crate::ports::{Clock, EventLog, LogBatch, LogPosition, OutRecord, Publisher, StoreError, StoreErrorKind};
 
@@ -99,6 +99,9 @@ impl Relay {
             let Some(mut page) = self.next_page(cursor, &stop).await? else { return Ok(()) };
             loop {
                 let last = page.last().unwrap_or(cursor);
+                if is_planted(Bug::CursorBeforeEvents) {
+                    self.patiently(&stop, "advance", || self.log.advance_cursor(cursor, last)).await?;
+                }
                 // The next page is read while this one is on its way.
                 let (published, next) = tokio::join!(self.publish(&page, &stop), self.read(last, &stop));
                 if !published? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::domain::{Decision, Input, Order, State, Timestamp, Transition, decide};
-use crate::faults;
+use crate::faults::{self, Bug, is_planted};
 use crate::ports::{DeadlinePosition, Written};
 use crate::roles::{RoleError, StopSignals};
 
@@ -34,7 +34,10 @@ impl Watchdog {
         let mut mark = Mark::new(low);
         let (mut decided_to, mut whole_at) = (low, Duration::ZERO);
         loop {
-            let (now, since_boot) = (self.clock.now(), self.clock.since_boot());
+            let (mut now, since_boot) = (self.clock.now(), self.clock.since_boot());
+            if is_planted(Bug::DeadlineTooEarly) {
+                now += Duration::from_secs(1);
+            }
             let is_whole = since_boot >= whole_at;
             let from = if is_whole { mark.low() } else { decided_to };
             let Some(overtaken) = self.decide_due(from, now, stop).await? else { return Ok(()) };

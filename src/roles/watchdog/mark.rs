@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
+use crate::faults::{Bug, is_planted};
 use crate::ports::Horizon;
 
 /// Longer than any statement.
@@ -31,6 +32,9 @@ impl Mark {
 
     /// Notes the moment, or says how far the mark may rise since the one that was noted.
     pub(super) fn look(&mut self, now: Timestamp, horizon: Horizon) -> Option<Timestamp> {
+        if is_planted(Bug::MarkTooEarly) {
+            return Some(now);
+        }
         match self.noted {
             Some((at, next)) if horizon.oldest >= next => {
                 self.noted = Some((now, horizon.next));

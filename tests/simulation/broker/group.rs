@@ -90,7 +90,8 @@ impl MemBroker {
     /// was put out.
     pub(crate) fn subscribe(self: &Arc<Self>, topic: &str, life: &Arc<Life>) -> MemSubscription {
         let (name, slot): (Arc<str>, _) = (topic.into(), life.slot);
-        let member = Arc::new(Member { life: Arc::clone(life), held: Mutex::default(), assignments: AtomicU64::new(0) });
+        let member =
+            Arc::new(Member { life: Arc::clone(life), held: Mutex::default(), assignments: AtomicU64::new(0) });
         let joining = (Arc::clone(&name), Arc::clone(&member));
         let arrived = {
             let mut topics = self.topics.lock().unwrap();

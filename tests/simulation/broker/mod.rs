@@ -193,9 +193,9 @@ impl MemBroker {
 
 /// The same on every machine: FNV-1a.
 fn partition_of(key: &[u8]) -> usize {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = key
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     usize::try_from(hash % PARTITIONS as u64).unwrap()
 }
 

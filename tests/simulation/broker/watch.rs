@@ -69,7 +69,8 @@ impl Watch {
         let (id, version) = (body["order_id"].as_str().unwrap(), body["version"].as_u64().unwrap());
         let row = self.store.row(&OrderId::parse(id).unwrap());
         let is_committed = row.is_some_and(|row| u64::from(row.version) >= version);
-        self.findings.hold(Law::Published, is_committed, || format!("{id}: version {version} was published uncommitted"));
+        self.findings
+            .hold(Law::Published, is_committed, || format!("{id}: version {version} was published uncommitted"));
     }
 
     /// A batch that was delayed is about to be written.
@@ -84,7 +85,13 @@ impl Watch {
     }
 
     /// A record is said to be durable elsewhere.
-    pub(super) fn acknowledged(&self, record: &OutRecord, (place, offset): (usize, usize), at: Timestamp, now: Timestamp) {
+    pub(super) fn acknowledged(
+        &self,
+        record: &OutRecord,
+        (place, offset): (usize, usize),
+        at: Timestamp,
+        now: Timestamp,
+    ) {
         {
             let mut seen = self.seen.lock().unwrap();
             let offsets = seen.acknowledged.entry((record.topic.to_string(), place)).or_default();
@@ -138,6 +145,9 @@ impl Watch {
     /// A lane lets go of a command: its row asks for it no more, or for a later question.
     fn command_done(&self, command: &Command, record: &OutRecord, now: Timestamp) {
         let id = &command.order_id;
+        if self.store.row(id).is_none_or(|row| row.asked_version < command.version) {
+            self.store.note_dropped(id.clone(), command.version, now);
+        }
         // A hint that was overtaken by another one of the same version may speak of a former attempt.
         let stands = |row: &Order| row.asked_version == command.version && row.attempt_number() == command.attempt;
         let Some(row) = self.store.row(id).filter(stands) else { return };

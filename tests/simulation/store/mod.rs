@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{
-    Capabilities, EventType, LoggedEvent, Order, OrderId, ProviderPolicy, State as OrderState, Timestamp, Transition,
+    EventType, LoggedEvent, Order, OrderId, ProviderPolicy, State as OrderState, Timestamp, Transition,
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
@@ -26,6 +26,9 @@ mod nets;
 mod reading;
 
 pub(crate) use gated::ProcessStore;
+
+/// A lane waits for a row at least so long.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(crate) struct MemStore {
@@ -59,6 +62,8 @@ pub(crate) struct State {
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// Commands that were announced: order and version.
     hints: HashSet<(OrderId, u32)>,
+    /// Commands that a lane let go of before their rows were there, and when.
+    dropped: HashMap<(OrderId, u32), Timestamp>,
 }
 
 impl MemStore {
@@ -123,12 +128,13 @@ impl MemStore {
         self.state.lock().unwrap().hints.insert((id, version));
     }
 
-    pub(crate) fn provider_terms(&self) -> &ProviderPolicy {
-        &self.provider
+    /// A lane let go of a command whose row may still be on its way.
+    pub(crate) fn note_dropped(&self, id: OrderId, version: u32, now: Timestamp) {
+        self.state.lock().unwrap().dropped.insert((id, version), now);
     }
 
-    pub(crate) fn capabilities(&self) -> &Capabilities {
-        &self.provider.capabilities
+    pub(crate) fn provider_terms(&self) -> &ProviderPolicy {
+        &self.provider
     }
 
     /// The entries of the log, transaction by transaction.
@@ -155,6 +161,10 @@ impl MemStore {
             let is_announced = state.hints.contains(&(id.clone(), after.version));
             self.findings.hold(Law::HintFirst, is_announced, || format!("{id}: version {version} waits unannounced"));
         }
+        let dropped = state.dropped.get(&(id.clone(), after.version));
+        let in_vain = dropped.is_some_and(|at| self.time.now() < recharged::domain::plus(*at, PATIENCE));
+        self.findings
+            .hold(Law::Offsets, !in_vain, || format!("{id}: version {version} waits, and its command is gone"));
         let decides = transition.sla == Some(recharged::domain::Sla::Missed) && before.is_some();
         if decides {
             let is_time = self.time.now() + PRECISION >= after.deadline_at;

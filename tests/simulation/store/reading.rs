@@ -73,8 +73,7 @@ impl MemStore {
         let behind = (after.at, after.order_id.as_ref());
         let key = |order: &&Order| (order.deadline_at, order.order_id.clone());
         let rows = state.rows.values().filter(|order| order.deadline_at <= until && fits(order));
-        let mut due: Vec<&Order> =
-            rows.filter(|order| (order.deadline_at, Some(&order.order_id)) > behind).collect();
+        let mut due: Vec<&Order> = rows.filter(|order| (order.deadline_at, Some(&order.order_id)) > behind).collect();
         due.sort_by_key(key);
         due.into_iter().take(limit).cloned().collect()
     }
