@@ -22,7 +22,7 @@ const BUGS: [(Bug, &[Law], u64); 24] = [
     (Bug::WhoseClaim, &[Law::ExecutedOnce], 0),
     (Bug::ForgetNotFound, &[Law::ExecutedOnce], 0),
     (Bug::SendTheOvertaken, &[Law::ExecutedOnce], 0),
-    (Bug::ZombieSends, &[Law::ExecutedOnce], 0),
+    (Bug::ZombieSends, &[Law::SendWindow], 0),
     (Bug::StalePermits, &[Law::Quota], 0),
     (Bug::HintAfterState, &[Law::HintFirst], 0),
     (Bug::DropTheAhead, &[Law::Offsets], 0),

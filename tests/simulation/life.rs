@@ -40,6 +40,13 @@ impl Clock for TrueTime {
 /// As far as a process's clock may be wrong: what measuring it over the wire leaves.
 pub(crate) const PRECISION: Duration = Duration::from_millis(20);
 
+/// What happens to a process in the middle of something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum News {
+    Died(usize),
+    Stopped(usize, Duration),
+}
+
 #[derive(Debug)]
 pub(crate) struct Life {
     /// Its place among the processes; who comes back has the same.
@@ -50,7 +57,9 @@ pub(crate) struct Life {
     stands_until: Mutex<Option<Instant>>,
     operations: AtomicU64,
     dies_at: AtomicU64,
-    deaths: mpsc::UnboundedSender<usize>,
+    stops_at: Mutex<Option<(u64, Duration)>>,
+    unheard_until: Mutex<Option<Instant>>,
+    news: mpsc::UnboundedSender<News>,
     strikes: Arc<Strikes>,
 }
 
@@ -59,7 +68,7 @@ impl Life {
         slot: usize,
         time: Arc<TrueTime>,
         skew_us: i64,
-        deaths: mpsc::UnboundedSender<usize>,
+        news: mpsc::UnboundedSender<News>,
         strikes: Arc<Strikes>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -70,17 +79,26 @@ impl Life {
             stands_until: Mutex::default(),
             operations: AtomicU64::new(0),
             dies_at: AtomicU64::new(u64::MAX),
-            deaths,
+            stops_at: Mutex::default(),
+            unheard_until: Mutex::default(),
+            news,
             strikes,
         })
     }
 
     /// Goes on only while the process lives, and not while it stands still.
     pub(crate) async fn pass(&self) {
-        if self.operations.fetch_add(1, Ordering::Relaxed) >= self.dies_at.load(Ordering::Relaxed) && !self.is_dead() {
+        let operation = self.operations.fetch_add(1, Ordering::Relaxed);
+        if operation >= self.dies_at.load(Ordering::Relaxed) && !self.is_dead() {
             self.is_dead.store(true, Ordering::Relaxed);
             self.strikes.hit(Fault::CrashAtAnOperation);
-            self.deaths.send(self.slot).unwrap();
+            self.news.send(News::Died(self.slot)).unwrap();
+        }
+        let stops = self.stops_at.lock().unwrap().take_if(|(at, _)| operation >= *at);
+        if let Some((_, length)) = stops {
+            self.strikes.hit(Fault::StallAtAnOperation);
+            self.stand_still(length);
+            self.news.send(News::Stopped(self.slot, length)).unwrap();
         }
         loop {
             if self.is_dead() {
@@ -105,9 +123,23 @@ impl Life {
         self.dies_at.store(self.operations.load(Ordering::Relaxed) + operations, Ordering::Relaxed);
     }
 
-    /// Whoever was to die in the middle of something may live on.
+    pub(crate) fn stop_in(&self, operations: u64, length: Duration) {
+        *self.stops_at.lock().unwrap() = Some((self.operations.load(Ordering::Relaxed) + operations, length));
+    }
+
+    /// Whoever was to die or to stop in the middle of something may live on.
     pub(crate) fn spare(&self) {
         self.dies_at.store(u64::MAX, Ordering::Relaxed);
+        *self.stops_at.lock().unwrap() = None;
+    }
+
+    pub(crate) fn cut_off(&self, length: Duration) {
+        *self.unheard_until.lock().unwrap() = Some(Instant::now() + length);
+    }
+
+    /// Whether the store hears it, and it the store.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.unheard_until.lock().unwrap().is_some_and(|until| until > Instant::now())
     }
 
     pub(crate) fn stand_still(&self, length: Duration) {

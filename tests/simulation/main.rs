@@ -107,7 +107,7 @@ fn what_a_broker_has_lost_is_asked_for_again_before_the_deadline() {
 fn an_order_that_was_stored_behind_its_deadline_is_decided_all_the_same() {
     for seed in 1..=5 {
         let cut_off = Some(Duration::from_secs(600));
-        let report = live(seed, Weather { orders: 50, cut_off, ..Weather::calm() });
+        let report = live(seed, Weather { orders: 50, cut_off, dispatches: false, ..Weather::calm() });
         let undecided = [State::Queued, State::RetryWait, State::InFlight].map(|state| report.of(state));
         assert_eq!(undecided, [0; 3], "seed {seed}: behind the low-water mark nobody looks");
     }

@@ -183,8 +183,9 @@ impl Oracle<'_> {
             self.hold(Law::Deadline, false, || format!("{id} was never judged by its deadline"));
             return;
         };
-        let late = at - row.deadline_at;
-        let is_missed = late >= -chrono::TimeDelta::from_std(PRECISION).unwrap();
+        let stored_at = self.log.iter().find(|event| event.order_id == row.order_id).map(|event| event.at);
+        let late = at - stored_at.map_or(row.deadline_at, |stored_at| stored_at.max(row.deadline_at));
+        let is_missed = at - row.deadline_at >= -chrono::TimeDelta::from_std(PRECISION).unwrap();
         self.hold(Law::Deadline, sla == Sla::Met || is_missed, || format!("{id} missed its deadline {late} before it"));
         let bound = self.patience(row);
         self.hold(Law::Deadline, late.to_std().unwrap_or_default() <= bound, || {
@@ -207,7 +208,7 @@ impl Oracle<'_> {
             }
         }
         let rates = &self.world.weather.rates;
-        let shaky = rates.store > 0.0 || rates.store_slow > 0.0;
+        let shaky = rates.store > 0.0 || rates.store_slow > 0.0 || rates.commit_slow > 0.0;
         let calm = if shaky { Duration::from_secs(12) } else { Duration::from_millis(250) };
         (until - deadline) + if disturbed { Duration::from_secs(12) } else { calm }
     }

@@ -186,6 +186,10 @@ impl SimProvider {
     fn receive(&self, request: &SubmitRequest) -> (SubmitOutcome, Duration) {
         let (reference, now) = (request.client_ref.as_str(), self.time.now());
         self.catch_up(now);
+        let window = SEND_WINDOW + PRECISION * 3;
+        self.findings.hold(Law::SendWindow, now <= plus(request.first_sent_at, window), || {
+            format!("{reference} left at {now}, and was claimed at {}", request.first_sent_at)
+        });
         let is_silent = {
             let mut ledger = self.ledger.lock().unwrap();
             ledger.arrivals.push(now);

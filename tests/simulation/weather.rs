@@ -14,6 +14,9 @@ pub(crate) enum Fault {
     Crash,
     CrashAtAnOperation,
     Stall,
+    StallAtAnOperation,
+    CutOffFromTheStore,
+    NobodyDispatches,
     Rebalance,
     Eviction,
     StaleCommit,
@@ -26,10 +29,12 @@ pub(crate) enum Fault {
     StoreFailedBefore,
     StoreFailedAfter,
     StoreSlow,
+    CommitSlow,
     StoreAway,
     CommitAfterDeath,
     ClockStep,
     OrderTwice,
+    OrderLate,
     OrderContradicted,
     ConnectionRefused,
     NotSent,
@@ -46,10 +51,13 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::Crash,
         Self::CrashAtAnOperation,
         Self::Stall,
+        Self::StallAtAnOperation,
+        Self::CutOffFromTheStore,
+        Self::NobodyDispatches,
         Self::Rebalance,
         Self::Eviction,
         Self::StaleCommit,
@@ -62,10 +70,12 @@ impl Fault {
         Self::StoreFailedBefore,
         Self::StoreFailedAfter,
         Self::StoreSlow,
+        Self::CommitSlow,
         Self::StoreAway,
         Self::CommitAfterDeath,
         Self::ClockStep,
         Self::OrderTwice,
+        Self::OrderLate,
         Self::OrderContradicted,
         Self::ConnectionRefused,
         Self::NotSent,
@@ -121,6 +131,8 @@ pub(crate) struct Rates {
     pub(crate) store: f64,
     /// An operation of the store takes seconds.
     pub(crate) store_slow: f64,
+    /// A commit takes seconds.
+    pub(crate) commit_slow: f64,
     /// A batch of records fails, half of the time although it was written.
     pub(crate) broker: f64,
     /// A command is lost after it was acknowledged; no order loses two.
@@ -131,6 +143,8 @@ pub(crate) struct Rates {
     pub(crate) provider: f64,
     /// A recharge is accepted first and completed later.
     pub(crate) accepted: f64,
+    /// Orders of which the shop tells only when their deadline is about to pass.
+    pub(crate) late: f64,
     /// Orders that the shop tells twice.
     pub(crate) repeats: f64,
     /// Of those, the ones that name another amount the second time.
@@ -153,6 +167,17 @@ pub(crate) enum Incident {
     },
     /// `SIGSTOP`, and `SIGCONT`.
     Stall {
+        slot: usize,
+        length: Duration,
+    },
+    /// The same in the middle of the process's next operations.
+    StallAtAnOperation {
+        slot: usize,
+        in_operations: u64,
+        length: Duration,
+    },
+    /// The store does not hear one process, nor that process the store.
+    CutOffFromTheStore {
         slot: usize,
         length: Duration,
     },
@@ -190,7 +215,9 @@ pub(crate) struct Weather {
     pub(crate) gap: Duration,
     pub(crate) rates: Rates,
     pub(crate) incidents: Vec<(Duration, Incident)>,
-    /// Whoever inserts is cut off from the store for so long at the beginning, and nobody dispatches.
+    /// Whether anybody dispatches.
+    pub(crate) dispatches: bool,
+    /// Whoever inserts is cut off from the store for so long at the beginning.
     pub(crate) cut_off: Option<Duration>,
 }
 
@@ -209,6 +236,7 @@ impl Weather {
             gap: Duration::from_millis(20),
             rates: Rates { repeats: 0.1, contradictions: 0.5, ..Rates::default() },
             incidents: Vec::new(),
+            dispatches: true,
             cut_off: None,
         }
     }
@@ -220,14 +248,17 @@ impl Weather {
         let rates = Rates {
             store: some(0.06),
             store_slow: some(0.004),
+            commit_slow: some(0.02),
             broker: some(0.06),
             lost: some(0.1),
             twice: some(0.1),
             provider: some(0.12),
             accepted: some(0.6),
+            late: some(0.1),
             repeats: 0.1,
             contradictions: 0.5,
         };
+        let dispatches = rng.random_bool(0.95);
         let processes = rng.random_range(1..=3);
         let incidents = (0..rng.random_range(0..9)).map(|_| incident(&mut rng, processes)).collect();
         Self {
@@ -237,6 +268,7 @@ impl Weather {
             gap: Duration::from_millis([2, 20, 200][rng.random_range(0..3)]),
             rates,
             incidents,
+            dispatches,
             ..Self::calm()
         }
     }
@@ -255,14 +287,19 @@ fn incident(rng: &mut SmallRng, processes: usize) -> (Duration, Incident) {
     let slot = rng.random_range(0..processes);
     let mut lasting = |least: u64, most: u64| Duration::from_millis(rng.random_range(least * 1_000..most * 1_000));
     let (short, long) = (lasting(0, 20), lasting(1, 40));
-    let incident = match rng.random_range(0..12) {
+    let in_operations = rng.random_range(0..300);
+    // As long as a permit is good, or a claim; or as long as others need to take over.
+    let stop = if rng.random_bool(0.5) { long } else { short / 20 };
+    let incident = match rng.random_range(0..16) {
         0 | 1 => Incident::Crash { slot, away: short },
-        2..=4 => Incident::CrashAtAnOperation { slot, in_operations: rng.random_range(0..300), away: short },
-        5 | 6 => Incident::Stall { slot, length: long },
-        7 => Incident::Rebalance,
-        8 => Incident::SlowPartition { partition: rng.random_range(0..3), length: short },
-        9 => Incident::StoreAway { length: short },
-        10 => Incident::BrokerAway { length: short },
+        2..=4 => Incident::CrashAtAnOperation { slot, in_operations, away: short },
+        5 => Incident::Stall { slot, length: long },
+        6..=8 => Incident::StallAtAnOperation { slot, in_operations, length: stop },
+        9 | 10 => Incident::CutOffFromTheStore { slot, length: short },
+        11 => Incident::Rebalance,
+        12 => Incident::SlowPartition { partition: rng.random_range(0..3), length: short },
+        13 => Incident::StoreAway { length: short },
+        14 => Incident::BrokerAway { length: short },
         _ if rng.random_bool(0.5) => Incident::ProviderSilent { length: long },
         _ => Incident::ClockStep { slot },
     };

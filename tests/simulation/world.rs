@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::broker::MemBroker;
 use crate::laws::{Findings, Law};
-use crate::life::{Life, PRECISION, TrueTime};
+use crate::life::{Life, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
 use crate::process::{Outside, Process};
 use crate::provider::{SEND_WINDOW, SimProvider, capabilities};
@@ -32,8 +32,8 @@ pub(crate) struct World {
     pub(crate) disturbances: Vec<(Duration, Duration)>,
     rng: StdRng,
     time: Arc<TrueTime>,
-    deaths: mpsc::UnboundedSender<usize>,
-    died: mpsc::UnboundedReceiver<usize>,
+    tell: mpsc::UnboundedSender<News>,
+    news: mpsc::UnboundedReceiver<News>,
     slots: Vec<Option<Process>>,
     agenda: BinaryHeap<Reverse<(Duration, usize)>>,
     events: Vec<Event>,
@@ -41,7 +41,7 @@ pub(crate) struct World {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Sell { number: u32, amount: u32 },
+    Sell { number: u32, amount: u32, old: Duration },
     Happen(Incident),
     Restart(usize),
 }
@@ -102,8 +102,11 @@ impl World {
             query_share: 0.2,
             retry_share: 0.2,
         };
-        let dispatches = weather.cut_off.is_none();
-        let (deaths, died) = mpsc::unbounded_channel();
+        let dispatches = weather.dispatches;
+        if !dispatches {
+            strikes.hit(Fault::NobodyDispatches);
+        }
+        let (tell, news) = mpsc::unbounded_channel();
         let mut world = Self {
             outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,
@@ -111,8 +114,8 @@ impl World {
             disturbances: Vec::new(),
             rng,
             time,
-            deaths,
-            died,
+            tell,
+            news,
             slots: Vec::new(),
             agenda: BinaryHeap::new(),
             events: Vec::new(),
@@ -126,12 +129,21 @@ impl World {
         let mut at = Duration::from_secs(1);
         for number in 0..self.weather.orders {
             at += self.weather.gap.mul_f64(self.rng.random_range(0.0..2.0));
-            self.at(at, Event::Sell { number, amount: 5_000 });
+            let late = self.rng.random_bool(self.weather.rates.late);
+            // About to pass, or just past.
+            let old = if late { self.weather.sla.mul_f64(self.rng.random_range(0.9..1.02)) } else { Duration::ZERO };
+            if late {
+                self.strikes.hit(Fault::OrderLate);
+            }
+            self.at(at, Event::Sell { number, amount: 5_000, old });
             if self.rng.random_bool(self.weather.rates.repeats) {
                 let contradicts = self.rng.random_bool(self.weather.rates.contradictions);
                 self.strikes.hit(if contradicts { Fault::OrderContradicted } else { Fault::OrderTwice });
                 let later = Duration::from_millis([0, 20, 5_000][self.rng.random_range(0..3)]);
-                self.at(at + later, Event::Sell { number, amount: if contradicts { 6_000 } else { 5_000 } });
+                self.at(
+                    at + later,
+                    Event::Sell { number, amount: if contradicts { 6_000 } else { 5_000 }, old: old + later },
+                );
             }
         }
         for (at, incident) in self.weather.incidents.clone() {
@@ -158,7 +170,7 @@ impl World {
             let until = next.unwrap_or(heals_at);
             tokio::select! {
                 biased;
-                Some(slot) = self.died.recv() => self.bury(slot).await,
+                Some(news) = self.news.recv() => self.hear(news).await,
                 () = tokio::time::sleep_until(began + until) => {
                     match self.agenda.pop() {
                         Some(Reverse((_, event))) => self.happen(self.events[event].clone()).await,
@@ -180,8 +192,8 @@ impl World {
     /// Everybody is back, and nothing goes wrong any more. One process sees to what is left: the others
     /// are told to end.
     async fn heal(&mut self) {
-        while let Ok(slot) = self.died.try_recv() {
-            self.bury(slot).await;
+        while let Ok(news) = self.news.try_recv() {
+            self.hear(news).await;
         }
         self.strikes.heal();
         for slot in 0..self.slots.len() {
@@ -199,7 +211,7 @@ impl World {
 
     async fn happen(&mut self, event: Event) {
         match event {
-            Event::Sell { number, amount } => self.sell(number, amount),
+            Event::Sell { number, amount, old } => self.sell(number, amount, old),
             Event::Restart(slot) => {
                 if self.slots[slot].is_none() {
                     self.slots[slot] = Some(self.start(slot));
@@ -230,7 +242,18 @@ impl World {
                 if let Some(process) = &self.slots[slot] {
                     self.strikes.hit(Fault::Stall);
                     process.life.stand_still(length);
-                    self.outside.broker.is_silent(&process.life);
+                    self.stopped(slot, length);
+                }
+            }
+            Incident::StallAtAnOperation { slot, in_operations, length } => {
+                if let Some(process) = &self.slots[slot] {
+                    process.life.stop_in(in_operations, length);
+                }
+            }
+            Incident::CutOffFromTheStore { slot, length } => {
+                if let Some(process) = &self.slots[slot] {
+                    self.strikes.hit(Fault::CutOffFromTheStore);
+                    process.life.cut_off(length);
                     self.disturbances.push((now, now + length));
                 }
             }
@@ -253,6 +276,21 @@ impl World {
         }
     }
 
+    async fn hear(&mut self, news: News) {
+        match news {
+            News::Died(slot) => self.bury(slot).await,
+            News::Stopped(slot, length) => self.stopped(slot, length),
+        }
+    }
+
+    fn stopped(&mut self, slot: usize, length: Duration) {
+        let now = self.time.since_boot();
+        self.disturbances.push((now, now + length));
+        if let Some(process) = &self.slots[slot] {
+            self.outside.broker.is_silent(&process.life);
+        }
+    }
+
     /// A process has died in the middle of an operation.
     async fn bury(&mut self, slot: usize) {
         let Some(process) = self.slots[slot].take_if(|process| process.life.is_dead()) else { return };
@@ -266,12 +304,12 @@ impl World {
     fn start(&mut self, slot: usize) -> Process {
         let precision = i64::try_from(PRECISION.as_micros()).unwrap();
         let skew = self.rng.random_range(-precision..=precision);
-        let life = Life::new(slot, Arc::clone(&self.time), skew, self.deaths.clone(), Arc::clone(&self.strikes));
+        let life = Life::new(slot, Arc::clone(&self.time), skew, self.tell.clone(), Arc::clone(&self.strikes));
         Process::start(&self.outside, life)
     }
 
-    fn sell(&self, number: u32, amount: u32) {
-        let now = self.time.now().to_rfc3339();
+    fn sell(&self, number: u32, amount: u32, old: Duration) {
+        let now = (self.time.now() - old).to_rfc3339();
         let value = json!({
             "order_id": format!("o-{number}"), "phone": format!("+86138000{number:05}"), "amount_minor": amount,
             "currency": "CNY", "created_at": now, "paid_at": now, "payment_id": format!("p-{number}"),

@@ -1,6 +1,7 @@
 //! The store as one process reaches it: not while it stands still, and no more once it is dead.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
@@ -10,13 +11,23 @@ use recharged::ports::{
     Reservation, SchemaError, StoreError, Written,
 };
 
-use super::MemStore;
+use super::{MemStore, away};
 use crate::life::Life;
 
 #[derive(Debug)]
 pub(crate) struct ProcessStore {
     pub(crate) store: Arc<MemStore>,
     pub(crate) life: Arc<Life>,
+}
+
+impl ProcessStore {
+    async fn reach(&self, operation: &'static str) -> Result<(), StoreError> {
+        if self.life.is_cut_off() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            return Err(away(operation));
+        }
+        Ok(())
+    }
 }
 
 /// A port whose methods pass the process's gate on their way there and back.
@@ -28,8 +39,10 @@ macro_rules! gated {
         impl $port for ProcessStore {
             $(async fn $name(&self $(, $argument: $kind)*) -> Result<$answer, $error> {
                 self.life.pass().await;
+                self.reach(stringify!($name)).await?;
                 let answer = self.store.$name($($argument),*).await;
                 self.life.pass().await;
+                self.reach(stringify!($name)).await?;
                 answer
             })+
         }

@@ -106,6 +106,15 @@ impl MemStore {
         if fails || is_cut_off || is_away { Err(away(operation)) } else { Ok(()) }
     }
 
+    /// Shorter than the statement time-out.
+    fn commit_time(&self) -> Duration {
+        if self.roll(self.rates.commit_slow) {
+            self.strikes.hit(Fault::CommitSlow);
+            return self.wait(300_000, 4_500_000);
+        }
+        self.wait(50, 3_000)
+    }
+
     async fn there(&self, operation: &'static str) -> Result<(), StoreError> {
         self.pass(operation, Fault::StoreFailedBefore).await
     }
@@ -277,7 +286,7 @@ impl OrderStore for MemStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         self.there("insert").await?;
         let mut running = self.begin(batch, Commit::Inserts);
-        tokio::time::sleep(self.wait(50, 3_000)).await;
+        tokio::time::sleep(self.commit_time()).await;
         let (answers, _) = running.end(true);
         self.back("insert").await?;
         Ok(answers)
@@ -292,7 +301,7 @@ impl OrderStore for MemStore {
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         self.there("apply").await?;
         let mut running = self.begin(batch, Commit::Moves);
-        tokio::time::sleep(self.wait(50, 3_000)).await;
+        tokio::time::sleep(self.commit_time()).await;
         let (_, answers) = running.end(true);
         self.back("apply").await?;
         Ok(answers)
