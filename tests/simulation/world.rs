@@ -111,7 +111,8 @@ impl World {
             outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,
             strikes,
-            disturbances: Vec::new(),
+            // A watchdog that has just started lets others end first what they were at.
+            disturbances: vec![(Duration::ZERO, Duration::from_secs(3))],
             rng,
             time,
             tell,
@@ -181,7 +182,9 @@ impl World {
         }
         self.heal().await;
         let is_at_rest = self.settle().await;
-        self.findings.hold(Law::EveryOrderEnds, is_at_rest, || "the line did not come to rest".to_owned());
+        self.findings.hold(Law::EveryOrderEnds, is_at_rest, || {
+            format!("the line did not come to rest: {}", self.outside.broker.undrained())
+        });
         for process in self.slots.drain(..).flatten() {
             let ended = process.drain().await;
             self.findings.hold(Law::EveryOrderEnds, ended.is_ok(), || format!("at the end: {ended:?}"));

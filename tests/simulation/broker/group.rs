@@ -41,6 +41,14 @@ impl Group {
         self.was_read
     }
 
+    /// Who has a partition, for people.
+    pub(super) fn tell(&self, place: usize) -> String {
+        let members: Vec<usize> = self.members.keys().copied().collect();
+        let owner = self.owners[place].as_ref();
+        let owner = owner.map(|owner| (owner.member.life.slot, owner.is_live(), owner.position()));
+        format!("members {members:?}, owner {owner:?}")
+    }
+
     pub(super) fn done_to(&self, place: usize, partition: &Partition) -> usize {
         self.owners[place].as_ref().map_or(partition.committed, |owner| owner.position().1)
     }
@@ -324,6 +332,7 @@ impl Drop for MemSubscription {
         }
         let mut topics = self.broker.topics.lock().unwrap();
         let Some(topic) = topics.get_mut(&self.topic) else { return };
+        topic.group.put_out.retain(|member| !Arc::ptr_eq(member, &self.member));
         if topic.group.members.get(&self.member.life.slot).is_some_and(|member| Arc::ptr_eq(member, &self.member)) {
             topic.group.members.remove(&self.member.life.slot);
             let commits = |owner: &Arc<MemAssignment>| Arc::ptr_eq(&owner.member, &self.member);

@@ -121,6 +121,21 @@ impl MemBroker {
         })
     }
 
+    /// What was not acknowledged, for people.
+    pub(crate) fn undrained(&self) -> String {
+        let topics = self.topics.lock().unwrap();
+        let mut left = Vec::new();
+        for (name, topic) in topics.iter().filter(|(_, topic)| topic.group.is_read()) {
+            for (place, partition) in topic.partitions.iter().enumerate() {
+                let (done, end) = (topic.group.done_to(place, partition), partition.records.len());
+                if done < end {
+                    left.push(format!("{name}/{place} at {done} of {end}, {}", topic.group.tell(place)));
+                }
+            }
+        }
+        left.join(", ")
+    }
+
     /// Nothing is acknowledged until then.
     pub(crate) fn stay_away(&self, length: Duration) {
         *self.away_until.lock().unwrap() = Some(tokio::time::Instant::now() + length);
