@@ -255,10 +255,16 @@ struct Reading {
 impl MemAssignment {
     /// The partition goes to another; returns what is committed then. Who is there to be told commits
     /// what it has done; who is not, has lost that.
-    fn give_up(&self, committed: usize) -> usize {
+    fn give_up(self: &Arc<Self>, committed: usize) -> usize {
         self.is_owner.store(false, Ordering::Relaxed);
         let life = &self.member.life;
-        if life.is_dead() || life.stands_still() {
+        if life.is_dead() {
+            return committed;
+        }
+        if let Some(until) = life.stands_until().filter(|_| life.stands_still()) {
+            let finds_out = until - tokio::time::Instant::now() + self.broker.wait_between(0, 500_000);
+            let assignment = Arc::clone(self);
+            self.broker.later(finds_out, move |_| assignment.is_live.store(false, Ordering::Relaxed));
             return committed;
         }
         self.is_live.store(false, Ordering::Relaxed);
