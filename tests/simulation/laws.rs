@@ -11,6 +11,8 @@ pub(crate) enum Law {
     EveryOrderEnds,
     /// I2: no order is executed twice, and none is refunded that was executed, but with an open case.
     ExecutedOnce,
+    /// I2: an order has one send under way at most.
+    OneAtATime,
     /// I2: nothing leaves later than the send window after its claim.
     SendWindow,
     /// I2: what became of a send that nobody heard of is asked before anything is sent again.

@@ -46,6 +46,8 @@ struct Ledger {
     asked: HashMap<String, Timestamp>,
     /// When each reference was first sent.
     first_sent: HashMap<String, Timestamp>,
+    /// Orders of which a send is under way.
+    under_way: HashMap<String, u32>,
     /// Orders of which a send went unheard, and was not asked about since.
     unheard: HashMap<String, String>,
     silent_until: Option<Timestamp>,
@@ -195,6 +197,9 @@ impl SimProvider {
             ledger.arrivals.push(now);
             ledger.first_sent.entry(reference.to_owned()).or_insert(now);
             let order = order_of(reference);
+            let others = ledger.under_way.entry(order.to_owned()).or_default();
+            *others += 1;
+            self.findings.hold(Law::OneAtATime, *others == 1, || format!("{reference} was sent beside another send"));
             let unheard = ledger.unheard.get(order).cloned();
             self.findings.hold(Law::AskedBeforeSentAgain, unheard.is_none(), || {
                 format!("{reference} was sent, and nobody asked what became of {}", unheard.unwrap_or_default())
@@ -339,8 +344,9 @@ struct Unheard<'a> {
 
 impl Drop for Unheard<'_> {
     fn drop(&mut self) {
+        let mut ledger = self.provider.ledger.lock().unwrap();
+        *ledger.under_way.get_mut(order_of(self.reference)).unwrap() -= 1;
         if !self.heard {
-            let mut ledger = self.provider.ledger.lock().unwrap();
             ledger.unheard.insert(order_of(self.reference).to_owned(), self.reference.to_owned());
         }
     }

@@ -248,17 +248,17 @@ impl Weather {
         let rates = Rates {
             store: some(0.06),
             store_slow: some(0.004),
-            commit_slow: some(0.02),
+            commit_slow: some(0.05),
             broker: some(0.06),
             lost: some(0.1),
             twice: some(0.1),
             provider: some(0.12),
             accepted: some(0.6),
-            late: some(0.1),
+            late: some(0.2),
             repeats: 0.1,
             contradictions: 0.5,
         };
-        let dispatches = rng.random_bool(0.95);
+        let dispatches = rng.random_bool(0.92);
         let processes = rng.random_range(1..=3);
         let incidents = (0..rng.random_range(0..9)).map(|_| incident(&mut rng, processes)).collect();
         Self {

@@ -76,7 +76,7 @@ impl World {
             on_unknown: if rng.random_bool(0.8) { OnUnknown::Hold } else { OnUnknown::RefundFlagged },
             reconcile_within: Duration::from_secs(72 * 3600),
             max_attempts: 4,
-            backoff_first: Duration::from_secs(1),
+            backoff_first: Duration::from_millis([50, 1_000][rng.random_range(0..2)]),
             backoff_max: Duration::from_secs(20),
             providers: HashMap::from([(ProviderId::new("sim"), terms.clone())]),
         };

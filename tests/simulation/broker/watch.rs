@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use recharged::domain::inquiry::last_query;
-use recharged::domain::{Command, CommandKind, Order, OrderId, State, Timestamp};
+use recharged::domain::{Command, CommandKind, Order, OrderId, State, Timestamp, plus};
 use recharged::ports::OutRecord;
 use serde_json::Value;
 
 use crate::laws::{Findings, Law};
 use crate::life::PRECISION;
 use crate::store::MemStore;
+
+/// A lane waits for a row at least so long.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -107,7 +111,7 @@ impl Watch {
             "orders" => self.order_taken(record),
             "requests" | "due" => {
                 if let Some(command) = command(record) {
-                    self.command_done(&command, record, now);
+                    self.command_done(&command, record, at, now);
                 }
             }
             topic if topic.starts_with("delay.") => {
@@ -143,10 +147,11 @@ impl Watch {
     }
 
     /// A lane lets go of a command: its row asks for it no more, or for a later question.
-    fn command_done(&self, command: &Command, record: &OutRecord, now: Timestamp) {
+    fn command_done(&self, command: &Command, record: &OutRecord, at: Timestamp, now: Timestamp) {
         let id = &command.order_id;
-        if self.store.row(id).is_none_or(|row| row.asked_version < command.version) {
-            self.store.note_dropped(id.clone(), command.version, now);
+        let is_ahead = self.store.row(id).is_none_or(|row| row.asked_version < command.version);
+        if is_ahead && now < plus(at, PATIENCE) {
+            self.store.note_dropped(id.clone(), command.version);
         }
         // A hint that was overtaken by another one of the same version may speak of a former attempt.
         let stands = |row: &Order| row.asked_version == command.version && row.attempt_number() == command.attempt;
@@ -167,7 +172,7 @@ impl Watch {
     /// The provider is asked no more about it.
     fn is_forgotten(&self, row: &Order, now: Timestamp) -> bool {
         let attempt = row.attempt.as_ref().unwrap();
-        now + std::time::Duration::from_secs(60) >= last_query(attempt.claimed_at, self.store.provider_terms())
+        now + Duration::from_secs(60) >= last_query(attempt.claimed_at, self.store.provider_terms())
     }
 }
 

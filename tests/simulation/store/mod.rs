@@ -27,9 +27,6 @@ mod reading;
 
 pub(crate) use gated::ProcessStore;
 
-/// A lane waits for a row at least so long.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 #[derive(Debug)]
 pub(crate) struct MemStore {
     time: Arc<TrueTime>,
@@ -62,8 +59,8 @@ pub(crate) struct State {
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// Commands that were announced: order and version.
     hints: HashSet<(OrderId, u32)>,
-    /// Commands that a lane let go of before their rows were there, and when.
-    dropped: HashMap<(OrderId, u32), Timestamp>,
+    /// Commands that a lane let go of before their rows were there.
+    dropped: HashSet<(OrderId, u32)>,
 }
 
 impl MemStore {
@@ -138,8 +135,8 @@ impl MemStore {
     }
 
     /// A lane let go of a command whose row may still be on its way.
-    pub(crate) fn note_dropped(&self, id: OrderId, version: u32, now: Timestamp) {
-        self.state.lock().unwrap().dropped.insert((id, version), now);
+    pub(crate) fn note_dropped(&self, id: OrderId, version: u32) {
+        self.state.lock().unwrap().dropped.insert((id, version));
     }
 
     pub(crate) fn provider_terms(&self) -> &ProviderPolicy {
@@ -170,8 +167,7 @@ impl MemStore {
             let is_announced = state.hints.contains(&(id.clone(), after.version));
             self.findings.hold(Law::HintFirst, is_announced, || format!("{id}: version {version} waits unannounced"));
         }
-        let dropped = state.dropped.get(&(id.clone(), after.version));
-        let in_vain = dropped.is_some_and(|at| self.time.now() < recharged::domain::plus(*at, PATIENCE));
+        let in_vain = state.dropped.contains(&(id.clone(), after.version));
         self.findings
             .hold(Law::Offsets, !in_vain, || format!("{id}: version {version} waits, and its command is gone"));
         let decides = transition.sla == Some(recharged::domain::Sla::Missed) && before.is_some();
