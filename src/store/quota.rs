@@ -64,7 +64,6 @@ impl Terms {
 }
 
 /// A provider's row.
-#[expect(clippy::struct_field_names, reason = "units stand last in names")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cell {
     pub(super) tat_ns: i64,

@@ -59,7 +59,7 @@ pub(crate) struct Life {
     dies_at: AtomicU64,
     stops_at: Mutex<Option<(u64, Duration)>>,
     unheard_until: Mutex<Option<Instant>>,
-    news: mpsc::UnboundedSender<News>,
+    news: mpsc::Sender<News>,
     strikes: Arc<Strikes>,
 }
 
@@ -68,7 +68,7 @@ impl Life {
         slot: usize,
         time: Arc<TrueTime>,
         skew_us: i64,
-        news: mpsc::UnboundedSender<News>,
+        news: mpsc::Sender<News>,
         strikes: Arc<Strikes>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -92,13 +92,13 @@ impl Life {
         if operation >= self.dies_at.load(Ordering::Relaxed) && !self.is_dead() {
             self.is_dead.store(true, Ordering::Relaxed);
             self.strikes.hit(Fault::CrashAtAnOperation);
-            self.news.send(News::Died(self.slot)).unwrap();
+            self.news.try_send(News::Died(self.slot)).unwrap();
         }
         let stops = self.stops_at.lock().unwrap().take_if(|(at, _)| operation >= *at);
         if let Some((_, length)) = stops {
             self.strikes.hit(Fault::StallAtAnOperation);
             self.stand_still(length);
-            self.news.send(News::Stopped(self.slot, length)).unwrap();
+            self.news.try_send(News::Stopped(self.slot, length)).unwrap();
         }
         loop {
             if self.is_dead() {

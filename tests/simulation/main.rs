@@ -40,7 +40,9 @@ fn in_any_weather_no_order_is_lost_doubled_or_wrongly_ended() {
         let report = live(seed, Weather::of(seed));
         report.check(seed);
         let mut strikes = strikes.lock().unwrap();
-        Fault::ALL.iter().for_each(|fault| *strikes.entry(*fault).or_default() += report.strikes.of(*fault));
+        for fault in Fault::ALL {
+            *strikes.entry(fault).or_default() += report.strikes.of(fault);
+        }
     });
     let strikes = strikes.into_inner().unwrap();
     eprintln!("{} seeds, {strikes:#?}", seeds.end - seeds.start);

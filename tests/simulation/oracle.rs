@@ -112,7 +112,9 @@ impl Oracle<'_> {
         self.look_at_published(&rows);
         self.look_at_quota();
         let mut states = BTreeMap::new();
-        rows.values().for_each(|row| *states.entry(row.state.as_str()).or_default() += 1);
+        for row in rows.values() {
+            *states.entry(row.state.as_str()).or_default() += 1;
+        }
         Report {
             violations: self.world.findings.take(),
             fingerprint: self.fingerprint(),
@@ -213,7 +215,7 @@ impl Oracle<'_> {
         let rates = &self.world.weather.rates;
         let shaky = rates.store > 0.0 || rates.store_slow > 0.0 || rates.commit_slow > 0.0;
         let calm = if shaky { Duration::from_secs(12) } else { Duration::from_millis(250) };
-        (until - deadline) + if disturbed { Duration::from_secs(12) } else { calm }
+        until.saturating_sub(deadline) + if disturbed { Duration::from_secs(12) } else { calm }
     }
 
     /// Each log entry reaches the world at least once, per order in order after deduplication; one refund

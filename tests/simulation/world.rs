@@ -32,8 +32,8 @@ pub(crate) struct World {
     pub(crate) disturbances: Vec<(Duration, Duration)>,
     rng: StdRng,
     time: Arc<TrueTime>,
-    tell: mpsc::UnboundedSender<News>,
-    news: mpsc::UnboundedReceiver<News>,
+    tell: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
     slots: Vec<Option<Process>>,
     agenda: BinaryHeap<Reverse<(Duration, usize)>>,
     events: Vec<Event>,
@@ -106,7 +106,7 @@ impl World {
         if !dispatches {
             strikes.hit(Fault::NobodyDispatches);
         }
-        let (tell, news) = mpsc::unbounded_channel();
+        let (tell, news) = mpsc::channel(100);
         let mut world = Self {
             outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,

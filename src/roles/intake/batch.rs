@@ -39,7 +39,9 @@ impl Intake {
         let mut commands = Commands::default();
         let mut unfit = sorted.unfit;
         if is_planted(Bug::AcknowledgeBeforeStored) {
-            records.iter().for_each(|record| record.ack.clone().done());
+            for record in &records {
+                record.ack.clone().done();
+            }
         }
 
         let mut arrivals = sorted.arrivals;

@@ -80,13 +80,13 @@ impl Group {
                 targets[place] = Some(slot);
             }
         }
-        for place in 0..PARTITIONS {
-            if targets[place].is_none() {
-                let former = self.owners[place].as_ref().map(|owner| owner.member.life.slot);
-                let (slot, count) =
-                    counts.iter_mut().min_by_key(|(slot, count)| (**count, Some(**slot) == former)).unwrap();
+        for (target, owner) in targets.iter_mut().zip(&self.owners) {
+            if target.is_none() {
+                let former = owner.as_ref().map(|owner| owner.member.life.slot);
+                let least = counts.iter_mut().min_by_key(|(slot, count)| (**count, Some(**slot) == former));
+                let (slot, count) = least.unwrap();
                 *count += 1;
-                targets[place] = Some(*slot);
+                *target = Some(*slot);
             }
         }
         targets

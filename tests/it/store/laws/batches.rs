@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use recharged::domain::{Currency, Money, Recipient};
-use recharged::ports::Inserted;
+use recharged::ports::{Inserted, Written};
 
-use crate::store::fixture::{arrive, arrive_hopeless, id, insert_one, load_one, new_order};
+use crate::store::fixture::{arrive, arrive_hopeless, claim, id, insert_one, load_one, new_order};
 use crate::store::on_both_adapters;
 use crate::store::place::Place;
 
