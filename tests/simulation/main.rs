@@ -35,7 +35,7 @@ use weather::{Fault, Incident, Rates, Weather};
 #[test]
 fn in_any_weather_no_order_is_lost_doubled_or_wrongly_ended() {
     let strikes: Mutex<HashMap<Fault, u64>> = Mutex::default();
-    let seeds = seeds(200);
+    let seeds = seeds(2_000);
     in_parallel(seeds.clone(), |seed| {
         let report = live(seed, Weather::of(seed));
         report.check(seed);
