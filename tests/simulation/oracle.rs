@@ -16,6 +16,9 @@ use crate::life::PRECISION;
 use crate::weather::{Strikes, Weather};
 use crate::world::World;
 
+/// The watchdog looks so often for deadlines that it did not know of; and a little.
+const LOOK_EVERY: Duration = Duration::from_millis(1_100);
+
 /// What is left of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -67,7 +70,16 @@ pub(crate) fn judge(world: &World) -> Report {
         world,
         log: world.outside.store.log(),
         delivered: delivered_by_order(world),
-        refunds: world.outside.store.state.lock().unwrap().refunds.iter().map(|(id, n)| (id.to_string(), *n)).collect(),
+        refunds: world
+            .outside
+            .store
+            .state
+            .lock()
+            .unwrap()
+            .refunds
+            .iter()
+            .map(|(id, made)| (id.to_string(), made.len()))
+            .collect(),
     };
     oracle.judge()
 }
@@ -76,7 +88,7 @@ struct Oracle<'a> {
     world: &'a World,
     log: Vec<LoggedEvent>,
     delivered: HashMap<String, u32>,
-    refunds: HashMap<String, u32>,
+    refunds: HashMap<String, usize>,
 }
 
 fn delivered_by_order(world: &World) -> HashMap<String, u32> {
@@ -151,7 +163,7 @@ impl Oracle<'_> {
             State::InDoubt => {
                 let explained = row.has_open_attempt() && open(&[CaseKind::InDoubt]);
                 self.hold(Law::ExecutedOnce, explained, || format!("{id} is in doubt without an attempt and a case"));
-                let wanted = u32::from(self.world.outside.policy.on_unknown == OnUnknown::RefundFlagged);
+                let wanted = usize::from(self.world.outside.policy.on_unknown == OnUnknown::RefundFlagged);
                 self.hold(Law::RefundedOnce, refunds == wanted, || {
                     format!("{id} is in doubt, refunded {refunds} times")
                 });
@@ -189,10 +201,12 @@ impl Oracle<'_> {
             return;
         };
         let stored_at = self.log.iter().find(|event| event.order_id == row.order_id).map(|event| event.at);
-        let late = at - stored_at.map_or(row.deadline_at, |stored_at| stored_at.max(row.deadline_at));
+        let stored_at = stored_at.unwrap_or(row.deadline_at);
+        let late = at - stored_at.max(row.deadline_at);
+        let at_the_last_moment = stored_at + LOOK_EVERY > row.deadline_at;
         let is_missed = at - row.deadline_at >= -chrono::TimeDelta::from_std(PRECISION).unwrap();
         self.hold(Law::Deadline, sla == Sla::Met || is_missed, || format!("{id} missed its deadline {late} before it"));
-        let bound = self.patience(row);
+        let bound = self.patience(row) + if at_the_last_moment { LOOK_EVERY } else { Duration::ZERO };
         self.hold(Law::Deadline, late.to_std().unwrap_or_default() <= bound, || {
             format!("{id} was decided {late} after its deadline, {bound:?} allowed")
         });

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{
-    Capabilities, DuplicateSemantics, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, Receipt,
-    RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause, plus,
+    Capabilities, DuplicateSemantics, Failure, FailureClass, NotSentCause, ProviderId, ProviderPolicy, QueryOutcome,
+    Receipt, RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause, plus,
 };
 use recharged::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
 
@@ -62,7 +62,7 @@ enum Recharge {
 }
 
 /// A provider of one of the four ways to treat duplicates.
-pub(crate) fn capabilities(duplicates: DuplicateSemantics) -> Capabilities {
+fn capabilities(duplicates: DuplicateSemantics) -> Capabilities {
     Capabilities {
         duplicates,
         query_not_before: Duration::from_secs(2),
@@ -74,6 +74,15 @@ pub(crate) fn capabilities(duplicates: DuplicateSemantics) -> Capabilities {
         call_timeout: Duration::from_secs(8),
         callback_signed: false,
         can_cancel: false,
+    }
+}
+
+/// What the service knows of it.
+pub(crate) fn terms(duplicates: DuplicateSemantics) -> ProviderPolicy {
+    ProviderPolicy {
+        capabilities: capabilities(duplicates),
+        expected_service: Duration::from_secs(2),
+        send_window: SEND_WINDOW,
     }
 }
 

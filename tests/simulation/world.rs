@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::{DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId, ProviderPolicy};
+use recharged::domain::{DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId};
 use recharged::ports::{Clock, OutRecord, QuotaTerms};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -19,7 +19,7 @@ use crate::laws::{Findings, Law};
 use crate::life::{Life, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
 use crate::process::{Outside, Process};
-use crate::provider::{SEND_WINDOW, SimProvider, capabilities};
+use crate::provider::{SimProvider, terms};
 use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
@@ -57,11 +57,7 @@ impl World {
             DuplicateSemantics::ReplaysResult,
             DuplicateSemantics::NotDeduplicated,
         ][rng.random_range(0..4)];
-        let terms = ProviderPolicy {
-            capabilities: capabilities(semantics),
-            expected_service: Duration::from_secs(2),
-            send_window: SEND_WINDOW,
-        };
+        let terms = terms(semantics);
         let provider = Arc::new(SimProvider::new(
             Arc::clone(&time),
             rng.random(),

@@ -10,6 +10,16 @@ use recharged::domain::{
 };
 use recharged::ports::{Inserted, Store, Written};
 
+/// A refund as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refunded {
+    pub(crate) order_id: String,
+    pub(crate) payment_id: Option<String>,
+    pub(crate) amount_minor: i64,
+    pub(crate) currency: String,
+    pub(crate) reason: String,
+}
+
 pub(crate) fn lane() -> ProviderId {
     ProviderId::new("primary")
 }

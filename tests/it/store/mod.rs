@@ -8,7 +8,7 @@ mod postgres;
 mod quota;
 
 /// Runs each of the named functions on both adapters.
-macro_rules! on_both_adapters {
+macro_rules! on_every_adapter {
     ($($law:ident),+ $(,)?) => {
         mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,4 +26,4 @@ macro_rules! on_both_adapters {
         }
     };
 }
-pub(crate) use on_both_adapters;
+pub(crate) use on_every_adapter;

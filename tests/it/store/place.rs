@@ -9,6 +9,8 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::sync::OnceCell;
 
+use super::fixture::Refunded;
+
 pub(crate) struct Place {
     pub(crate) url: String,
     pub(crate) store: Arc<dyn Store>,
@@ -35,6 +37,56 @@ impl Place {
         migrate(&url, &StoreOptions::default()).await.expect("a new file migrates");
         let store = open(&url, &StoreOptions::default()).await.expect("the file opens");
         Self { url, store, database: Database::Sqlite(folder) }
+    }
+
+    /// How many orders there are.
+    pub(crate) async fn orders(&self) -> u64 {
+        self.store.count_by_state().await.expect("counts").iter().map(|(_, count)| count).sum()
+    }
+
+    /// The order of each entry of the log.
+    pub(crate) async fn entries(&self) -> Vec<String> {
+        let rows = self.texts("select order_id from order_events").await;
+        rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect()
+    }
+
+    /// The refunds that wait to be made.
+    pub(crate) async fn refunds(&self) -> Vec<Refunded> {
+        let rows = self
+            .texts(
+                "select order_id, payment_id, cast(amount_minor as text), currency, reason
+                 from refunds where state = 'requested' order by order_id",
+            )
+            .await;
+        let refund = |row: Vec<Option<String>>| {
+            let mut texts = row.into_iter();
+            let mut next = || texts.next().flatten();
+            Refunded {
+                order_id: next().expect("an order"),
+                payment_id: next(),
+                amount_minor: next().and_then(|text| text.parse().ok()).expect("an amount"),
+                currency: next().expect("a currency"),
+                reason: next().expect("a reason"),
+            }
+        };
+        rows.into_iter().map(refund).collect()
+    }
+
+    /// The rows that `sql` selects, all of them texts.
+    async fn texts(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.database {
+            Database::Postgres(_) => {
+                let mut connection = PgConnection::connect(&self.url).await.expect("connects");
+                let rows = connection.fetch_all(sql).await.expect("answers");
+                rows.iter().map(|row| (0..row.len()).map(|place| row.get(place)).collect()).collect()
+            }
+            Database::Sqlite(_) => {
+                let mut connection = SqliteConnection::connect(&self.url).await.expect("connects");
+                let rows = connection.fetch_all(sql).await.expect("answers");
+                rows.iter().map(|row| (0..row.len()).map(|place| row.get(place)).collect()).collect()
+            }
+        }
     }
 
     /// The one number that `sql` selects.

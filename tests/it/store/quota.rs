@@ -6,11 +6,11 @@ use std::time::Duration;
 use recharged::domain::{ProviderId, Timestamp};
 use recharged::ports::{Grant, PermitClass, QuotaTerms, Reservation, Store};
 
-use super::on_both_adapters;
+use super::on_every_adapter;
 use super::place::Place;
 use crate::pace::{at_least, is_quiet};
 
-on_both_adapters!(
+on_every_adapter!(
     no_window_ever_holds_more_than_its_rate_and_the_burst,
     a_fast_quota_is_used_to_the_full,
     one_permit_a_second_with_a_burst_of_one,

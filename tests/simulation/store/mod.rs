@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{
-    EventType, LoggedEvent, Order, OrderId, ProviderPolicy, State as OrderState, Timestamp, Transition,
+    EventType, LoggedEvent, Order, OrderId, ProviderPolicy, Refund, State as OrderState, Timestamp, Transition,
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
@@ -45,7 +45,7 @@ pub(crate) struct State {
     log: BTreeMap<(i64, i64), Vec<LoggedEvent>>,
     next: i64,
     running: BTreeSet<i64>,
-    pub(crate) refunds: HashMap<OrderId, u32>,
+    pub(crate) refunds: BTreeMap<OrderId, Vec<Refund>>,
     /// Claims that met a row which had moved.
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
@@ -184,8 +184,8 @@ impl MemStore {
         let order = &transition.after;
         state.rows.insert(order.order_id.clone(), order.clone());
         state.log.entry(place).or_default().push(transition.event.clone());
-        if transition.refund.is_some() {
-            *state.refunds.entry(order.order_id.clone()).or_default() += 1;
+        if let Some(refund) = &transition.refund {
+            state.refunds.entry(order.order_id.clone()).or_default().push(refund.clone());
         }
         for change in &transition.cases {
             state.change_case(&order.order_id, transition.event.at, change);
@@ -211,7 +211,10 @@ impl MemStore {
         let mut answers = Vec::with_capacity(batch.len());
         for transition in batch {
             let row = state.rows.get(&transition.after.order_id);
-            let fits = row.is_some_and(|row| row.version == transition.from_version || is_planted(Bug::SkipTheFence));
+            let fits = row.is_some_and(|row| {
+                let stays = !row.state.is_closed() || row.state == transition.after.state;
+                (row.version == transition.from_version && stays) || is_planted(Bug::SkipTheFence)
+            });
             state.claims_overtaken += u32::from(!fits && transition.event.kind == EventType::Submitted);
             answers.push(if fits { Written::Stored } else { Written::Overtaken });
             if fits {

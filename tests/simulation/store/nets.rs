@@ -1,9 +1,10 @@
 //! What the last nets read: cases, and how far the lanes have read.
 
 use async_trait::async_trait;
-use recharged::domain::{CaseChange, OrderId, Timestamp};
+use recharged::domain::{CaseChange, Order, OrderId, State as OrderState, Timestamp};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, ReadMark, ReadMarks, Resolution, StoreError,
+    Case, CaseBook, CaseFilter, CaseKey, OrderBook, OrderFilter, OrderView, OverdueQuestion, QuestionTime, ReadMark,
+    ReadMarks, Resolution, StoreError,
 };
 
 use super::{MemStore, State};
@@ -114,5 +115,41 @@ impl ReadMarks for MemStore {
         let marks: Vec<Timestamp> =
             state.read_marks.iter().filter(|((name, _), _)| name == topic).map(|(_, up_to)| *up_to).collect();
         Ok(marks.iter().min().copied().filter(|_| marks.len() >= partitions))
+    }
+}
+
+#[async_trait]
+impl OrderBook for MemStore {
+    async fn page(
+        &self,
+        filter: &OrderFilter,
+        after: Option<&OrderId>,
+        limit: usize,
+    ) -> Result<Vec<OrderView>, StoreError> {
+        let fits = |row: &&Order| {
+            (filter.ids.is_empty() || filter.ids.contains(&row.order_id))
+                && (filter.states.is_empty() || filter.states.contains(&row.state))
+                && filter.created_before.is_none_or(|before| row.created_at < before)
+                && after.is_none_or(|after| row.order_id > *after)
+        };
+        let state = self.state.lock().unwrap();
+        let is_open = |case: &Case, id: &OrderId| case.key.order_id == *id && case.resolution.is_none();
+        let view = |row: &Order| OrderView {
+            order: row.clone(),
+            case_open: state.cases.values().any(|case| is_open(case, &row.order_id)),
+        };
+        Ok(state.rows.values().filter(fits).take(limit).map(view).collect())
+    }
+
+    async fn count_by_state(&self) -> Result<Vec<(OrderState, u64)>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let mut counts: Vec<(OrderState, u64)> = Vec::new();
+        for row in state.rows.values() {
+            match counts.iter_mut().find(|(state, _)| *state == row.state) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((row.state, 1)),
+            }
+        }
+        Ok(counts)
     }
 }

@@ -7,14 +7,14 @@ use recharged::ports::{
     CaseFilter, CaseKey, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store, Written,
 };
 
-use crate::store::fixture::{
+use super::super::fixture::{
     apply_one, arrive, claim, id, in_flight, insert_one, into_doubt, lane, load_one, new_order, policy,
     resolve_as_failed, succeed,
 };
-use crate::store::on_both_adapters;
-use crate::store::place::Place;
+use super::super::on_every_adapter;
+use super::super::place::Place;
 
-on_both_adapters!(
+on_every_adapter!(
     a_send_without_an_answer_is_found_by_its_lane_and_age,
     cases_are_read_oldest_first_and_page_by_page,
     a_question_that_is_overdue_is_found_until_its_time_is_set,

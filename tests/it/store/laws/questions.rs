@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use recharged::ports::{Held, Hold, Store};
 
-use crate::store::fixture::{id, in_flight, load_one};
-use crate::store::on_both_adapters;
-use crate::store::place::Place;
+use super::super::fixture::{id, in_flight, load_one};
+use super::super::on_every_adapter;
+use super::super::place::Place;
 
-on_both_adapters!(
+on_every_adapter!(
     of_many_who_want_to_ask_one_may,
     a_hold_ends_by_itself_or_by_its_owner,
     a_question_that_was_asked_for_by_an_older_version_holds_nothing,

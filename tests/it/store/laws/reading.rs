@@ -5,11 +5,11 @@ use std::time::Duration;
 use recharged::domain::State;
 use recharged::ports::{LogPosition, OrderFilter, Written};
 
-use crate::store::fixture::{apply_one, arrive, claim, id, in_flight, into_doubt, new_order, succeed};
-use crate::store::on_both_adapters;
-use crate::store::place::Place;
+use super::super::fixture::{apply_one, arrive, claim, id, in_flight, into_doubt, new_order, succeed};
+use super::super::on_every_adapter;
+use super::super::place::Place;
 
-on_both_adapters!(
+on_every_adapter!(
     the_cursor_moves_only_from_where_it_stands,
     pages_hold_each_order_once_while_others_arrive,
     a_filter_keeps_what_it_names,

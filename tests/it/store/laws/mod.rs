@@ -16,10 +16,10 @@ use recharged::domain::{Decision, LoggedEvent, OrderId, decide};
 use recharged::ports::{Inserted, LogBatch, LogPosition, Store, Written};
 
 use super::fixture::{anything, apply_one, arrive, insert_one, load_one, new_order, policy};
-use super::on_both_adapters;
+use super::on_every_adapter;
 use super::place::Place;
 
-on_both_adapters!(every_order_replays_from_its_log_into_its_row, a_reader_of_the_log_misses_nothing);
+on_every_adapter!(every_order_replays_from_its_log_into_its_row, a_reader_of_the_log_misses_nothing);
 
 async fn every_order_replays_from_its_log_into_its_row(place: &Place) {
     let store = place.store.as_ref();
