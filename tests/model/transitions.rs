@@ -96,6 +96,9 @@ fn why_not(kind: &Kind) -> Option<&'static str> {
         "report: failed" if *from == Some(State::RetryWait) && *to == State::RetryWait => {
             Some("the modelled provider does not fail what never reached it")
         }
+        _ if *from == Some(State::RetryWait) && on.starts_with("report") => {
+            Some("answers that cross, or come unasked: the modelled time has no instant left for a third question")
+        }
         _ => None,
     }
 }
@@ -137,7 +140,7 @@ fn the_model_takes_every_transition_that_decide_has_but_for_those_with_a_reason(
     assert_eq!(told(&expected, &taken), Vec::<String>::new(), "decide has these, and the model never takes them");
     assert_eq!(told(&taken, &expected), Vec::<String>::new(), "the model takes these, which should not be possible");
     let reasons: BTreeSet<&str> = all.iter().filter_map(why_not).collect();
-    assert_eq!(reasons.len(), 5, "a reason for which there is no transition any more: {reasons:?}");
+    assert_eq!(reasons.len(), 6, "a reason for which there is no transition any more: {reasons:?}");
 }
 
 fn inputs_of_walks() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
