@@ -1,9 +1,10 @@
 //! What to measure.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+
+use crate::common::child::ChildArguments;
 
 /// Measures the whole line, from an order on Kafka to its status event.
 #[derive(Debug, Parser)]
@@ -40,15 +41,8 @@ pub(crate) struct Arguments {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
-    /// Be this part of a measurement
-    #[arg(long, value_enum, hide = true)]
-    pub(crate) child: Option<Role>,
-    /// The child's configuration
-    #[arg(long, hide = true)]
-    pub(crate) config: Option<PathBuf>,
-    /// The stub provider answers after this long
-    #[arg(long, default_value_t = 0)]
-    pub(crate) answer_after_ms: u64,
+    #[command(flatten)]
+    pub(crate) child: ChildArguments,
     /// Cargo passes it to every bench
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
@@ -65,30 +59,8 @@ pub(crate) enum Part {
     Idle,
 }
 
-/// What a child process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Role {
-    /// The bare program.
-    Ceiling,
-    /// The service with a stub provider.
-    Service,
-}
-
-impl Role {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ceiling => "ceiling",
-            Self::Service => "service",
-        }
-    }
-}
-
 impl Arguments {
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
-    }
-
-    pub(crate) fn answer_after(&self) -> Duration {
-        Duration::from_millis(self.answer_after_ms)
     }
 }

@@ -1,17 +1,7 @@
 //! The promises that the figures are held against.
 
-use serde::Serialize;
-
+use crate::common::goal::Goal;
 use crate::report::Results;
-
-/// One promise and what became of it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Goal {
-    pub(crate) name: &'static str,
-    pub(crate) wanted: String,
-    pub(crate) found: String,
-    pub(crate) met: bool,
-}
 
 const RATIO_MIN: f64 = 0.65;
 const CEILING_CPU_MAX_US: f64 = 60.0;
@@ -28,9 +18,9 @@ const IDLE_CPU_MAX_PERCENT: f64 = 1.0;
 /// Every goal whose figures were measured.
 pub(crate) fn judge(results: &Results) -> Vec<Goal> {
     let mut goals = Vec::new();
-    let mut at_most = |name, found: f64, limit: f64, unit: &str| {
+    let mut at_most = |name: &'static str, found: f64, limit: f64, unit: &str| {
         let (wanted, shown) = (format!("≤ {limit} {unit}"), format!("{found:.1} {unit}"));
-        goals.push(Goal { name, wanted, found: shown, met: found <= limit });
+        goals.push(Goal { name: name.into(), wanted, found: shown, met: found <= limit });
     };
     if let Some(ceiling) = &results.ceiling {
         at_most("a ceiling that counts: CPU per order in all, scaled", ceiling.scaled_cpu_us, CEILING_CPU_MAX_US, "µs");
@@ -48,12 +38,16 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
         at_most("resident memory when idle", idle.rss_mib, IDLE_RSS_MAX_MIB, "MiB");
         let (found, limit) = (idle.service_cpu_percent, IDLE_CPU_MAX_PERCENT);
         let (wanted, shown) = (format!("< {limit} % of a core"), format!("{found:.2} %"));
-        goals.push(Goal { name: "CPU when idle", wanted, found: shown, met: found < limit });
+        goals.push(Goal { name: "CPU when idle".into(), wanted, found: shown, met: found < limit });
     }
-    let mut at_least = |name, found: f64, limit: f64| {
+    let mut at_least = |name: &'static str, found: f64, limit: f64| {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
-        goals
-            .push(Goal { name, wanted: format!("≥ {}", percent(limit)), found: percent(found), met: found >= limit });
+        goals.push(Goal {
+            name: name.into(),
+            wanted: format!("≥ {}", percent(limit)),
+            found: percent(found),
+            met: found >= limit,
+        });
     };
     if let Some(ratio) = results.ratio {
         at_least("orders/s, of the ceiling's", ratio, RATIO_MIN);

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::arguments::Role;
-use crate::child::Child;
+use crate::common::child::{Child, Subject};
+use crate::common::meter::{self, Servers};
+use crate::common::orders::Shop;
+use crate::common::round::mib;
+use crate::common::scratch::Scratch;
+use crate::common::topics::Reader;
 use crate::latency::warm_up;
-use crate::meter::{self, Servers};
-use crate::orders::Shop;
-use crate::round::mib;
-use crate::scratch::Scratch;
-use crate::topics::Reader;
 
 /// After the warm-up, for what it set in motion.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -38,7 +37,7 @@ pub(crate) async fn run(seconds: f64) -> Result<Idle> {
 
 async fn measure(scratch: &Scratch, seconds: f64) -> Result<Idle> {
     let reader = Reader::of_events(scratch)?;
-    let mut child = Child::start(Role::Service, scratch, Duration::ZERO)?;
+    let mut child = Child::start(Subject::service(Duration::ZERO), scratch)?;
     warm_up(&Shop::open(scratch)?, &reader, &mut child)?;
     let servers = Servers::find(scratch).await?;
     std::thread::sleep(SETTLE);

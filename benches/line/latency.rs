@@ -3,19 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use hdrhistogram::Histogram;
+use anyhow::{Result, ensure};
 use recharged::clock::SystemClock;
 use recharged::domain::{Timestamp, to_micros};
 use serde::Serialize;
 
-use crate::arguments::Role;
-use crate::child::Child;
-use crate::meter::{self, Servers};
-use crate::orders::{Shop, number_of};
-use crate::round::{EVENTS, count, mib, wait_for};
-use crate::scratch::Scratch;
-use crate::topics::Reader;
+use crate::common::child::{Child, Subject};
+use crate::common::lateness::{Lateness, Percentiles, whole};
+use crate::common::meter::{self, Servers};
+use crate::common::orders::{Shop, number_of};
+use crate::common::round::{EVENTS, count, mib, wait_for};
+use crate::common::scratch::Scratch;
+use crate::common::topics::Reader;
 
 /// Orders sent before the measurement, so that connections and groups stand.
 pub(crate) const WARM_UP: usize = 1_000;
@@ -42,15 +41,6 @@ pub(crate) struct Open {
     pub(crate) settled: Percentiles,
 }
 
-/// In milliseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Percentiles {
-    pub(crate) p50: f64,
-    pub(crate) p99: f64,
-    pub(crate) p999: f64,
-    pub(crate) max: f64,
-}
-
 pub(crate) async fn run(rate: f64, seconds: f64) -> Result<Open> {
     let scratch = Scratch::make().await?;
     let measured = measure(&scratch, rate, seconds).await;
@@ -63,7 +53,7 @@ pub(crate) async fn run(rate: f64, seconds: f64) -> Result<Open> {
 async fn measure(scratch: &Scratch, rate: f64, seconds: f64) -> Result<Open> {
     let shop = Shop::open(scratch)?;
     let reader = Reader::of_events(scratch)?;
-    let mut child = Child::start(Role::Service, scratch, Duration::ZERO)?;
+    let mut child = Child::start(Subject::service(Duration::ZERO), scratch)?;
     warm_up(&shop, &reader, &mut child)?;
     scratch.checkpoint().await?;
     let servers = Servers::find(scratch).await?;
@@ -96,8 +86,8 @@ async fn measure(scratch: &Scratch, rate: f64, seconds: f64) -> Result<Open> {
         }
     })?;
     let expected = (orders - ramp) as u64;
-    ensure!(closed.0.len() == expected, "{} of {expected} orders are closed", closed.0.len());
-    ensure!(settled.0.len() == expected, "{} of {expected} orders have their last event once", settled.0.len());
+    ensure!(closed.len() == expected, "{} of {expected} orders are closed", closed.len());
+    ensure!(settled.len() == expected, "{} of {expected} orders have their last event once", settled.len());
     child.stop()?;
     let micros = |time: Duration| time.as_secs_f64() * 1e6 / count(orders);
     Ok(Open {
@@ -141,32 +131,4 @@ fn sell(shop: &Shop, rate: f64, orders: usize) -> Result<(Vec<Timestamp>, Durati
         std::thread::sleep(TICK);
     }
     Ok((intended, latest))
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, never negative")]
-fn whole(number: f64) -> usize {
-    number as usize
-}
-
-/// Microseconds.
-struct Lateness(Histogram<u64>);
-
-impl Lateness {
-    fn new() -> Result<Self> {
-        Ok(Self(Histogram::new_with_bounds(1, 600_000_000, 3).context("a histogram")?))
-    }
-
-    fn note(&mut self, micros: i64) {
-        self.0.saturating_record(u64::try_from(micros).unwrap_or(0));
-    }
-
-    fn percentiles(&self) -> Percentiles {
-        let at = |quantile| Duration::from_micros(self.0.value_at_quantile(quantile)).as_secs_f64() * 1e3;
-        Percentiles {
-            p50: at(0.5),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: Duration::from_micros(self.0.max()).as_secs_f64() * 1e3,
-        }
-    }
 }

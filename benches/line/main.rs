@@ -5,33 +5,27 @@
 #![expect(clippy::print_stderr, reason = "progress goes beside the table")]
 
 mod arguments;
-mod calibration;
 mod ceiling;
-mod child;
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "each measurement uses what it needs")]
+mod common;
 mod goals;
 mod idle;
 mod latency;
-mod meter;
-mod orders;
-mod profile;
 mod report;
-mod round;
-mod scratch;
-mod service;
-mod topics;
 
 use anyhow::Result;
 use clap::Parser as _;
 
-use arguments::{Arguments, Role};
+use arguments::Arguments;
+use common::child::Role;
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    match (arguments.child, &arguments.config) {
-        (Some(Role::Ceiling), Some(config)) => ceiling::run(config),
-        (Some(Role::Service), Some(config)) => service::run(config, arguments.answer_after()),
-        (Some(_), None) => anyhow::bail!("a child needs --config"),
-        (None, _) => report::run(&arguments),
+    match arguments.child.role()? {
+        Some((Role::Ceiling, config)) => ceiling::run(config),
+        Some((Role::Service, config)) => common::service::run(config, &arguments.child),
+        None => report::run(&arguments),
     }
 }
 

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::Serialize;
 
-use crate::arguments::{Arguments, Part, Role};
-use crate::goals::{self, Goal};
+use crate::arguments::{Arguments, Part};
+use crate::common::child::Subject;
+use crate::common::goal::{self, Goal};
+use crate::common::lateness::median;
+use crate::common::machine::machine;
+use crate::common::profile::Profile;
+use crate::common::round::{self, Sample};
+use crate::goals;
 use crate::idle::{self, Idle};
 use crate::latency::{self, Open};
-use crate::profile::Profile;
-use crate::round::{self, Sample, Subject};
-use crate::scratch::Scratch;
-use crate::{calibration, progress};
+use crate::progress;
 
 /// The slow provider of the second kind of round.
 const SLOW: Duration = Duration::from_millis(50);
@@ -47,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 async fn measure(arguments: &Arguments) -> Result<()> {
     if arguments.profile || arguments.profile_postgres {
         let profile = Profile::new(arguments.profile_postgres)?;
-        let subject = Subject { role: Role::Service, answer_after: arguments.answer_after() };
+        let subject = arguments.child.subject();
         let sample = round::run(subject, arguments.orders, Some(&profile)).await?;
         print_samples(std::slice::from_ref(&sample));
         return Ok(());
@@ -71,17 +74,13 @@ async fn measure(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_vec_pretty(&results)?)?;
     }
-    if arguments.check && results.goals.iter().any(|goal| !goal.met) {
-        bail!("a goal was missed");
-    }
-    Ok(())
+    goal::check(arguments.check, &results.goals)
 }
 
 /// Interleaved, so that what the machine does meanwhile meets all alike.
 async fn rounds(arguments: &Arguments, results: &mut Results) -> Result<()> {
-    let ceiling = Subject { role: Role::Ceiling, answer_after: Duration::ZERO };
-    let at_once = Subject { role: Role::Service, answer_after: Duration::ZERO };
-    let slow = Subject { role: Role::Service, answer_after: SLOW };
+    let ceiling = Subject::ceiling();
+    let (at_once, slow) = (Subject::service(Duration::ZERO), Subject::service(SLOW));
     progress("warming up the servers");
     round::run(ceiling, arguments.orders.min(50_000), None).await?;
     let (mut ratios, mut slow_ratios) = (Vec::new(), Vec::new());
@@ -117,15 +116,6 @@ fn rates(arguments: &Arguments, results: &Results) -> Vec<f64> {
     half.into_iter().chain([GOAL_RATE]).collect()
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    values.get(values.len() / 2 - 1).map(|lower| f64::midpoint(*lower, upper))
-}
-
 /// The median of each figure, over the samples of one subject.
 fn middle(samples: &[Sample], subject: Subject) -> Option<Sample> {
     let of: Vec<&Sample> = samples.iter().filter(|sample| is_of(sample, subject)).collect();
@@ -149,20 +139,6 @@ fn middle(samples: &[Sample], subject: Subject) -> Option<Sample> {
 
 fn is_of(sample: &Sample, subject: Subject) -> bool {
     sample.subject == subject.role.as_str() && u128::from(sample.answer_after_ms) == subject.answer_after.as_millis()
-}
-
-async fn machine() -> Result<BTreeMap<String, String>> {
-    let scratch = Scratch::make().await?;
-    let mut machine = scratch.settings().await?;
-    scratch.remove().await?;
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    machine.insert("cpu".to_owned(), model.map(|(_, name)| name.to_owned()).unwrap_or_default());
-    machine.insert("cores".to_owned(), std::thread::available_parallelism()?.to_string());
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    machine.insert("load_before".to_owned(), load.split(' ').next().unwrap_or_default().to_owned());
-    machine.insert("reference_calibration_ms".to_owned(), (calibration::REFERENCE.as_secs_f64() * 1e3).to_string());
-    Ok(machine)
 }
 
 fn print(results: &Results) {
@@ -192,11 +168,7 @@ fn print(results: &Results) {
             idle.seconds, idle.rss_mib, idle.service_cpu_percent, idle.postgres_cpu_percent, idle.broker_cpu_percent
         );
     }
-    println!("\ngoals:");
-    for goal in &results.goals {
-        let mark = if goal.met { "met   " } else { "MISSED" };
-        println!("  {mark}  {:<52} {:>14}  ({})", goal.name, goal.found, goal.wanted);
-    }
+    goal::print(&results.goals);
 }
 
 fn name(sample: &Sample) -> String {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::records::Batch;
 use super::{Ceiling, SLA, statements};
-use crate::scratch::LANE;
+use crate::common::scratch::LANE;
 
 #[derive(Deserialize)]
 struct Command<'a> {

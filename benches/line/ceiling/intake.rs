@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::records::Batch;
 use super::{Ceiling, SLA, send, statements};
-use crate::scratch::LANE;
+use crate::common::scratch::LANE;
 
 #[derive(Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the names of the JSON")]

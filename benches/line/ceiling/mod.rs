@@ -21,7 +21,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::scratch::{LANE, load};
+use crate::common::scratch::{LANE, load};
 use records::{Acknowledged, Batch};
 
 /// Rows in a statement at most, as in the service.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::scratch::Scratch;
+use crate::common::scratch::Scratch;
 
 /// Ticks of `utime` and `stime` in a second: the same on every Linux that has /proc.
 const TICKS: f64 = 100.0;

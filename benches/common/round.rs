@@ -8,14 +8,13 @@ use recharged::clock::SystemClock;
 use recharged::domain::Timestamp;
 use serde::Serialize;
 
-use crate::arguments::Role;
-use crate::calibration::{self, Calibration};
-use crate::child::Child;
-use crate::meter::{self, Servers};
-use crate::orders::Shop;
-use crate::profile::Profile;
-use crate::scratch::{Counts, Scratch};
-use crate::topics::Reader;
+use crate::common::calibration::{self, Calibration};
+use crate::common::child::{Child, Subject};
+use crate::common::meter::{self, Servers};
+use crate::common::orders::Shop;
+use crate::common::profile::Profile;
+use crate::common::scratch::{Counts, Scratch};
+use crate::common::topics::Reader;
 
 /// Without progress for this long, a child is stuck.
 const STUCK: Duration = Duration::from_mins(1);
@@ -25,19 +24,13 @@ const NEAR: Duration = Duration::from_millis(10);
 /// An order has three status events.
 pub(crate) const EVENTS: u64 = 3;
 
-/// What to run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject {
-    pub(crate) role: Role,
-    pub(crate) answer_after: Duration,
-}
-
 /// What one measurement found. CPU is of the child's whole life up to the last event, its start
 /// included.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
     pub(crate) subject: &'static str,
     pub(crate) answer_after_ms: u64,
+    pub(crate) watchdog: bool,
     pub(crate) orders: usize,
     pub(crate) seconds: f64,
     pub(crate) orders_per_second: f64,
@@ -72,7 +65,7 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
     let before = calibration::measure();
     let (cpu_began, wal_began) = (servers.cpu()?, scratch.wal_bytes().await?);
 
-    let mut child = Child::start(subject.role, scratch, subject.answer_after)?;
+    let mut child = Child::start(subject, scratch)?;
     let profiling = profile.map(|profile| profile.attach(child.pid(), servers)).transpose()?;
     wait_for(&reader, &mut child, orders as u64 * EVENTS)?;
     let mut ended = SystemClock::local();
@@ -105,6 +98,7 @@ async fn measure(scratch: &Scratch, subject: Subject, orders: usize, profile: Op
     Ok(Sample {
         subject: subject.role.as_str(),
         answer_after_ms: u64::try_from(subject.answer_after.as_millis())?,
+        watchdog: subject.watchdog,
         orders,
         seconds,
         orders_per_second: count(orders) / seconds,

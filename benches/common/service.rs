@@ -12,24 +12,25 @@ use recharged::domain::{Capabilities, ProviderId, QueryOutcome, Receipt, SubmitO
 use recharged::lifecycle::signals;
 use recharged::ports::{QueryKey, RechargeProvider, SubmitRequest};
 
-use crate::scratch::LANE;
+use crate::common::child::{ChildArguments, Subject};
+use crate::common::scratch::LANE;
 
 /// Runs until SIGTERM.
-pub(crate) fn run(path: &Path, answer_after: Duration) -> Result<()> {
+pub(crate) fn run(path: &Path, arguments: &ChildArguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(path, answer_after))
+    runtime.block_on(serve(path, arguments.subject()))
 }
 
-async fn serve(path: &Path, answer_after: Duration) -> Result<()> {
+async fn serve(path: &Path, subject: Subject) -> Result<()> {
     let loaded = Config::load(Some(path), [], &[]).map_err(|problems| anyhow!("{problems:?}"))?;
     let secrets = loaded.secrets([]).map_err(|problems| anyhow!("{problems:?}"))?;
     let config = loaded.config;
     recharged::telemetry::init(&config.log)?;
     let id = ProviderId::new(LANE);
     let settings = config.providers.get(LANE).context("the configuration lacks the lane")?;
-    let stub = Stub { id: id.clone(), capabilities: settings.contract(), answer_after };
+    let stub = Stub { id: id.clone(), capabilities: settings.contract(), answer_after: subject.answer_after };
     let providers = [(id, Arc::new(stub) as Arc<dyn RechargeProvider>)].into();
-    let roles = Role::ALL.to_vec();
+    let roles = Role::ALL.into_iter().filter(|role| subject.watchdog || *role != Role::Watchdog).collect();
     let plan = Plan { config, secrets, roles, embedded_broker: false, providers: Some(providers) };
     let app = app::start(plan).await?;
     let outcome = app.lifecycle.run_until_done(signals()?).await;

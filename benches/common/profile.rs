@@ -5,7 +5,7 @@ use std::process::{Child as Process, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::meter::{self, Servers};
+use crate::common::meter::{self, Servers};
 
 /// Samples a second; odd, so that nothing periodic hides between them.
 const RATE: &str = "997";

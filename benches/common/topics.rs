@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::scratch::{PARTITIONS, Scratch};
+use crate::common::scratch::{PARTITIONS, Scratch};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 

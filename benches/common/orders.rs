@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 use recharged::domain::Timestamp;
 
-use crate::scratch::Scratch;
+use crate::common::scratch::Scratch;
 
 /// Writes orders to the topic that the system under test reads.
 pub(crate) struct Shop {
