@@ -8,6 +8,7 @@ pub(crate) mod lateness;
 pub(crate) mod machine;
 pub(crate) mod meter;
 pub(crate) mod orders;
+pub(crate) mod process;
 pub(crate) mod profile;
 pub(crate) mod round;
 pub(crate) mod scratch;

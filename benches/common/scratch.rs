@@ -69,8 +69,8 @@ impl Scratch {
         let topics = config.topics();
         let mut plans = app::topic_plans(&config);
         for plan in &mut plans {
-            if plan.name == *topics.order_events {
-                // The broker's own time of a status event: nothing of the way there is left out.
+            if [&topics.order_events, &topics.timers].iter().any(|name| plan.name == ***name) {
+                // The broker's own time of what arrives: nothing of the way there is left out.
                 plan.config.insert("message.timestamp.type".to_owned(), Want::Exactly("LogAppendTime".to_owned()));
             }
         }
@@ -97,6 +97,36 @@ impl Scratch {
         admin.delete_topics(&names, &options).await?;
         self.folder.close()?;
         Ok(())
+    }
+
+    /// What the services of this measurement say.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.folder.path().join("service.log")
+    }
+
+    /// The end of it.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines.iter().skip(lines.len().saturating_sub(20)).copied().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Runs a statement that answers nothing.
+    pub(crate) async fn run(&self, statement: &str) -> Result<()> {
+        run(&mut *self.connection.lock().await, statement).await
+    }
+
+    /// The rows of a statement.
+    pub(crate) async fn rows(&self, statement: &str) -> Result<Vec<PgRow>> {
+        let mut connection = self.connection.lock().await;
+        #[expect(clippy::disallowed_methods, reason = "statements of the measurement")]
+        let query = sqlx::query(AssertSqlSafe(statement.to_owned()));
+        Ok(query.fetch_all(&mut *connection).await?)
+    }
+
+    /// The name of the database.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
     }
 
     async fn row(&self, statement: &'static str) -> Result<PgRow> {
@@ -188,7 +218,7 @@ pub(crate) fn load(path: &std::path::Path) -> Result<Config> {
 }
 
 fn environment(name: &str) -> Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is not set: run through scripts/bench line"))
+    std::env::var(name).with_context(|| format!("{name} is not set: run through scripts/bench"))
 }
 
 fn with_database(url: &str, database: &str) -> Result<String> {
