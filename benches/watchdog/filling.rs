@@ -19,9 +19,10 @@ use crate::common::scratch::{LANE, Scratch};
 
 /// So many closed orders come due in a second: a busy shop's.
 const CLOSED_PER_SECOND: i64 = 500;
-/// Of the closed orders this many seconds' come due later than now: nearly every order is closed long before its
-/// deadline, and the watchdog passes over them.
-const AHEAD_SECONDS: i64 = 180;
+/// Nearly every order is closed long before its deadline, so closed ones come due as long as this from now, and the
+/// watchdog passes over them; the older ones lie as far back as they are many.
+const AHEAD: Duration = Duration::from_secs(180);
+const BEHIND: Duration = Duration::from_secs(60);
 /// Rows of one statement.
 const CHUNK: i64 = 250_000;
 const BATCH: usize = 500;
@@ -34,13 +35,20 @@ pub(crate) struct Filling<'a> {
     store: Arc<dyn Store>,
     policy: Policy,
     sla: Duration,
+    /// When it began, and the deadline up to which there are closed orders.
+    began_at: Timestamp,
+    filled_to: Timestamp,
+    /// Closed orders that come due before it began, and all.
+    old: i64,
     filled: i64,
 }
 
 impl<'a> Filling<'a> {
     pub(crate) async fn begin(scratch: &'a Scratch, config: &Config) -> Result<Self> {
         let store = open(config.store.url.expose(), &StoreOptions::default()).await.context("the store")?;
-        let filling = Self { scratch, store, policy: config.policy(), sla: config.sla.deadline.get(), filled: 0 };
+        let began_at = minus(SystemClock::local(), BEHIND)?;
+        let (policy, sla) = (config.policy(), config.sla.deadline.get());
+        let filling = Self { scratch, store, policy, sla, began_at, filled_to: began_at, old: 0, filled: 0 };
         filling.template().await?;
         Ok(filling)
     }
@@ -63,41 +71,62 @@ impl<'a> Filling<'a> {
         self.apply(std::slice::from_ref(&done)).await
     }
 
-    /// Copies the template until there are `closed` of it; returns how long that took.
+    /// Copies the template until there are about `closed` of it; returns how long that took.
     pub(crate) async fn fill(&mut self, closed: i64) -> Result<Duration> {
         let began = Instant::now();
-        let columns = self
-            .scratch
-            .rows("select column_name::text from information_schema.columns where table_name = 'orders' order by ordinal_position")
-            .await?;
-        let columns: Vec<String> = columns.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-        let copied: Vec<&str> = columns.iter().map(String::as_str).filter(|column| !OWN.contains(column)).collect();
-        ensure!(copied.len() + OWN.len() == columns.len(), "the table of orders has other columns: {columns:?}");
-        let copied = copied.join(", ");
-        while self.filled < closed {
-            let (from, to) = (self.filled + 1, (self.filled + CHUNK).min(closed));
-            // From the far end of the window back into the past.
-            let due = format!(
-                "date_trunc('milliseconds', clock_at + interval '1 second' * ({AHEAD_SECONDS} - n / {CLOSED_PER_SECOND}.0))"
-            );
-            let own = OWN.join(", ");
-            let statement = format!(
-                "insert into orders ({copied}, {own}) \
-                 select {copied}, '3026' || lpad(n::text, 14, '0'), 'pay-3026' || lpad(n::text, 14, '0'), \
-                        due - sla, due - sla, due, due - sla, due - sla + interval '2 seconds' \
-                 from (select * from orders where order_id = '20260101110000000') as template, \
-                      (select n, {due} as due, interval '{} seconds' as sla \
-                       from generate_series({from}, {to}) as n, (select now() as clock_at) as clock) as own",
-                self.sla.as_secs()
-            );
-            self.scratch.run(&statement).await.context("the closed orders")?;
-            self.filled = to;
+        let copied = self.copied_columns().await?;
+        let lately = i64::try_from((AHEAD + BEHIND).as_secs())? * CLOSED_PER_SECOND;
+        let mut left = closed - self.filled - lately;
+        while left > 0 {
+            let chunk = left.min(CHUNK);
+            self.copy(&copied, chunk, self.began_at, -1, self.old).await?;
+            self.old += chunk;
+            left -= chunk;
         }
+        // Last, since time has passed meanwhile.
+        let until = plus(SystemClock::local(), AHEAD);
+        let lately = (until - self.filled_to).num_seconds().max(0) * CLOSED_PER_SECOND;
+        self.copy(&copied, lately, self.filled_to, 1, 0).await?;
+        self.filled_to = until;
         self.scratch.run("analyze orders").await?;
         // Pages are written and their rows known to be visible, as they are after weeks.
         self.scratch.run("vacuum orders").await?;
         self.scratch.checkpoint().await?;
         Ok(began.elapsed())
+    }
+
+    /// How many closed orders there are.
+    pub(crate) const fn filled(&self) -> i64 {
+        self.filled
+    }
+
+    async fn copied_columns(&self) -> Result<String> {
+        let statement = "select column_name::text from information_schema.columns \
+                         where table_name = 'orders' order by ordinal_position";
+        let columns = self.scratch.rows(statement).await?;
+        let columns: Vec<String> = columns.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+        let copied: Vec<&str> = columns.iter().map(String::as_str).filter(|column| !OWN.contains(column)).collect();
+        ensure!(copied.len() + OWN.len() == columns.len(), "the table of orders has other columns: {columns:?}");
+        Ok(copied.join(", "))
+    }
+
+    /// So many orders, due one after the other from `from` on, forwards or backwards, `skip` of them left out.
+    async fn copy(&mut self, copied: &str, count: i64, from: Timestamp, sign: i64, skip: i64) -> Result<()> {
+        let (own, sla, first) = (OWN.join(", "), self.sla.as_secs(), self.filled);
+        let from = from.to_rfc3339();
+        let statement = format!(
+            "insert into orders ({copied}, {own}) \
+             select {copied}, '3026' || lpad((n + {first})::text, 14, '0'), 'pay-3026' || lpad((n + {first})::text, 14, '0'), \
+                    due - within, due - within, due, due - within, due - within + interval '2 seconds' \
+             from (select * from orders where order_id = '20260101110000000') as template, \
+                  (select n, interval '{sla} seconds' as within, \
+                          date_trunc('milliseconds', timestamptz '{from}' \
+                              + interval '1 second' * ({sign} * (n + {skip}) / {CLOSED_PER_SECOND}.0)) as due \
+                   from generate_series(1, {count}) as n) as own"
+        );
+        self.scratch.run(&statement).await.context("the closed orders")?;
+        self.filled += count;
+        Ok(())
     }
 
     /// The mark where a watchdog that has run until now would have it.

@@ -70,7 +70,7 @@ async fn full(arguments: &Arguments, scratch: &Scratch, results: &mut Results) -
         progress(&format!("filling the store up to {closed} closed orders"));
         let took = filling.fill(closed).await?;
         progress(&format!("filled and vacuumed in {:.0} s", took.as_secs_f64()));
-        let quiet = scan::look(scratch, closed, arguments.looks, took).await?;
+        let quiet = scan::look(scratch, filling.filled(), arguments.looks, took).await?;
         print_quiet(&quiet);
         results.quiet.push(quiet);
     }
@@ -79,7 +79,7 @@ async fn full(arguments: &Arguments, scratch: &Scratch, results: &mut Results) -
     filling.set_mark().await?;
     let end = verdicts::end_of_log(scratch).await?;
     let watchdog = Service::ready(scratch, "watchdog", None)?;
-    let verdicts = verdicts::watch(scratch, watchdog, arguments.closed, &deadlines, end).await?;
+    let verdicts = verdicts::watch(scratch, watchdog, filling.filled(), &deadlines, end).await?;
     print_verdicts(&verdicts);
     results.verdicts = Some(verdicts);
     Ok(())

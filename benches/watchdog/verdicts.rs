@@ -1,5 +1,6 @@
 //! How late verdicts are: from an order's deadline to the moment at which everybody can see what became of
-//! it, in the event log. The log is read every few milliseconds, so a figure is too great by that, never too small.
+//! it, in the event log, which is read every few milliseconds as the relay reads it: a figure may be too great
+//! by that, never too small.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -56,9 +57,9 @@ pub(crate) async fn watch(
         if overdue.to_std().is_ok_and(|overdue| overdue > PATIENCE) {
             break;
         }
-        // Two connections may commit out of order: a little is read again.
         let statement = format!(
-            "select xid, seq, entries from order_event_batches where (xid, seq) > ({}, {}) order by xid, seq",
+            "select xid, seq, entries from order_event_batches where (xid, seq) > ({}, {}) \
+             and xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint order by xid, seq",
             after.0, after.1
         );
         let rows = scratch.rows(&statement).await?;
@@ -70,7 +71,11 @@ pub(crate) async fn watch(
                 let entry: serde_json::Value = serde_json::from_str(line)?;
                 let id = entry.get("id").and_then(serde_json::Value::as_str).unwrap_or_default();
                 let at = entry.get("at").and_then(serde_json::Value::as_i64).unwrap_or_default();
-                if let Some(number) = numbers.get(id) {
+                // Before that an order in flight may be adopted, since nobody waits for its answer any more:
+                // that decides nothing.
+                let state = entry.get("st").and_then(serde_json::Value::as_str).unwrap_or_default();
+                let is_verdict = entry.get("sla").is_some() || matches!(state, "failed" | "cancelled");
+                if let Some(number) = numbers.get(id).filter(|_| is_verdict) {
                     verdicts.entry(*number).or_insert((at, seen_us));
                 }
             }
