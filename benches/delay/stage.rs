@@ -13,7 +13,7 @@ use crate::target::{Arrival, Target};
 
 /// The tier of the paced runs, and its delay.
 pub(crate) const TIER: &str = "5s";
-pub(crate) const DELAY_MS: i64 = 5_000;
+const DELAY: Duration = Duration::from_secs(5);
 /// Plain trips a second, beside the rest.
 const PLAIN_RATE: f64 = 200.0;
 /// The first of a run are not counted: connections are made meanwhile.
@@ -58,6 +58,15 @@ impl Load {
     fn ramp(self) -> usize {
         whole(self.rate * RAMP.as_secs_f64())
     }
+
+    /// Plain trips as well count only from when delayed records come that count.
+    fn plain_ramp() -> usize {
+        whole(PLAIN_RATE * (RAMP + DELAY).as_secs_f64())
+    }
+
+    fn plain_trips(self) -> usize {
+        Self::plain_ramp() + whole(PLAIN_RATE * self.seconds)
+    }
 }
 
 impl Stage {
@@ -77,12 +86,11 @@ impl Stage {
     pub(crate) fn play<T>(&self, load: Load, events: impl FnOnce() -> Result<T>) -> Result<(Vec<Arrival>, T)> {
         let (delayed, plain) = (Writer::open(&self.scratch)?, Writer::open(&self.scratch)?);
         let before = self.target.count();
-        let opened = now_ms_up();
-        let probes = whole(PLAIN_RATE * (load.seconds + RAMP.as_secs_f64() + 5.0));
+        let (opened, probes) = (now_ms_up(), load.plain_trips());
         let told = std::thread::scope(|scope| {
             let items = scope.spawn(|| {
                 pace(load.rate, load.items(), |number, after| {
-                    let due_ms = opened + i64::try_from(after.as_millis())? + DELAY_MS;
+                    let due_ms = opened + i64::try_from((after + DELAY).as_millis())?;
                     delayed.delay(TIER, number, due_ms)
                 })?;
                 delayed.flush()
@@ -144,6 +152,7 @@ pub(crate) fn judge(load: Load, arrivals: &[Arrival], ahead_ms: impl Fn(&Arrival
     for arrival in arrivals {
         let took = arrival.arrived_us - arrival.meant_us;
         match arrival.kind {
+            Kind::Plain if arrival.number < Load::plain_ramp() => {}
             Kind::Plain => plain.note(took),
             Kind::Delayed => {
                 early += u64::from((arrival.appended_ms + ahead_ms(arrival)) * 1000 < arrival.meant_us);

@@ -75,8 +75,7 @@ impl<'a> Filling<'a> {
     pub(crate) async fn fill(&mut self, closed: i64) -> Result<Duration> {
         let began = Instant::now();
         let copied = self.copied_columns().await?;
-        let lately = i64::try_from((AHEAD + BEHIND).as_secs())? * CLOSED_PER_SECOND;
-        let mut left = closed - self.filled - lately;
+        let mut left = closed - self.filled - self.lately();
         while left > 0 {
             let chunk = left.min(CHUNK);
             self.copy(&copied, chunk, self.began_at, -1, self.old).await?;
@@ -85,14 +84,18 @@ impl<'a> Filling<'a> {
         }
         // Last, since time has passed meanwhile.
         let until = plus(SystemClock::local(), AHEAD);
-        let lately = (until - self.filled_to).num_seconds().max(0) * CLOSED_PER_SECOND;
-        self.copy(&copied, lately, self.filled_to, 1, 0).await?;
+        self.copy(&copied, self.lately(), self.filled_to, 1, 0).await?;
         self.filled_to = until;
         self.scratch.run("analyze orders").await?;
         // Pages are written and their rows known to be visible, as they are after weeks.
         self.scratch.run("vacuum orders").await?;
         self.scratch.checkpoint().await?;
         Ok(began.elapsed())
+    }
+
+    /// Closed orders that come due around now, and are not there yet.
+    fn lately(&self) -> i64 {
+        (plus(SystemClock::local(), AHEAD) - self.filled_to).num_seconds().max(0) * CLOSED_PER_SECOND
     }
 
     /// How many closed orders there are.

@@ -21,7 +21,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Goal> {
     }
     if let [few, .., many] = results.quiet.as_slice() {
         for (a, b) in few.looks.iter().zip(&many.looks) {
-            let of = |what: &str| format!("{}: {what} with ten times the closed orders", a.what);
+            let of = |what: &str| format!("{}: {what}, full to a tenth", a.what);
             goals.push(Goal::at_most(of("buffers"), b.buffers / a.buffers.max(1.0), GROWTH_MAX, "times"));
             let growth = b.millis.max(LOOK_MIN_MS) / a.millis.max(LOOK_MIN_MS);
             goals.push(Goal::at_most(of("time"), growth, GROWTH_MAX, "times"));
