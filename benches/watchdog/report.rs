@@ -92,8 +92,8 @@ fn print_quiet(quiet: &Quiet) {
     );
     for look in &quiet.looks {
         println!(
-            "  {:<36} {:>8.2} ms, {:>7.0} buffers ({:.0} not in memory), {:.0} closed orders passed over",
-            look.what, look.millis, look.buffers, look.read, look.passed_over
+            "  {:<36} {:>8.2} ms, {:>7.0} buffers ({:.0} not in memory), {:.0} closed orders passed over ({})",
+            look.what, look.millis, look.buffers, look.read, look.passed_over, look.plan
         );
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Look {
     pub(crate) read: f64,
     /// Closed orders that it passed over.
     pub(crate) passed_over: f64,
+    /// The steps of its plan.
+    pub(crate) plan: String,
 }
 
 /// What looks cost with so many closed orders.
@@ -48,7 +50,7 @@ pub(crate) async fn look(scratch: &Scratch, closed: i64, times: usize, filled: D
     let statement = statement()?;
     let mut looks = Vec::new();
     for (what, from, to, limit) in KINDS {
-        let mut seen: Vec<[f64; 4]> = Vec::new();
+        let (mut seen, mut steps) = (Vec::<[f64; 4]>::new(), String::new());
         // The first warms the caches, as the looks before it do.
         for _ in 0..=times {
             let filled_in = statement
@@ -63,13 +65,21 @@ pub(crate) async fn look(scratch: &Scratch, closed: i64, times: usize, filled: D
             let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_f64).unwrap_or(0.0);
             let (hit, read) = (number(root, "Shared Hit Blocks"), number(root, "Shared Read Blocks"));
             let millis = number(whole, "Execution Time") + number(whole, "Planning Time");
+            steps = steps_of(root);
             seen.push([millis, hit + read, read, passed_over(root)]);
         }
         let middle = |index: usize| {
             let figures = seen.iter().skip(1).filter_map(|one| one.get(index).copied());
             median(figures.collect()).unwrap_or(f64::NAN)
         };
-        looks.push(Look { what, millis: middle(0), buffers: middle(1), read: middle(2), passed_over: middle(3) });
+        looks.push(Look {
+            what,
+            millis: middle(0),
+            buffers: middle(1),
+            read: middle(2),
+            passed_over: middle(3),
+            plan: steps,
+        });
     }
     let size =
         scratch.rows("select pg_total_relation_size('orders')::float8, (select count(*) from orders)::float8").await?;
@@ -82,6 +92,12 @@ pub(crate) async fn look(scratch: &Scratch, closed: i64, times: usize, filled: D
         bytes_per_order: bytes / rows.max(1.0),
         fill_seconds: filled.as_secs_f64(),
     })
+}
+
+fn steps_of(plan: &Value) -> String {
+    let own = plan.get("Node Type").and_then(Value::as_str).unwrap_or_default();
+    let below = plan.get("Plans").and_then(Value::as_array).into_iter().flatten().map(steps_of);
+    std::iter::once(own.to_owned()).chain(below).collect::<Vec<_>>().join(", ")
 }
 
 /// Rows that a filter removed, in the whole plan.

@@ -23,6 +23,8 @@ use super::shared::{Shared, Slot, Topic};
 const GRACE: Duration = Duration::from_millis(100);
 /// Without a record for this long, a topic counts as quiet.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
+/// How long a quiet consumer's thread sleeps in one poll.
+pub(super) const QUIET_POLL: Duration = Duration::from_millis(300);
 /// Records behind one that does not become durable; beyond it the topic pauses, so that neither
 /// the ledger nor what a crash repeats grows without bound.
 const SPAN_LIMIT: usize = 1 << 18;
@@ -75,7 +77,7 @@ impl Flow {
     /// With nothing to read for a while, it may sleep longer: an idle process has many of these.
     pub(super) fn poll_timeout(&self, quiet: Duration) -> Duration {
         match self.paused_since.map(|since| since.elapsed()) {
-            None if quiet > QUIET_AFTER => Duration::from_millis(300),
+            None if quiet > QUIET_AFTER => QUIET_POLL,
             None => Duration::from_millis(100),
             Some(age) if age < Duration::from_millis(200) => Duration::from_millis(2),
             Some(age) if age < Duration::from_secs(2) => Duration::from_millis(10),

@@ -72,6 +72,7 @@ impl ClientContext for GroupContext {
             Ok(statistics) => self.note(&statistics),
             Err(error) => tracing::warn!("librdkafka's statistics cannot be read: {error}"),
         }
+        self.shared.sleep_through_the_fraction();
     }
 }
 

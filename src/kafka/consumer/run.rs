@@ -16,7 +16,7 @@ use crate::kafka::sync::lock;
 use crate::ports::Stopped;
 
 use super::assignment::Held;
-use super::flow::Flow;
+use super::flow::{Flow, QUIET_POLL};
 use super::ledger::Delivery;
 use super::rebalance::{GroupConsumer, GroupContext, give_back};
 use super::sentinel;
@@ -146,6 +146,7 @@ impl Runner {
 
     /// Waits for a record, then takes those that are there already; whether there was any.
     fn burst(&self, consumer: &GroupConsumer, timeout: Duration) -> bool {
+        self.shared.sleeps_until((timeout == QUIET_POLL).then(|| Instant::now() + timeout));
         let mut timeout = timeout;
         let mut filled = false;
         for _ in 0..BURST {

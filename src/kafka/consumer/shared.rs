@@ -92,7 +92,12 @@ pub(super) struct Shared {
     pub(super) begins_at_zero: bool,
     started: Instant,
     polled_after_ms: AtomicU64,
+    /// When the poll of a quiet consumer ends, if nothing comes.
+    sleeps_until: Mutex<Option<Instant>>,
 }
+
+/// A sleep takes so much longer than it should.
+const OVERSLEEP: Duration = Duration::from_micros(200);
 
 impl Shared {
     pub(super) fn new(group: String, topics: Vec<(Arc<str>, Arc<Inbox>)>, begins_at_zero: bool) -> Self {
@@ -121,6 +126,7 @@ impl Shared {
             begins_at_zero,
             started: Instant::now(),
             polled_after_ms: AtomicU64::new(0),
+            sleeps_until: Mutex::new(None),
         }
     }
 
@@ -131,6 +137,20 @@ impl Shared {
     pub(super) fn polled(&self) {
         let after = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.polled_after_ms.store(after, Ordering::Relaxed);
+    }
+
+    pub(super) fn sleeps_until(&self, end: Option<Instant>) {
+        *lock(&self.sleeps_until) = end;
+    }
+
+    /// A poll that was interrupted goes on for the whole milliseconds that are left, and then turns without
+    /// a pause through the rest of one: half an idle process's time went there. A quiet consumer, for which
+    /// a millisecond does not matter, sleeps through that rest at once.
+    pub(super) fn sleep_through_the_fraction(&self) {
+        let Some(until) = *lock(&self.sleeps_until) else { return };
+        let left = until.saturating_duration_since(Instant::now());
+        let fraction = Duration::from_nanos(u64::from(left.subsec_nanos() % 1_000_000));
+        std::thread::sleep(fraction.saturating_sub(OVERSLEEP));
     }
 
     pub(super) fn should_stop(&self) -> bool {
