@@ -43,6 +43,10 @@ pub struct Report {
     pub delay_lateness_ms: Percentiles,
     /// Delayed records that were forwarded early.
     pub early: u64,
+    /// Deliveries that the provider took back.
+    pub reversals: u64,
+    /// Orders that have or had a case.
+    pub cases: u64,
     /// Books against ledger.
     pub audit: Audit,
     /// Published events against the books, where they were read.
@@ -87,10 +91,12 @@ pub struct Audit {
     /// Orders that succeeded by our books and were never delivered, or that were sold and are
     /// not in the store.
     pub lost: u64,
-    /// Orders that were delivered more than once.
+    /// Orders that were delivered more than once; what was taken back does not count.
     pub double: u64,
     /// Orders that failed or were cancelled although they were delivered, without a case.
     pub wrongly_failed: u64,
+    /// Orders that succeeded by our books although their delivery was taken back, without a case.
+    pub taken_back: u64,
     /// Deliveries that belong to no order of ours.
     pub unaccounted: u64,
     /// Orders that were delivered to another number or with another amount, without a case.
@@ -102,6 +108,8 @@ pub struct Audit {
 pub struct Delivered {
     /// How often.
     pub times: u32,
+    /// How many of these were taken back.
+    pub reversed: u32,
     /// To whom, the first time.
     pub phone: Msisdn,
     /// How much, the first time.
@@ -113,7 +121,14 @@ pub type Deliveries = HashMap<String, Delivered>;
 
 /// Counts one delivery.
 pub fn count_delivery(into: &mut Deliveries, reference: String, phone: Msisdn, amount: Money) {
-    into.entry(reference).or_insert(Delivered { times: 0, phone, amount }).times += 1;
+    into.entry(reference).or_insert(Delivered { times: 0, reversed: 0, phone, amount }).times += 1;
+}
+
+/// Counts that a delivery was taken back. One that was never counted is left alone.
+pub fn count_reversal(into: &mut Deliveries, reference: &str) {
+    if let Some(delivered) = into.get_mut(reference) {
+        delivered.reversed += 1;
+    }
 }
 
 /// Compares the store with what was delivered under each reference. `sold` is how many orders
@@ -181,6 +196,8 @@ impl<'a> Tally<'a> {
                 resolution_ms: Percentiles::default(),
                 delay_lateness_ms: Percentiles::default(),
                 early: 0,
+                reversals: 0,
+                cases: 0,
                 audit: Audit::default(),
                 events: None,
             },
@@ -198,16 +215,21 @@ impl<'a> Tally<'a> {
             order.recipient.msisdn() == Some(delivered.phone) && order.amount == delivered.amount
         };
         let all_right = delivered().all(is_right);
+        let reversed: u64 = delivered().map(|delivered| u64::from(delivered.reversed)).sum();
+        // What the recipient has.
+        let stand = times.saturating_sub(reversed);
         self.deliveries_found += times;
         let report = &mut self.report;
         report.orders += 1;
         report.refunds += u64::from(order.refund_requested);
+        report.reversals += reversed;
+        report.cases += u64::from(order.has_cases());
         match order.sla {
             Some(Sla::Met) => report.sla.met += 1,
             Some(Sla::Missed) => report.sla.missed += 1,
             None => {}
         }
-        report.audit.double += u64::from(times > 1);
+        report.audit.double += u64::from(stand > 1);
         let is_refunded = matches!(order.state, State::Failed | State::Cancelled);
         // A delivery of a failed order is wrong whatever it was; it is counted as that, below.
         report.audit.misdelivered += u64::from(!all_right && !is_refunded && !order.has_cases());
@@ -215,12 +237,13 @@ impl<'a> Tally<'a> {
             State::Succeeded => {
                 report.succeeded += 1;
                 report.audit.lost += u64::from(times == 0);
+                report.audit.taken_back += u64::from(times > 0 && stand == 0 && !order.has_cases());
             }
             State::Failed | State::Cancelled => {
                 let is_failed = order.state == State::Failed;
                 report.failed += u64::from(is_failed);
                 report.cancelled += u64::from(!is_failed);
-                report.audit.wrongly_failed += u64::from(times > 0 && !order.has_cases());
+                report.audit.wrongly_failed += u64::from(stand > 0 && !order.has_cases());
             }
             State::InDoubt => report.in_doubt += 1,
             State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => report.open += 1,
@@ -241,7 +264,8 @@ impl<'a> Tally<'a> {
         let audit = &mut self.report.audit;
         audit.unaccounted = all.saturating_sub(self.deliveries_found);
         audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
-        audit.clean = audit.lost + audit.double + audit.wrongly_failed + audit.unaccounted + audit.misdelivered == 0;
+        let findings = [audit.double, audit.wrongly_failed, audit.taken_back, audit.unaccounted, audit.misdelivered];
+        audit.clean = audit.lost + findings.iter().sum::<u64>() == 0;
         self.report.resolution_ms = percentiles(&self.resolution);
         if let (Some(first), Some(last)) = (self.first_paid, self.last_closed) {
             let closed = self.report.succeeded + self.report.failed;

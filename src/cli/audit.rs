@@ -78,7 +78,10 @@ pub(crate) fn read_deliveries(path: &Path) -> Result<Deliveries, CliError> {
     for delivery in LedgerReader::open(path).map_err(|error| CliError::config(told(&error)))? {
         let delivery = delivery.map_err(|error| CliError::failed(told(&error)))?;
         let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
-        audit::count_delivery(&mut delivered, delivery.client_ref.to_string(), delivery.phone, amount);
+        match delivery.reverses {
+            None => audit::count_delivery(&mut delivered, delivery.client_ref.to_string(), delivery.phone, amount),
+            Some(_) => audit::count_reversal(&mut delivered, delivery.client_ref.as_str()),
+        }
     }
     Ok(delivered)
 }
@@ -91,7 +94,7 @@ impl fmt::Display for Report {
         if self.cancelled > 0 {
             writeln!(f, "  cancelled   {:>10}", self.cancelled)?;
         }
-        writeln!(f, "  in doubt    {:>10}", self.in_doubt)?;
+        writeln!(f, "  in doubt    {:>10}   orders with a case {}", self.in_doubt, self.cases)?;
         writeln!(f, "  open        {:>10}   outcome not known yet", self.open)?;
         writeln!(f, "deadline      {:>10}   met, {} missed", self.sla.met, self.sla.missed)?;
         if let Some(rate) = self.orders_per_second {
@@ -101,11 +104,12 @@ impl fmt::Display for Report {
         let audit = &self.audit;
         write!(
             f,
-            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, unaccounted {}, misdelivered {}",
+            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, taken back {}, unaccounted {}, misdelivered {}",
             if audit.clean { "clean" } else { "NOT CLEAN" },
             audit.lost,
             audit.double,
             audit.wrongly_failed,
+            audit.taken_back,
             audit.unaccounted,
             audit.misdelivered
         )?;

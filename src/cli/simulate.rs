@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::config::{LogConfig, LogFormat};
 use crate::lifecycle;
 use crate::providers::Secret;
-use crate::providers::simulator::{Profile, Simulator, SimulatorError, SimulatorOptions};
+use crate::providers::simulator::{Profile, Script, Simulator, SimulatorError, SimulatorOptions};
 use crate::telemetry;
 
 /// `recharged simulate`.
@@ -67,6 +67,8 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
     let options = SimulatorOptions {
         listen: args.listen,
         profile,
+        script: Script::default(),
+        balance: None,
         ledger: args.ledger,
         requests: args.requests,
         seed: args.seed,
@@ -79,6 +81,7 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
             CliError::config(format!("--listen {}: free the port or give another address", chain(&error)))
         }
         SimulatorError::Profile(_)
+        | SimulatorError::Script(_)
         | SimulatorError::Ledger(_)
         | SimulatorError::Requests { .. }
         | SimulatorError::Recovery => CliError::config(chain(&error)),

@@ -224,6 +224,10 @@ enum Said {
     Duplicate,
     Throttled,
     NotFound,
+    /// Documented as: ask, do not take it for a failure.
+    SystemError,
+    /// The question came too early, or too often.
+    NotNow,
     Unmapped,
     /// No JSON of the protocol.
     Broken,
@@ -243,6 +247,8 @@ fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
         (None, Some("duplicate")) => Said::Duplicate,
         (None, Some("throttled")) => Said::Throttled,
         (None, Some("not_found")) => Said::NotFound,
+        (None, Some("system_error")) => Said::SystemError,
+        (None, Some("too_early" | "too_often")) => Said::NotNow,
         (Some(_) | None, _) => Said::Unmapped,
     };
     (said, wait)
@@ -259,16 +265,21 @@ fn submit_outcome(response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
         Said::Throttled => {
             SubmitOutcome::Throttled { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }
         }
+        // Whatever the status: the word itself says that nobody knows.
+        Said::SystemError => SubmitOutcome::Unknown(UnknownCause::ServerError),
         Said::Broken => by_status(response, now, UnknownCause::BrokenBody),
         Said::Unmapped => by_status(response, now, UnknownCause::UnmappedCode),
         // Body and status contradict each other, or the answer is to another question.
-        Said::Succeeded(_) | Said::Accepted(_) | Said::Reversed(_) | Said::ProviderUnknown | Said::NotFound => {
-            SubmitOutcome::Unknown(if status.is_server_error() {
-                UnknownCause::ServerError
-            } else {
-                UnknownCause::UnmappedCode
-            })
-        }
+        Said::Succeeded(_)
+        | Said::Accepted(_)
+        | Said::Reversed(_)
+        | Said::ProviderUnknown
+        | Said::NotFound
+        | Said::NotNow => SubmitOutcome::Unknown(if status.is_server_error() {
+            UnknownCause::ServerError
+        } else {
+            UnknownCause::UnmappedCode
+        }),
     }
 }
 
@@ -307,6 +318,8 @@ fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
         | Said::Duplicate
         | Said::Throttled
         | Said::NotFound
+        | Said::SystemError
+        | Said::NotNow
         | Said::Unmapped
         | Said::Broken => {
             QueryOutcome::Unavailable { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }

@@ -144,7 +144,7 @@ fn paint(canvas: &mut ratatui::Frame<'_>, frame: &Frame<'_>, rates: (f64, f64)) 
         said.submits,
         said.executed,
         said.refused,
-        said.resets + said.hangs + said.errors_500 + said.truncated + said.unknown_codes
+        said.unclear()
     );
     canvas.render_widget(Paragraph::new(text.dim()), provider);
 }

@@ -198,7 +198,7 @@ mod tests {
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
     fn the_quick_check_agrees_with_looking_at_every_window() {
         for round in 0..300 {
-            let mut dice = super::super::fate::Dice::new(11, "quota", "test", round);
+            let mut dice = super::super::dice::Dice::new(11, "quota", "test", round);
             let mut at = 0;
             let arrivals: Vec<u64> = (0..60)
                 .map(|_| {

@@ -3,62 +3,16 @@
 
 use std::time::Duration;
 
-use super::profile::{FaultKind, Latency, Profile};
+use super::class::{FaultClass, Moment};
+use super::dice::Dice;
+use super::profile::{FaultKind, Profile};
+use super::reply::Reply;
+use super::script::Then;
 
-/// A stream of numbers that is the same on every machine and in every version (`SplitMix64`).
-#[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    /// For one thing that happens to one reference.
-    pub(super) fn new(seed: u64, purpose: &str, reference: &str, nth: u32) -> Self {
-        // FNV-1a gathers, the generator's finaliser mixes.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for byte in purpose.bytes().chain([0]).chain(reference.bytes()).chain(nth.to_be_bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-        Self(hash)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// From 0 to below 1.
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
-    pub(super) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    pub(super) fn hits(&mut self, share: f64) -> bool {
-        self.unit() < share
-    }
-
-    /// Standard normal (Box and Muller).
-    fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.unit()).cos()
-    }
-
-    /// A wait from a distribution, at most a day.
-    pub(super) fn wait(&mut self, latency: Latency) -> Duration {
-        /// How many standard deviations above the median the 99th percentile lies.
-        const Z99: f64 = 2.326_347_874_040_841;
-        let seconds = match latency {
-            Latency::Fixed(wait) => return wait,
-            Latency::Uniform { min, max } => min.as_secs_f64() + max.saturating_sub(min).as_secs_f64() * self.unit(),
-            Latency::Lognormal { p50, p99 } => {
-                let (p50, p99) = (p50.as_secs_f64(), p99.as_secs_f64());
-                p50 * ((p99 / p50).ln() / Z99 * self.normal()).exp()
-            }
-        };
-        Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
-    }
-}
+/// A recharge that a script or a number makes a query strike is completed so soon at the latest.
+const COMPLETED_SOON: Duration = Duration::from_secs(1);
+/// The first two last digits that stand for a class of trouble, where numbers decide.
+pub(super) const FIRST_SUFFIX: usize = 10;
 
 /// What the provider does with a recharge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,60 +28,231 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// 422, or what odd providers send.
     pub(super) status: u16,
+    pub(super) class: Option<FaultClass>,
 }
 
-/// When a fault strikes.
+impl Refusal {
+    pub(super) const fn for_good(code: &'static str, class: Option<FaultClass>) -> Self {
+        Self { code, retry_after: None, status: 422, class }
+    }
+
+    fn declined() -> Self {
+        Self::for_good("declined", Some(FaultClass::Fatal))
+    }
+
+    fn unavailable(retry_after: Duration) -> Self {
+        let class = Some(FaultClass::Retryable);
+        Self { code: "operator_unavailable", retry_after: Some(retry_after), status: 422, class }
+    }
+}
+
+/// What becomes of a recharge other than its verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moment {
-    BeforeExecution,
-    AfterExecution,
+pub(super) enum Turn {
+    Never,
+    AcceptedThenFailed,
+    LateSuccess(Duration),
+    Reversed(Duration),
+    WrongAmount,
+    Unclear(Duration),
+}
+
+/// What begins with this request and strikes others too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    Outage(Duration),
+    EmptyFloat(Duration),
+}
+
+/// How a refusal for pace looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// 429 with `Retry-After`.
+    Told,
+    /// 429 alone.
+    Untold,
+    /// A word in a 200.
+    InBody,
 }
 
 /// All that happens to one submit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) verdict: Verdict,
+    pub(super) turn: Option<Turn>,
     pub(super) fault: Option<(FaultKind, Moment)>,
+    pub(super) opening: Option<Opening>,
+    pub(super) throttled: Option<Pace>,
     pub(super) reply_after: Duration,
     /// Accepted first, and completed after this long.
     pub(super) completes_after: Option<Duration>,
+    /// What is sure to strike the queries of this reference.
+    pub(super) query: Option<FaultClass>,
+    /// What a script says in place of the provider's own answer.
+    pub(super) answer: Option<(Moment, Reply)>,
+    /// A script decided: what strikes by chance or by what others did leaves this request alone.
+    pub(super) is_scripted: bool,
+}
+
+/// Dice for each question about one submit, so that changing one rate of a profile does not
+/// change the answers to the other questions.
+#[derive(Clone, Copy)]
+struct Throws<'a> {
+    seed: u64,
+    reference: &'a str,
+    nth: u32,
+}
+
+impl Throws<'_> {
+    fn dice(self, purpose: &str) -> Dice {
+        Dice::new(self.seed, purpose, self.reference, self.nth)
+    }
 }
 
 impl Fate {
-    /// The `nth` submit of a reference. Each question has dice of its own, so that changing one
-    /// rate of a profile does not change the answers to the others.
-    pub(super) fn of(profile: &Profile, seed: u64, reference: &str, nth: u32, phone: &str) -> Self {
-        let dice = |purpose| Dice::new(seed, purpose, reference, nth);
-        let mut fate = Self {
-            verdict: verdict(profile, &mut dice("verdict")),
-            fault: fault(profile, &mut dice("fault")),
-            reply_after: dice("reply").wait(profile.reply),
-            completes_after: dice("mode")
-                .hits(profile.accepted_first)
-                .then(|| dice("completion").wait(profile.completion)),
-        };
+    /// The `nth` submit of a reference; a script goes before a number, and a number before chance.
+    pub(super) fn of(
+        profile: &Profile,
+        seed: u64,
+        (reference, nth): (&str, u32),
+        phone: &str,
+        script: Option<&Then>,
+    ) -> Self {
+        let throws = Throws { seed, reference, nth };
+        if let Some(then) = script {
+            return Self { is_scripted: true, ..Self::scripted(profile, throws, then) };
+        }
+        let mut fate = Self::by_chance(profile, throws);
         if profile.suffix_scenarios {
-            fate.follow_suffix(phone);
+            fate.follow_suffix(profile, throws, phone);
         }
         fate
     }
 
-    fn follow_suffix(&mut self, phone: &str) {
+    /// Delivered at once.
+    fn plain(profile: &Profile, throws: Throws<'_>) -> Self {
+        Self {
+            verdict: Verdict::Deliver,
+            turn: None,
+            fault: None,
+            opening: None,
+            throttled: None,
+            reply_after: throws.dice("reply").wait(profile.reply),
+            completes_after: None,
+            query: None,
+            answer: None,
+            is_scripted: false,
+        }
+    }
+
+    fn by_chance(profile: &Profile, throws: Throws<'_>) -> Self {
+        let accepted_first = throws.dice("mode").hits(profile.accepted_first);
+        let mut fate = Self {
+            verdict: verdict(profile, &mut throws.dice("verdict")),
+            fault: fault(profile, &mut throws.dice("fault")),
+            completes_after: accepted_first.then(|| completion(profile, throws)),
+            ..Self::plain(profile, throws)
+        };
+        if let Some(class) = turn(profile, &mut throws.dice("outcome")) {
+            fate.face(class, profile, throws);
+        }
+        for (purpose, rate, class) in [
+            ("pace", profile.declines.throttled, FaultClass::Throttled),
+            ("float", profile.empty_float.rate, FaultClass::EmptyFloat),
+            ("outage", profile.outage.rate, FaultClass::Outage),
+        ] {
+            if throws.dice(purpose).hits(rate) {
+                fate.face(class, profile, throws);
+            }
+        }
+        fate
+    }
+
+    fn scripted(profile: &Profile, throws: Throws<'_>, then: &Then) -> Self {
+        let mut fate = Self::plain(profile, throws);
+        match then {
+            Then::Deliver => {}
+            Then::Accept => fate.completes_after = Some(completion(profile, throws)),
+            Then::Refuse(refusal) => fate.verdict = Verdict::Refuse(*refusal),
+            Then::Answer(moment, reply) => fate.answer = Some((*moment, reply.clone())),
+            Then::Face(class) => fate.face(*class, profile, throws),
+        }
+        fate
+    }
+
+    /// Lets it meet a class of trouble.
+    fn face(&mut self, class: FaultClass, profile: &Profile, throws: Throws<'_>) {
+        let outcomes = &profile.outcomes;
+        let accepted = |fate: &mut Self, turn| {
+            fate.completes_after = Some(fate.completes_after.unwrap_or_else(|| completion(profile, throws)));
+            fate.verdict = Verdict::Deliver;
+            fate.turn = Some(turn);
+        };
+        match class {
+            FaultClass::Outage => {
+                self.opening = Some(Opening::Outage(throws.dice("outage lasts").wait(profile.outage.lasts)));
+            }
+            FaultClass::EmptyFloat => {
+                self.verdict = Verdict::Deliver;
+                self.opening = Some(Opening::EmptyFloat(throws.dice("float lasts").wait(profile.empty_float.lasts)));
+            }
+            FaultClass::Throttled => {
+                let styles = [Pace::Told, Pace::Untold, Pace::InBody];
+                self.throttled = throws.dice("pace style").pick(&styles);
+            }
+            FaultClass::Fatal => self.verdict = Verdict::Refuse(Refusal::declined()),
+            FaultClass::Retryable => {
+                self.verdict = Verdict::Refuse(Refusal::unavailable(profile.declines.retry_after));
+            }
+            FaultClass::OddStatus => self.verdict = Verdict::Refuse(Refusal { status: 500, ..Refusal::declined() }),
+            FaultClass::Never => accepted(self, Turn::Never),
+            FaultClass::AcceptedThenFailed => {
+                accepted(self, Turn::AcceptedThenFailed);
+                self.verdict = Verdict::Refuse(Refusal::declined());
+            }
+            FaultClass::Unclear => {
+                accepted(self, Turn::Unclear(throws.dice("unknown lasts").wait(outcomes.unknown.lasts)));
+            }
+            FaultClass::LateSuccess => {
+                self.verdict = Verdict::Refuse(Refusal::declined());
+                self.turn = Some(Turn::LateSuccess(throws.dice("late after").wait(outcomes.late_success.lasts)));
+            }
+            FaultClass::Reversed => {
+                self.verdict = Verdict::Deliver;
+                self.turn = Some(Turn::Reversed(throws.dice("reversed after").wait(outcomes.reversed.lasts)));
+            }
+            FaultClass::WrongAmount => {
+                self.verdict = Verdict::Deliver;
+                self.turn = Some(Turn::WrongAmount);
+            }
+            class if class.is_of_queries() => {
+                // What is completed at once is never asked about.
+                self.completes_after = Some(completion(profile, throws).min(COMPLETED_SOON));
+                self.query = Some(class);
+            }
+            class => self.fault = class.fault().or(self.fault),
+        }
+    }
+
+    fn follow_suffix(&mut self, profile: &Profile, throws: Throws<'_>, phone: &str) {
         let mut digits = phone.chars().rev().filter_map(|c| c.to_digit(10));
         let (units, tens, hundreds) = (digits.next(), digits.next(), digits.next());
-        self.fault = None;
-        let refusal = match (tens, units) {
-            (Some(0), Some(2)) => Some("invalid_recipient"),
-            (Some(0), Some(3)) => Some("recipient_barred"),
-            (Some(0), Some(4)) => Some("operator_unavailable"),
-            (Some(0), Some(5)) => Some("cooldown_active"),
-            (Some(0), Some(6)) => Some("declined"),
-            (_, _) => None,
-        };
-        self.verdict = refusal.map_or(Verdict::Deliver, |code| {
-            let retry_after = (code == "operator_unavailable").then_some(Duration::from_secs(1));
-            Verdict::Refuse(Refusal { code, retry_after, status: 422 })
-        });
+        *self = Self { completes_after: self.completes_after, ..Self::plain(profile, throws) };
+        let last = units.zip(tens).and_then(|(units, tens)| usize::try_from(10 * tens + units).ok()).unwrap_or(0);
+        let refused = |code| Verdict::Refuse(Refusal::for_good(code, Some(FaultClass::Fatal)));
+        match last {
+            2 => self.verdict = refused("invalid_recipient"),
+            3 => self.verdict = refused("recipient_barred"),
+            4 => self.verdict = Verdict::Refuse(Refusal::unavailable(Duration::from_secs(1))),
+            5 => self.verdict = refused("cooldown_active"),
+            6 => self.verdict = refused("declined"),
+            _ => {
+                let class = last.checked_sub(FIRST_SUFFIX).and_then(|place| FaultClass::scriptable().nth(place));
+                if let Some(class) = class {
+                    self.face(class, profile, throws);
+                }
+            }
+        }
         let least = match hundreds {
             Some(1) => Duration::from_secs(3),
             Some(2) => Duration::from_secs(20),
@@ -138,16 +263,19 @@ impl Fate {
     }
 }
 
+fn completion(profile: &Profile, throws: Throws<'_>) -> Duration {
+    throws.dice("completion").wait(profile.completion)
+}
+
 fn verdict(profile: &Profile, dice: &mut Dice) -> Verdict {
     /// Final codes, picked alike.
     const FATAL: [&str; 4] = ["invalid_recipient", "recipient_barred", "limit_reached", "declined"];
     let declines = profile.declines;
     let roll = dice.unit();
-    let (code, retry_after) = if roll < declines.fatal {
-        let index = usize::try_from(dice.next() % FATAL.len() as u64).unwrap_or(0);
-        (FATAL.get(index).copied().unwrap_or("declined"), None)
+    let refusal = if roll < declines.fatal {
+        Refusal::for_good(dice.pick(&FATAL).unwrap_or("declined"), Some(FaultClass::Fatal))
     } else if roll < declines.fatal + declines.retryable {
-        ("operator_unavailable", Some(declines.retry_after))
+        Refusal::unavailable(declines.retry_after)
     } else {
         return Verdict::Deliver;
     };
@@ -156,18 +284,37 @@ fn verdict(profile: &Profile, dice: &mut Dice) -> Verdict {
         (true, true) => 500,
         (true, false) => 200,
     };
-    Verdict::Refuse(Refusal { code, retry_after, status })
+    Verdict::Refuse(Refusal { status, ..refusal })
 }
 
 fn fault(profile: &Profile, dice: &mut Dice) -> Option<(FaultKind, Moment)> {
+    let rates = profile.faults.rates().into_iter().flat_map(|(kind, rates)| {
+        [((kind, Moment::BeforeExecution), rates.before), ((kind, Moment::AfterExecution), rates.after)]
+    });
+    one_of(rates, dice)
+}
+
+fn turn(profile: &Profile, dice: &mut Dice) -> Option<FaultClass> {
+    let outcomes = &profile.outcomes;
+    let rates = [
+        (FaultClass::Never, outcomes.never),
+        (FaultClass::AcceptedThenFailed, outcomes.accepted_then_failed),
+        (FaultClass::LateSuccess, outcomes.late_success.rate),
+        (FaultClass::Reversed, outcomes.reversed.rate),
+        (FaultClass::WrongAmount, outcomes.wrong_amount),
+        (FaultClass::Unclear, outcomes.unknown.rate),
+    ];
+    one_of(rates.into_iter(), dice)
+}
+
+/// One of several that exclude each other, or none.
+fn one_of<T>(rates: impl Iterator<Item = (T, f64)>, dice: &mut Dice) -> Option<T> {
     let mut roll = dice.unit();
-    for (kind, rates) in profile.faults.rates() {
-        for (moment, share) in [(Moment::BeforeExecution, rates.before), (Moment::AfterExecution, rates.after)] {
-            if roll < share {
-                return Some((kind, moment));
-            }
-            roll -= share;
+    for (what, rate) in rates {
+        if roll < rate {
+            return Some(what);
         }
+        roll -= rate;
     }
     None
 }
@@ -176,32 +323,14 @@ fn fault(profile: &Profile, dice: &mut Dice) -> Option<(FaultKind, Moment)> {
 mod tests {
     use super::*;
 
-    fn waits(latency: Latency) -> Vec<Duration> {
-        let mut waits: Vec<_> = (0..20_000).map(|n| Dice::new(7, "test", "ref", n).wait(latency)).collect();
-        waits.sort_unstable();
-        waits
-    }
-
-    fn close(measured: Duration, wanted_ms: f64, tolerance: f64) {
-        let off = (measured.as_secs_f64() * 1000.0 / wanted_ms - 1.0).abs();
-        assert!(off < tolerance, "{measured:?} is not within {tolerance} of {wanted_ms} ms");
-    }
-
-    #[test]
-    fn waits_have_the_median_and_the_tail_that_the_profile_asks_for() {
-        let lognormal = waits(Latency::Lognormal { p50: Duration::from_millis(40), p99: Duration::from_millis(400) });
-        close(lognormal[10_000], 40.0, 0.05);
-        close(lognormal[19_800], 400.0, 0.15);
-        let uniform = waits(Latency::Uniform { min: Duration::from_millis(10), max: Duration::from_millis(30) });
-        close(uniform[10_000], 20.0, 0.03);
-        assert!(uniform[0] >= Duration::from_millis(10) && uniform[19_999] <= Duration::from_millis(30));
-        assert!(waits(Latency::Fixed(Duration::from_millis(5))).iter().all(|w| *w == Duration::from_millis(5)));
+    fn fate(profile: &Profile, seed: u64, reference: &str, nth: u32) -> Fate {
+        Fate::of(profile, seed, (reference, nth), "+8613800000042", None)
     }
 
     #[test]
     fn the_same_seed_reference_and_turn_have_the_same_fate_and_others_differ() {
         let profile = Profile::storm();
-        let fate = |seed, nth| Fate::of(&profile, seed, "order-7-1", nth, "+8613800000042");
+        let fate = |seed, nth| fate(&profile, seed, "order-7-1", nth);
         assert_eq!(fate(1, 0), fate(1, 0));
         assert_ne!(fate(1, 0).reply_after, fate(2, 0).reply_after);
         assert_ne!(fate(1, 0).reply_after, fate(1, 1).reply_after);
@@ -209,24 +338,46 @@ mod tests {
 
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "small counts")]
-    fn faults_and_refusals_strike_as_often_as_the_profile_says() {
+    fn faults_refusals_and_outcomes_strike_as_often_as_the_profile_says() {
         let profile = Profile::storm();
-        let fates: Vec<_> =
-            (0..20_000).map(|n| Fate::of(&profile, 3, &format!("order-{n}-1"), 0, "+8613800000042")).collect();
+        let fates: Vec<_> = (0..20_000).map(|n| fate(&profile, 3, &format!("order-{n}-1"), 0)).collect();
         let share =
             |hit: &dyn Fn(&Fate) -> bool| fates.iter().filter(|fate| hit(fate)).count() as f64 / fates.len() as f64;
         assert!((share(&|f| f.fault.is_some()) - 0.25).abs() < 0.015);
-        assert!((share(&|f| f.fault == Some((FaultKind::Hang, Moment::AfterExecution))) - 0.025).abs() < 0.005);
-        assert!((share(&|f| matches!(f.verdict, Verdict::Refuse(_))) - 0.15).abs() < 0.015);
-        assert!((share(&|f| f.completes_after.is_some()) - 0.5).abs() < 0.015);
+        assert!((share(&|f| f.fault == Some((FaultKind::Hang, Moment::AfterExecution))) - 0.0104).abs() < 0.003);
+        assert!((share(&|f| matches!(f.verdict, Verdict::Refuse(_))) - 0.165).abs() < 0.015);
+        assert!((share(&|f| f.turn.is_some()) - 0.045).abs() < 0.006);
+        assert!((share(&|f| f.completes_after.is_some()) - 0.5).abs() < 0.025);
+        assert!((share(&|f| f.throttled.is_some()) - 0.03).abs() < 0.005);
     }
 
     #[test]
     fn the_last_digits_of_a_number_decide_where_scenarios_are_on() {
         let profile = Profile { suffix_scenarios: true, ..Profile::storm() };
-        let fate = |phone| Fate::of(&profile, 1, "r", 0, phone);
+        let fate = |phone| Fate::of(&profile, 1, ("r", 0), phone, None);
         assert!(matches!(fate("+8613800000003").verdict, Verdict::Refuse(Refusal { code: "recipient_barred", .. })));
         assert_eq!(fate("+8613800000000").verdict, Verdict::Deliver);
         assert!(fate("+8613800000201").completes_after >= Some(Duration::from_secs(20)));
+        let classes = FaultClass::scriptable().count();
+        for (place, class) in FaultClass::scriptable().enumerate() {
+            let fate = fate(&format!("+86138000000{}", FIRST_SUFFIX + place));
+            let mut faced = Fate::plain(&profile, Throws { seed: 1, reference: "r", nth: 0 });
+            faced.completes_after = Fate::of(&profile, 1, ("r", 0), "+8613800000000", None).completes_after;
+            faced.face(class, &profile, Throws { seed: 1, reference: "r", nth: 0 });
+            assert_eq!(fate, faced, "{class}");
+        }
+        assert!(FIRST_SUFFIX + classes <= 100, "two digits are enough");
+    }
+
+    #[test]
+    fn a_script_goes_before_chance_and_names_every_class() {
+        let worst = Profile { outage: super::super::profile::Spell::fixed(1.0, Duration::ZERO), ..Profile::storm() };
+        let throws = Throws { seed: 1, reference: "order-1-1", nth: 0 };
+        let plain = Fate { is_scripted: true, ..Fate::plain(&worst, throws) };
+        let scripted = |then: &Then| Fate::of(&worst, 1, ("order-1-1", 0), "+8613800000042", Some(then));
+        assert_eq!(scripted(&Then::Deliver), plain);
+        for class in FaultClass::scriptable() {
+            assert_ne!(scripted(&Then::Face(class)), plain, "{class}");
+        }
     }
 }

@@ -19,7 +19,7 @@ const WAITING_MAX: usize = 8_192;
 /// The longest line that can be one of ours, in bytes.
 const LINE_MAX: u64 = 4_096;
 
-/// One recharge that was really delivered.
+/// One recharge that was really delivered, or really taken back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Delivery {
     /// Its number, from 1, without gaps: also its line.
@@ -35,6 +35,9 @@ pub struct Delivery {
     pub amount_minor: i64,
     /// The currency of the units.
     pub currency: Currency,
+    /// The number of the line that this one takes back; a delivery takes back none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reverses: Option<u64>,
 }
 
 /// Why a ledger cannot be read or written.
@@ -166,7 +169,8 @@ pub fn read_ledger(path: &Path) -> Result<Vec<Delivery>, LedgerError> {
 #[derive(Debug)]
 struct Waiting {
     delivery: Delivery,
-    written: oneshot::Sender<()>,
+    /// Hears the number of the line.
+    written: oneshot::Sender<u64>,
 }
 
 /// The ledger cannot be written any more: nothing is delivered from here on.
@@ -203,8 +207,8 @@ impl Ledger {
         Ok((Self { queue }, thread))
     }
 
-    /// Delivers: returns once the line is on the disk.
-    pub(super) async fn append(&self, delivery: Delivery) -> Result<(), LedgerBroken> {
+    /// Delivers, or takes back: returns the line's number once it is on the disk.
+    pub(super) async fn append(&self, delivery: Delivery) -> Result<u64, LedgerBroken> {
         let (written, wait) = oneshot::channel();
         self.queue.send(Waiting { delivery, written }).await.map_err(|_| LedgerBroken)?;
         wait.await.map_err(|_| LedgerBroken)
@@ -261,7 +265,7 @@ fn write_all(mut file: Option<File>, mut last: u64, mut waiting: mpsc::Receiver<
             return;
         }
         for entry in batch.drain(..) {
-            if entry.written.send(()).is_err() {
+            if entry.written.send(entry.delivery.seq).is_err() {
                 tracing::trace!("a delivery's request is gone; the delivery stands");
             }
         }

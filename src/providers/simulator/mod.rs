@@ -5,19 +5,27 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 401 |
-//! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, 404 `{code: "not_found"}`, 429, 401 |
+//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 401 |
+//! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, or `reversed`, or `unknown`; 404 `{code: "not_found"}`, 403 `{code: "too_early" or "too_often", retry_after_ms}`, 429, 401 |
+//! | `/_admin/…` | the administration, `docs/SIMULATOR.md` |
+//!
+//! With a rate limit every answer carries `X-Ratelimit-Limit` and `X-Ratelimit-Remaining`.
 
 mod arrivals;
+mod class;
+mod dice;
 mod engine;
 mod fate;
 mod ledger;
 mod profile;
 mod reply;
+mod script;
 mod server;
 mod setup;
 mod stats;
+mod strikes;
 mod text;
+mod windows;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,17 +34,21 @@ use std::sync::Arc;
 use std::thread::JoinHandle as ThreadHandle;
 
 use rand::Rng as _;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 
 use self::arrivals::Arrivals;
 pub use self::arrivals::{Arrival, QuotaExceeded, RequestKind, check_quota, max_over_window, read_arrivals};
+pub use self::class::FaultClass;
 use self::engine::{Engine, Remembered};
+pub use self::engine::{ReferenceView, Resolution, ResolveError};
 use self::ledger::Ledger;
 pub use self::ledger::{Delivery, LedgerError, LedgerReader, read_ledger};
-pub use self::profile::{Declines, Faults, Latency, Profile, ProfileError, Rates, Throttle};
+pub use self::profile::{Declines, Faults, Latency, Outcomes, Profile, ProfileError, Queries, Rates, Spell, Throttle};
+pub use self::script::{Script, ScriptError, ScriptedAnswer, Step};
+use self::server::Door;
 pub use self::stats::Stats;
+pub use self::strikes::Strike;
 use super::Secret;
 use crate::ports::Clock;
 
@@ -47,6 +59,10 @@ pub struct SimulatorOptions {
     pub listen: SocketAddr,
     /// How it behaves.
     pub profile: Profile,
+    /// What is to happen to certain references or submits.
+    pub script: Script,
+    /// Our balance there in minor units, of whatever currency; without one it has no end.
+    pub balance: Option<i64>,
     /// The ledger file; without one nothing is kept beyond this run.
     pub ledger: Option<PathBuf>,
     /// A log of every request's arrival.
@@ -63,6 +79,8 @@ impl Default for SimulatorOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             profile: Profile::default(),
+            script: Script::default(),
+            balance: None,
             ledger: None,
             requests: None,
             seed: None,
@@ -77,6 +95,9 @@ pub enum SimulatorError {
     /// Its profile makes no sense.
     #[error("the profile cannot be used: {0}")]
     Profile(#[from] ProfileError),
+    /// Its script makes no sense.
+    #[error("the script cannot be used: {0}")]
+    Script(#[from] ScriptError),
     /// Its ledger cannot be used.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
@@ -123,23 +144,17 @@ impl Simulator {
         let arrivals = Arrivals::open(options.requests.as_deref(), Arc::clone(&clock)).map_err(|source| {
             SimulatorError::Requests { path: options.requests.clone().unwrap_or_default(), source }
         })?;
-        let cannot_listen = |source| SimulatorError::Listen { listen: options.listen, source };
-        let listener = listen(options.listen).map_err(cannot_listen)?;
-        let addr = listener.local_addr().map_err(cannot_listen)?;
-        let engine = Engine::new((seed, options.profile, options.key), (ledger, known, arrivals), clock);
+        let door =
+            Door::open(options.listen).map_err(|source| SimulatorError::Listen { listen: options.listen, source })?;
+        let addr = door.address();
+        let (decisions, records) = ((seed, options.profile, options.key), (ledger, known, arrivals));
+        let engine = Engine::new(decisions, records, options.balance, clock);
+        engine.scripted.add(&options.script)?;
         tracing::info!(%addr, seed, "the provider simulator listens");
         let stop = engine.stop.clone().drop_guard();
-        let server = tokio::spawn(server::serve(listener, Arc::clone(&engine)));
+        let server = tokio::spawn(server::serve(door, Arc::clone(&engine)));
         Ok(SimulatorHandle { addr, seed, engine, server, writer, stop })
     }
-}
-
-/// With a queue that takes the opening of a whole pool at once; the usual one of 128 does not.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(4_096)
 }
 
 /// A running simulator. Dropped, it stops by itself; [`SimulatorHandle::shutdown`] waits for that.
@@ -184,6 +199,26 @@ impl SimulatorHandle {
         profile.check()?;
         self.engine.set_profile(profile);
         Ok(())
+    }
+
+    /// What each class of trouble has struck since the start, in the order of [`FaultClass::ALL`].
+    pub fn strikes(&self) -> Vec<Strike> {
+        self.engine.strikes.all()
+    }
+
+    /// How many orders a class of trouble has struck.
+    pub fn struck(&self, class: FaultClass) -> u64 {
+        self.strikes().iter().find(|strike| strike.class == class).map_or(0, |strike| strike.orders)
+    }
+
+    /// Adds steps to the script.
+    pub fn script(&self, script: &Script) -> Result<(), ScriptError> {
+        self.engine.scripted.add(script)
+    }
+
+    /// Where it is administered.
+    pub fn admin_url(&self) -> String {
+        format!("{}/_admin", self.base_url())
     }
 
     /// When the last million requests arrived, as [`check_quota`] takes it.

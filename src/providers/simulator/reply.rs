@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::dice::Dice;
 use super::engine::Life;
-use super::fate::{Dice, Refusal};
-use crate::domain::{ClientRef, Currency, Timestamp};
+use super::fate::{Pace, Refusal};
+use crate::domain::{ClientRef, Currency, Money, Timestamp};
 
 /// What goes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,16 @@ pub(super) enum Reply {
     Reset,
     /// Nothing, ever.
     Hang,
+    /// A byte a second.
+    Drip { status: u16, body: Bytes },
 }
+
+/// What a browser shows where a provider was expected.
+const PAGE: &[u8] =
+    b"<!doctype html><html><head><title>We will be back</title></head><body><h1>Maintenance</h1></body></html>";
+/// What a gateway sends for a server that it does not reach.
+const BAD_GATEWAY: &[u8] =
+    b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>";
 
 #[derive(Serialize, Default)]
 struct Body<'a> {
@@ -49,7 +59,7 @@ impl Body<'_> {
     fn answer(&self, status: u16) -> Reply {
         match serde_json::to_vec(self) {
             Ok(body) => Reply::Answer { status, body: body.into(), retry_after: None },
-            Err(_) => Reply::error_500(),
+            Err(_) => Reply::error(500),
         }
     }
 }
@@ -61,16 +71,26 @@ impl Reply {
             Life::Nothing => Self::not_found(),
             Life::InProgress => Self::accepted(client_ref),
             Life::Refused(refusal) => Self::refused(refusal),
-            Life::Delivered { amount, at } => Body {
-                status: Some("succeeded"),
-                provider_ref: Some(provider_ref(client_ref)),
-                amount_minor: Some(amount.minor),
-                currency: Some(amount.currency),
-                delivered_at: Some(at),
-                ..Body::default()
-            }
-            .answer(200),
+            Life::Delivered { amount, at } => Self::delivered("succeeded", client_ref, amount, at),
+            Life::Reversed { amount, at } => Self::delivered("reversed", client_ref, amount, at),
         }
+    }
+
+    fn delivered(status: &'static str, client_ref: &ClientRef, amount: Money, at: Timestamp) -> Self {
+        Body {
+            status: Some(status),
+            provider_ref: Some(provider_ref(client_ref)),
+            amount_minor: Some(amount.minor),
+            currency: Some(amount.currency),
+            delivered_at: Some(at),
+            ..Body::default()
+        }
+        .answer(200)
+    }
+
+    /// The provider does not know what became of it.
+    pub(super) fn unclear(client_ref: &ClientRef) -> Self {
+        Body { status: Some("unknown"), provider_ref: Some(provider_ref(client_ref)), ..Body::default() }.answer(200)
     }
 
     pub(super) fn accepted(client_ref: &ClientRef) -> Self {
@@ -108,18 +128,55 @@ impl Reply {
         Body { status: Some("rejected"), code: Some("E-9917"), ..Body::default() }.answer(422)
     }
 
-    /// With the wait in the header, in whole seconds rounded up, and exactly in the body.
-    pub(super) fn throttled(wait: Option<Duration>) -> Self {
+    /// A question that the provider does not take now.
+    pub(super) fn not_now(code: &'static str, wait: Duration) -> Self {
+        let body = Body { code: Some(code), retry_after_ms: Some(millis(wait).max(1)), ..Body::default() };
+        body.answer(403)
+    }
+
+    /// Documented as: ask, do not take it for a failure.
+    pub(super) fn system_error() -> Self {
+        Self::code(200, "system_error")
+    }
+
+    /// With the wait, where it is told, in the header, in whole seconds rounded up, and exactly in
+    /// the body.
+    pub(super) fn throttled(wait: Option<Duration>, in_body: bool) -> Self {
         let body = Body { code: Some("throttled"), retry_after_ms: wait.map(|w| millis(w).max(1)), ..Body::default() };
-        let seconds = wait.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
-        match body.answer(429) {
+        let seconds = wait.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).filter(|_| !in_body);
+        match body.answer(if in_body { 200 } else { 429 }) {
             Self::Answer { status, body, .. } => Self::Answer { status, body, retry_after: seconds },
-            other @ (Self::Reset | Self::Hang) => other,
+            other @ (Self::Reset | Self::Hang | Self::Drip { .. }) => other,
         }
     }
 
-    pub(super) fn error_500() -> Self {
-        Self::Answer { status: 500, body: Bytes::from_static(b"internal error"), retry_after: None }
+    /// Refused for pace although the pace was kept.
+    pub(super) fn slow_down(pace: Pace) -> Self {
+        let wait = Duration::from_secs(1);
+        match pace {
+            Pace::Told => Self::throttled(Some(wait), false),
+            Pace::Untold => Self::throttled(None, false),
+            Pace::InBody => Self::throttled(Some(wait), true),
+        }
+    }
+
+    /// A server error without a word of the protocol.
+    pub(super) fn error(status: u16) -> Self {
+        let body: &[u8] = match status {
+            502 => b"bad gateway",
+            503 => b"service unavailable",
+            504 => b"gateway timeout",
+            _ => b"internal error",
+        };
+        Self::Answer { status, body: Bytes::from_static(body), retry_after: None }
+    }
+
+    pub(super) fn page() -> Self {
+        Self::Answer { status: 200, body: Bytes::from_static(PAGE), retry_after: None }
+    }
+
+    pub(super) fn bad_gateway() -> Self {
+        Self::Answer { status: 502, body: Bytes::from_static(BAD_GATEWAY), retry_after: None }
     }
 
     /// The same answer, cut in the middle.
@@ -128,7 +185,15 @@ impl Reply {
             Self::Answer { status, body, retry_after } => {
                 Self::Answer { status, body: body.slice(..body.len() / 2), retry_after }
             }
-            other @ (Self::Reset | Self::Hang) => other,
+            other @ (Self::Reset | Self::Hang | Self::Drip { .. }) => other,
+        }
+    }
+
+    /// The same answer, a byte a second.
+    pub(super) fn dripping(self) -> Self {
+        match self {
+            Self::Answer { status, body, .. } => Self::Drip { status, body },
+            other @ (Self::Reset | Self::Hang | Self::Drip { .. }) => other,
         }
     }
 

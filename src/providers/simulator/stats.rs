@@ -51,12 +51,37 @@ counts! {
     resets,
     /// Requests left without an answer.
     hangs,
+    /// Answers of a byte a second.
+    slow_drips,
     /// Answers with status 500 and no word of the protocol.
     errors_500,
+    /// The same with status 502, 503 or 504.
+    errors_50x,
     /// Answers cut in the middle.
     truncated,
     /// Answers with an undocumented code.
     unknown_codes,
+    /// Pages of HTML.
+    pages,
+    /// Answers with status 200 that say "system error".
+    system_errors,
+    /// Deliveries taken back.
+    reversed,
+}
+
+impl Stats {
+    /// Requests that were left without a clear answer.
+    pub fn unclear(&self) -> u64 {
+        self.resets
+            + self.hangs
+            + self.slow_drips
+            + self.errors_500
+            + self.errors_50x
+            + self.truncated
+            + self.unknown_codes
+            + self.pages
+            + self.system_errors
+    }
 }
 
 pub(super) fn count(counter: &AtomicU64) {

@@ -16,6 +16,28 @@ pub(super) mod duration_text {
     }
 }
 
+/// The same, where there may be none.
+pub(super) mod optional_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    #[expect(clippy::ref_option, reason = "the shape that serde asks for")]
+    pub(in super::super) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(|wait| humantime::format_duration(wait).to_string()).serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| humantime::parse_duration(&text)).transpose().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Names in the style of the rest of the file.
 pub(super) mod duplicates_text {
     use serde::{Deserialize, Deserializer, Serializer};

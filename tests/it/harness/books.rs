@@ -72,7 +72,10 @@ impl Line {
         let mut deliveries = Deliveries::new();
         for delivery in read_ledger(&self.folder.path().join("ledger.jsonl")).unwrap() {
             let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
-            audit::count_delivery(&mut deliveries, delivery.client_ref.to_string(), delivery.phone, amount);
+            match delivery.reverses {
+                None => audit::count_delivery(&mut deliveries, delivery.client_ref.to_string(), delivery.phone, amount),
+                Some(_) => audit::count_reversal(&mut deliveries, delivery.client_ref.as_str()),
+            }
         }
         deliveries
     }

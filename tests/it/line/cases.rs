@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use recharged::domain::{CaseKind, Reason, State};
 use recharged::ports::CaseFilter;
-use recharged::providers::simulator::{Latency, Profile};
+use recharged::providers::simulator::{Latency, Profile, Queries};
 use serde_json::Value;
 
 use super::refusals::{Ended, ended};
@@ -16,7 +16,7 @@ use crate::harness::{Line, PATIENCE, Service, Wishes};
 /// Nobody hears whether a recharge was delivered, nor is anybody told who asks.
 fn silent() -> Profile {
     let reply = Latency::Fixed(Duration::from_secs(600));
-    Profile { reply, failing_queries: 1.0, ..Profile::default() }
+    Profile { reply, queries: Queries { failing: 1.0, ..Queries::default() }, ..Profile::default() }
 }
 
 const QUICK: Latency = Latency::Fixed(Duration::from_millis(5));

@@ -106,7 +106,7 @@ async fn a_refusal_for_now_is_tried_again_under_another_reference() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_throttled_order_waits_without_losing_an_attempt_and_the_whole_fleet_pauses() {
-    let throttle = Throttle { permits_per_second: 0.125, burst: 1, tells_when: true };
+    let throttle = Throttle { permits_per_second: 0.125, burst: 1, tells_when: true, in_body: false };
     let profile = Profile { throttle: Some(throttle), ..quick() };
     let line =
         Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })

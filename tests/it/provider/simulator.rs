@@ -9,8 +9,8 @@ use recharged::domain::{DuplicateSemantics, QueryOutcome, SubmitOutcome, Unknown
 use recharged::ports::RechargeProvider;
 use recharged::providers::Secret;
 use recharged::providers::simulator::{
-    Declines, Faults, Latency, Profile, Rates, RequestKind, SimulatorHandle, SimulatorOptions, Throttle, check_quota,
-    max_over_window, read_arrivals, read_ledger,
+    Declines, Faults, Latency, Outcomes, Profile, Queries, Rates, RequestKind, SimulatorHandle, SimulatorOptions,
+    Spell, Throttle, check_quota, max_over_window, read_arrivals, read_ledger,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ impl Run {
         Self { dir, simulator }
     }
 
-    fn delivered(&self) -> Vec<String> {
+    pub(super) fn delivered(&self) -> Vec<String> {
         let ledger = read_ledger(&self.dir.path().join("ledger.jsonl")).unwrap();
         ledger.into_iter().map(|delivery| delivery.client_ref.to_string()).collect()
     }
@@ -40,7 +40,7 @@ impl Run {
         provider(&self.simulator.base_url()).submit(&submit_of(reference)).await
     }
 
-    async fn query(&self, reference: &str) -> QueryOutcome {
+    pub(super) async fn query(&self, reference: &str) -> QueryOutcome {
         provider(&self.simulator.base_url()).query(&query_of(reference)).await
     }
 }
@@ -169,7 +169,7 @@ async fn settled(provider: &Arc<dyn RechargeProvider>, reference: &str) -> Query
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         match provider.query(&query_of(reference)).await {
-            QueryOutcome::InProgress => {
+            QueryOutcome::InProgress | QueryOutcome::ProviderUnknown => {
                 assert!(Instant::now() < deadline, "{reference} is not settled within a minute")
             }
             outcome => return outcome,
@@ -180,7 +180,14 @@ async fn settled(provider: &Arc<dyn RechargeProvider>, reference: &str) -> Query
 /// What a caller is told about 200 orders in a storm, and what became of them in truth.
 async fn storm(concurrency: usize) -> BTreeMap<String, (String, String)> {
     let (reply, completion) = (Latency::Fixed(Duration::ZERO), Latency::Fixed(Duration::from_millis(1)));
-    let run = Run::start(Profile { reply, completion, failing_queries: 0.0, ..Profile::storm() }).await;
+    let storm = Profile::storm();
+    // What strikes others beside the one it began with depends on who comes when.
+    let (outage, empty_float, queries) = (Spell::default(), Spell::default(), Queries::default());
+    let (never, reversed) = (0.0, Spell::default());
+    let unknown = Spell { lasts: Latency::Fixed(Duration::ZERO), ..storm.outcomes.unknown };
+    let outcomes = Outcomes { never, reversed, unknown, ..storm.outcomes };
+    let profile = Profile { reply, completion, outage, empty_float, queries, outcomes, ..storm };
+    let run = Run::start(profile).await;
     let mut settings = settings(&run.simulator.base_url());
     // Only what hangs may meet it.
     settings.call_timeout = Duration::from_secs(5);
@@ -223,7 +230,7 @@ async fn a_run_repeats_from_its_seed_at_any_concurrency() {
 #[tokio::test]
 async fn a_caller_beyond_the_rate_limit_is_throttled_and_nothing_is_delivered() {
     for tells_when in [true, false] {
-        let throttle = Some(Throttle { permits_per_second: 1.0, burst: 3, tells_when });
+        let throttle = Some(Throttle { permits_per_second: 1.0, burst: 3, tells_when, in_body: false });
         let run = Run::start(Profile { throttle, ..quick() }).await;
         let mut succeeded = 0;
         for n in 0..10 {

@@ -1,8 +1,8 @@
-//! The simulator's HTTP: routes by axum, connections by hyper, because a fault may have to
-//! reset the connection under a request.
+//! Connections: taken while there is no outage, and reset where a fault asks for it.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,139 +11,106 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use bytes::Bytes;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::Deserialize;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
 
-use super::arrivals::RequestKind;
-use super::engine::{Engine, Order};
-use super::fate::Refusal;
-use super::reply::Reply;
-use super::stats::count;
-use crate::domain::{ClientRef, Currency, Money, Msisdn};
+use super::super::engine::Engine;
+use super::ResetConnection;
 
 /// The most connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 4_096;
-/// The longest request body, in bytes.
-const BODY_MAX: usize = 16 * 1024;
-/// The longest reference, in bytes.
-const REFERENCE_MAX: usize = 64;
+/// A queue that takes the opening of a whole pool at once; the usual one of 128 does not.
+const QUEUE: u32 = 4_096;
 /// How long open requests may take to end when the simulator stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
-#[derive(Deserialize)]
-struct SubmitBody {
-    client_ref: String,
-    phone: String,
-    amount_minor: i64,
-    currency: Currency,
+/// An address of ours: it stays ours while nothing listens there.
+#[derive(Debug)]
+pub(in super::super) struct Door {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
+    /// Bound, and never listening: connections are refused, and nobody else can take the port.
+    _holder: TcpSocket,
 }
 
-fn router(engine: Arc<Engine>) -> Router {
-    Router::new()
-        .route("/recharges", post(submit))
-        .route("/recharges/{client_ref}", get(query))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .with_state(engine)
-}
-
-async fn submit(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes) -> Response {
-    let parsed = serde_json::from_slice::<SubmitBody>(&body).ok();
-    let client_ref = parsed.as_ref().map_or("", |body| body.client_ref.as_str());
-    if let Some(reply) = engine.admit(client_ref, RequestKind::Submit, bearer(&headers)) {
-        return respond(&engine, reply).await;
+impl Door {
+    pub(in super::super) fn open(address: SocketAddr) -> io::Result<Self> {
+        let holder = bound(address)?;
+        let address = holder.local_addr()?;
+        let listener = Some(bound(address)?.listen(QUEUE)?);
+        Ok(Self { address, listener, _holder: holder })
     }
-    let reply = match parsed.filter(|body| (1..=REFERENCE_MAX).contains(&body.client_ref.len())) {
-        None => {
-            count(&engine.counts.malformed);
-            Reply::malformed()
-        }
-        Some(body) => match order(&body) {
-            Ok(order) => engine.submit(order).await,
-            Err(refusal) => {
-                count(&engine.counts.refused);
-                Reply::refused(refusal)
-            }
-        },
-    };
-    respond(&engine, reply).await
-}
 
-async fn query(State(engine): State<Arc<Engine>>, Path(client_ref): Path<String>, headers: HeaderMap) -> Response {
-    let reply = match engine.admit(&client_ref, RequestKind::Query, bearer(&headers)) {
-        Some(reply) => reply,
-        None => engine.query(&client_ref).await,
-    };
-    respond(&engine, reply).await
-}
-
-fn order(body: &SubmitBody) -> Result<Order, Refusal> {
-    let refusal = |code| Refusal { code, retry_after: None, status: 422 };
-    let phone = Msisdn::from_e164(&body.phone).ok_or(refusal("invalid_recipient"))?;
-    if body.amount_minor <= 0 {
-        return Err(refusal("amount_not_allowed"));
+    pub(in super::super) fn address(&self) -> SocketAddr {
+        self.address
     }
-    Ok(Order {
-        client_ref: ClientRef::from_stored(&body.client_ref),
-        phone,
-        amount: Money { minor: body.amount_minor, currency: body.currency },
-    })
-}
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
-}
-
-/// Marks a response in whose place the connection is reset.
-#[derive(Debug, Clone, Copy)]
-struct ResetConnection;
-
-async fn respond(engine: &Engine, reply: Reply) -> Response {
-    match reply {
-        Reply::Answer { status, body, retry_after } => {
-            let mut response = body.into_response();
-            *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            if let Some(seconds) = retry_after {
-                response.headers_mut().insert(RETRY_AFTER, seconds.into());
-            }
-            response
-        }
-        Reply::Hang => {
-            // Ends when the caller gives up: its connection's task is then dropped.
-            engine.stop.cancelled().await;
-            (axum::Extension(ResetConnection), ()).into_response()
-        }
-        Reply::Reset => (axum::Extension(ResetConnection), ()).into_response(),
+    /// Who comes next; nobody while it is shut.
+    async fn accept(&self, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+        let Some(listener) = &self.listener else { return std::future::pending().await };
+        let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok((stream, slot))
     }
+
+    fn shut(&mut self) {
+        self.listener = None;
+    }
+
+    fn reopen(&mut self) {
+        match bound(self.address).and_then(|socket| socket.listen(QUEUE)) {
+            Ok(listener) => self.listener = Some(listener),
+            Err(error) => tracing::error!(%error, "the simulator cannot listen again; it tries on"),
+        }
+    }
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Serves until the engine is stopped, then lets open requests end for a moment.
-pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>) {
+pub(in super::super) async fn serve(mut door: Door, engine: Arc<Engine>) {
+    /// A listener that could not be had again is asked for so soon.
+    const AGAIN: Duration = Duration::from_millis(100);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let router = TowerToHyperService::new(router(Arc::clone(&engine)));
+    let router = TowerToHyperService::new(super::router(Arc::clone(&engine)));
     let mut connections = JoinSet::new();
+    let mut outages = engine.windows.outages();
+    let mut again_at: Option<Instant> = None;
     loop {
-        // First the end, then room for what ended, then what is new.
+        // First the end, then outages, then room for what ended, then what is new.
         let accepted = tokio::select! {
             biased;
             () = engine.stop.cancelled() => break,
+            Ok(()) = outages.changed() => {
+                again_at = *outages.borrow_and_update();
+                if again_at.is_some() {
+                    door.shut();
+                }
+                continue;
+            }
+            () = at(again_at) => {
+                door.reopen();
+                again_at = if door.listener.is_some() { None } else { Some(Instant::now() + AGAIN) };
+                continue;
+            }
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &slots) => accepted,
+            accepted = door.accept(&slots) => accepted,
         };
         match accepted {
             Ok((stream, slot)) => {
@@ -160,21 +127,18 @@ pub(super) async fn serve(listener: TcpListener, engine: Arc<Engine>) {
             }
         }
     }
-    drop(listener);
+    drop(door);
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::debug!(left = connections.len(), "dropping connections that did not end in time");
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, slot))
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn serve_one(tcp: TcpStream, router: TowerToHyperService<Router>, engine: Arc<Engine>) {
@@ -194,11 +158,14 @@ async fn serve_one(tcp: TcpStream, router: TowerToHyperService<Router>, engine: 
     });
     let connection = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let mut outages = engine.windows.outages();
+    outages.mark_unchanged();
     let ended = tokio::select! {
         // Requests first: they are what the connection is for.
         biased;
         ended = connection.as_mut() => ended,
-        () = engine.stop.cancelled() => {
+        // Ends once the request that is under way has been answered, and at once if none is.
+        () = async { tokio::select! { () = engine.stop.cancelled() => {}, _ = outages.changed() => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -1,0 +1,339 @@
+//! The provider behind the simulator's HTTP: references, their lives, and what is delivered.
+
+mod books;
+mod query;
+mod settle;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use self::books::{ReferenceView, Resolution, ResolveError};
+use super::arrivals::{Arrivals, RequestKind};
+use super::class::{FaultClass, Moment};
+use super::dice::Dice;
+use super::fate::{Fate, Opening, Refusal};
+use super::ledger::{Delivery, Ledger, LedgerBroken};
+use super::profile::{FaultKind, Profile};
+use super::reply::Reply;
+use super::script::{Scripted, Then};
+use super::setup::{Pacing, Setup};
+use super::stats::{Counts, count};
+use super::strikes::Strikes;
+use super::windows::Windows;
+use crate::domain::{ClientRef, DuplicateSemantics, Money, Msisdn, Timestamp};
+use crate::ports::Clock;
+use crate::providers::Secret;
+
+/// Locks for the references: enough that two cores seldom meet.
+const SHARDS: usize = 64;
+/// A reference costs about 220 bytes, and none may be forgotten; beyond this many the simulator
+/// refuses to work rather than grow.
+const REFERENCES_MAX_PER_SHARD: usize = 20_000_000 / SHARDS;
+
+/// A recharge, as asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) client_ref: ClientRef,
+    pub(super) phone: Msisdn,
+    pub(super) amount: Money,
+}
+
+/// What became of a reference.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Life {
+    /// Heard of, but nothing done.
+    Nothing,
+    InProgress,
+    Delivered {
+        amount: Money,
+        at: Timestamp,
+    },
+    /// Delivered, and taken back.
+    Reversed {
+        amount: Money,
+        at: Timestamp,
+    },
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+struct Reference {
+    submits: u32,
+    queries: u32,
+    life: Life,
+    /// When its last submit came, it was last asked about, and it came to its end; of this run.
+    submitted_at: Option<Instant>,
+    asked_at: Option<Instant>,
+    ended_at: Option<Instant>,
+    rest: Option<Box<Rest>>,
+}
+
+/// What few references have.
+#[derive(Debug)]
+struct Rest {
+    order: Order,
+    /// Until then, and to the first question anyway, the provider says that it does not know.
+    unclear_until: Option<Instant>,
+    was_unclear: bool,
+    /// What is sure to strike its next query.
+    query: Option<FaultClass>,
+    /// Brought to its end from outside: what was to happen does not.
+    resolved: bool,
+}
+
+impl Reference {
+    const fn new(submits: u32, life: Life) -> Self {
+        Self { submits, queries: 0, life, submitted_at: None, asked_at: None, ended_at: None, rest: None }
+    }
+}
+
+/// What a submit meets.
+enum Met {
+    /// A new recharge: do it.
+    Fresh,
+    /// The reference is known.
+    Known(Life),
+    /// The request fails before anything is done.
+    Undone,
+    /// There is no room for another reference.
+    Full,
+}
+
+/// What is said of a request at the door.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) pacing: Option<Pacing>,
+    /// It ends here.
+    pub(super) reply: Option<Reply>,
+}
+
+/// The provider.
+#[derive(Debug)]
+pub(super) struct Engine {
+    seed: u64,
+    key: Option<Secret>,
+    clock: Arc<dyn Clock>,
+    setup: RwLock<Arc<Setup>>,
+    shards: Vec<Mutex<HashMap<Box<str>, Reference>>>,
+    /// When each number may be recharged again.
+    cooling: Mutex<HashMap<Msisdn, Instant>>,
+    ledger: Ledger,
+    arrivals: Arrivals,
+    pub(super) counts: Counts,
+    pub(super) strikes: Strikes,
+    pub(super) scripted: Scripted,
+    pub(super) windows: Windows,
+    pub(super) stop: CancellationToken,
+}
+
+/// References that a ledger holds from an earlier run.
+#[derive(Debug)]
+pub(super) struct Remembered(Vec<Mutex<HashMap<Box<str>, Reference>>>);
+
+impl Remembered {
+    pub(super) fn new() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+
+    pub(super) fn add(&mut self, delivery: &Delivery) {
+        let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
+        let at = delivery.at;
+        let life = match delivery.reverses {
+            None => Life::Delivered { amount, at },
+            Some(_) => Life::Reversed { amount, at },
+        };
+        let name = delivery.client_ref.as_str();
+        // The first life is over: the next submit of this reference is at least its second.
+        lock_shard(&self.0, name).insert(name.into(), Reference::new(1, life));
+    }
+}
+
+impl Engine {
+    pub(super) fn new(
+        (seed, profile, key): (u64, Profile, Option<Secret>),
+        (ledger, known, arrivals): (Ledger, Remembered, Arrivals),
+        balance: Option<i64>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            seed,
+            key,
+            clock,
+            setup: RwLock::new(Setup::new(profile)),
+            shards: known.0,
+            cooling: Mutex::default(),
+            ledger,
+            arrivals,
+            counts: Counts::default(),
+            strikes: Strikes::default(),
+            scripted: Scripted::default(),
+            windows: Windows::new(balance),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    pub(super) fn set_profile(&self, profile: Profile) {
+        *self.setup.write().unwrap_or_else(PoisonError::into_inner) = Setup::new(profile);
+    }
+
+    pub(super) fn profile(&self) -> Profile {
+        self.setup().profile.clone()
+    }
+
+    pub(super) fn arrival_times(&self) -> Vec<(u64, RequestKind)> {
+        self.arrivals.times()
+    }
+
+    fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn lets_in(&self, bearer: Option<&str>) -> bool {
+        self.key.as_ref().is_none_or(|key| bearer == Some(key.expose()))
+    }
+
+    /// What every request goes through first. Waits while the provider is frozen.
+    pub(super) async fn admit(&self, client_ref: &str, kind: RequestKind, bearer: Option<&str>) -> Admission {
+        self.arrivals.record(client_ref, kind);
+        count(match kind {
+            RequestKind::Submit => &self.counts.submits,
+            RequestKind::Query => &self.counts.queries,
+        });
+        self.windows.thawed().await;
+        if !self.lets_in(bearer) {
+            count(&self.counts.unauthorized);
+            return Admission { pacing: None, reply: Some(Reply::unauthorized()) };
+        }
+        let Some((pacing, refused)) = self.setup().pace(kind) else { return Admission { pacing: None, reply: None } };
+        let reply = refused.map(|(class, reply)| {
+            count(&self.counts.throttled);
+            self.strikes.count(class, client_ref);
+            reply
+        });
+        Admission { pacing: Some(pacing), reply }
+    }
+
+    pub(super) async fn submit(self: &Arc<Self>, order: Order) -> Reply {
+        let arrived = Instant::now();
+        let setup = self.setup();
+        let name = order.client_ref.as_str();
+        let script = self.scripted.take(name);
+        let (fate, met) = self.meet(&order, &setup.profile, script.as_ref());
+        if let Some(Opening::Outage(lasts)) = fate.opening {
+            self.strikes.count(FaultClass::Outage, name);
+            count(&self.counts.resets);
+            self.windows.open_outage(lasts);
+            return Reply::Reset;
+        }
+        let life = match met {
+            Met::Full => return Reply::error(500),
+            Met::Undone => Life::InProgress,
+            Met::Known(life) => {
+                count(&self.counts.duplicates);
+                life
+            }
+            Met::Fresh => match self.execute(&order, &fate, &setup.profile).await {
+                Ok(life) => life,
+                Err(LedgerBroken) => return Reply::error(500),
+            },
+        };
+        sleep_until(arrived + fate.reply_after).await;
+        if let Some(pace) = fate.throttled {
+            self.strikes.count(FaultClass::Throttled, name);
+            count(&self.counts.throttled);
+            return Reply::slow_down(pace);
+        }
+        let says_duplicate =
+            matches!(met, Met::Known(_)) && setup.profile.duplicates != DuplicateSemantics::ReplaysResult;
+        let reply = if says_duplicate { Reply::duplicate() } else { Reply::life(&order.client_ref, life) };
+        if let Some((kind, moment)) = fate.fault {
+            return self.failed(kind, moment, &order.client_ref, reply);
+        }
+        if let Some((_, answer)) = fate.answer {
+            return answer;
+        }
+        if let Life::Refused(Refusal { status: 200 | 500, .. }) = life
+            && !says_duplicate
+        {
+            self.strikes.count(FaultClass::OddStatus, name);
+        }
+        reply
+    }
+
+    /// Decides under the reference's lock, so that of any number of concurrent submits of one
+    /// reference exactly one finds it fresh.
+    fn meet(&self, order: &Order, profile: &Profile, script: Option<&Then>) -> (Fate, Met) {
+        let name = order.client_ref.as_str();
+        let mut shard = lock_shard(&self.shards, name);
+        let fate = |nth| Fate::of(profile, self.seed, (name, nth), &order.phone.expose(), script);
+        if shard.len() >= REFERENCES_MAX_PER_SHARD && !shard.contains_key(name) {
+            return (fate(0), Met::Full);
+        }
+        let reference = shard.entry(name.into()).or_insert(Reference::new(0, Life::Nothing));
+        let fate = fate(reference.submits);
+        reference.submits = reference.submits.saturating_add(1);
+        let is_before = |moment| moment == Moment::BeforeExecution;
+        let is_undone = matches!(fate.opening, Some(Opening::Outage(_)))
+            || fate.throttled.is_some()
+            || fate.fault.is_some_and(|(_, moment)| is_before(moment))
+            || fate.answer.as_ref().is_some_and(|(moment, _)| is_before(*moment));
+        let is_fresh = match (reference.life, profile.duplicates) {
+            (Life::Nothing, _)
+            | (_, DuplicateSemantics::NotDeduplicated)
+            | (Life::Refused(_) | Life::Reversed { .. }, DuplicateSemantics::RejectsUnlessFailed) => true,
+            (
+                Life::InProgress | Life::Delivered { .. } | Life::Reversed { .. } | Life::Refused(_),
+                DuplicateSemantics::RejectsAlways
+                | DuplicateSemantics::RejectsUnlessFailed
+                | DuplicateSemantics::ReplaysResult,
+            ) => false,
+        };
+        let met = match (is_undone, is_fresh) {
+            (true, _) => Met::Undone,
+            (false, true) => {
+                reference.life = Life::InProgress;
+                reference.submitted_at = Some(Instant::now());
+                reference.ended_at = None;
+                Met::Fresh
+            }
+            (false, false) => Met::Known(reference.life),
+        };
+        (fate, met)
+    }
+
+    /// The reply as a fault leaves it.
+    fn failed(&self, kind: FaultKind, moment: Moment, client_ref: &ClientRef, reply: Reply) -> Reply {
+        let (before, after) = kind.classes();
+        self.strikes.count(if moment == Moment::BeforeExecution { before } else { after }, client_ref.as_str());
+        let counts = &self.counts;
+        let (counter, reply) = match kind {
+            FaultKind::Reset => (&counts.resets, Reply::Reset),
+            FaultKind::Hang => (&counts.hangs, Reply::Hang),
+            FaultKind::SlowDrip => (&counts.slow_drips, reply.dripping()),
+            FaultKind::Error500 => (&counts.errors_500, Reply::error(500)),
+            FaultKind::Error502 => (&counts.errors_50x, Reply::error(502)),
+            FaultKind::Error503 => (&counts.errors_50x, Reply::error(503)),
+            FaultKind::Error504 => (&counts.errors_50x, Reply::error(504)),
+            FaultKind::Truncated => (&counts.truncated, reply.truncated()),
+            FaultKind::UnknownCode => (&counts.unknown_codes, Reply::unknown_code()),
+            FaultKind::HtmlPage => (&counts.pages, Reply::page()),
+            FaultKind::HtmlError => (&counts.pages, Reply::bad_gateway()),
+            FaultKind::Error200 => (&counts.system_errors, Reply::system_error()),
+        };
+        count(counter);
+        reply
+    }
+}
+
+fn lock_shard<'a>(
+    shards: &'a [Mutex<HashMap<Box<str>, Reference>>],
+    name: &str,
+) -> MutexGuard<'a, HashMap<Box<str>, Reference>> {
+    let hash = Dice::new(0, "shard", name, 0).next();
+    let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
+    #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
+    shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+}
