@@ -360,7 +360,8 @@ mod tests {
         assert!(fate("+8613800000201").completes_after >= Some(Duration::from_secs(20)));
         let classes = FaultClass::scriptable().count();
         for (place, class) in FaultClass::scriptable().enumerate() {
-            let fate = fate(&format!("+86138000000{}", FIRST_SUFFIX + place));
+            let phone = format!("+86138000000{}", FIRST_SUFFIX + place);
+            let fate = Fate::of(&profile, 1, ("r", 0), &phone, None);
             let mut faced = Fate::plain(&profile, Throws { seed: 1, reference: "r", nth: 0 });
             faced.completes_after = Fate::of(&profile, 1, ("r", 0), "+8613800000000", None).completes_after;
             faced.face(class, &profile, Throws { seed: 1, reference: "r", nth: 0 });

@@ -211,6 +211,11 @@ impl SimulatorHandle {
         self.strikes().iter().find(|strike| strike.class == class).map_or(0, |strike| strike.orders)
     }
 
+    /// How references truly stand: those behind `after`, by name.
+    pub fn references(&self, after: &str, limit: usize) -> Vec<ReferenceView> {
+        self.engine.references(after, limit)
+    }
+
     /// Adds steps to the script.
     pub fn script(&self, script: &Script) -> Result<(), ScriptError> {
         self.engine.scripted.add(script)

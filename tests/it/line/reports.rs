@@ -136,6 +136,13 @@ impl Books {
     }
 }
 
+/// The line that takes another one back.
+fn taken_back(delivery: &Value, number: u64) -> Value {
+    let mut line = delivery.clone();
+    line["reverses"] = json!(number);
+    line
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
     let line = sold().await;
@@ -160,8 +167,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
             assert!(report[field].get(percentile).is_some(), "{field}.{percentile}: {report}");
         }
     }
-    let clean =
-        json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "unaccounted": 0, "misdelivered": 0 });
+    let clean = json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "taken_back": 0,
+        "unaccounted": 0, "misdelivered": 0 });
     assert_eq!(report["audit"], clean);
 
     let changed_reference = |reference: &str| {
@@ -184,6 +191,8 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         ("unaccounted", with(changed_reference("foreign-1"))),
         // Delivered although it failed; that its cancellation was refused excuses nothing.
         ("wrongly_failed", with(changed_reference("declined-1"))),
+        // Delivered and taken back: by our books it succeeded, and nobody was told.
+        ("taken_back", with(taken_back(&books.ledger[5], 6))),
     ];
     for (counter, lines) in cases {
         let found = books.against(&lines).await;
@@ -192,6 +201,15 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         assert_eq!((found.code, &found.object()["audit"]), (Some(1), &wanted), "{counter}");
         assert!(found.said.is_empty(), "the report has said it: {:?}", found.said);
     }
+    // Of what failed and was refunded, nothing stands that was taken back; nor is it twice what was
+    // delivered again.
+    let declined = changed_reference("declined-1");
+    let lines = [books.ledger.clone(), vec![declined.clone(), taken_back(&declined, 21)]].concat();
+    let found = books.against(&lines).await;
+    assert_eq!((found.code, &found.object()["audit"], &found.object()["reversals"]), (Some(0), &clean, &json!(1)));
+    let again = [books.ledger.clone(), vec![taken_back(&books.ledger[5], 6), books.ledger[5].clone()]].concat();
+    let found = books.against(&again).await;
+    assert_eq!((found.code, &found.object()["audit"]), (Some(0), &clean));
     // An order that nothing was ever sent for, delivered: of nobody's account.
     let unasked = books.against(&with(changed_reference("unpaid-1"))).await;
     assert_eq!((unasked.code, &unasked.object()["audit"]["unaccounted"]), (Some(1), &json!(1)));

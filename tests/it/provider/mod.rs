@@ -2,13 +2,18 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the outcome that it expects")]
 
 mod adapter;
+mod admin;
+mod faults;
 mod ledger;
+mod outcomes;
 mod peer;
+mod questions;
 mod simulator;
 mod throughput;
 mod tls;
 mod transport;
 mod window;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
