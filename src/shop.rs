@@ -79,7 +79,7 @@ impl Shop {
             let mut batch = Vec::new();
             for number in sent..sent + now {
                 let order = self.order(number, opened, topic, &mut rng);
-                if rng.random_bool(self.repeated.clamp(0.0, 1.0)) {
+                if self.is_repeated(&mut rng) {
                     batch.push(order.clone());
                 }
                 batch.push(order);
@@ -97,6 +97,33 @@ impl Shop {
         sold
     }
 
+    /// The ids of those of the first `count` orders whose phone number can be recharged.
+    pub fn usable(&self, count: u64) -> Vec<String> {
+        let mut rng = StdRng::seed_from_u64(self.seed);
+        let is_usable = |_: &u64| {
+            let (_, phone) = self.draw(&mut rng);
+            self.is_repeated(&mut rng);
+            phone.is_some()
+        };
+        (0..count.min(self.orders.unwrap_or(count))).filter(is_usable).map(|number| self.id(number)).collect()
+    }
+
+    fn id(&self, number: u64) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    /// What an order is of: its amount, and the end of its number, unless that is unusable.
+    fn draw(&self, rng: &mut StdRng) -> (i64, Option<u32>) {
+        let amounts = [1_000, 2_000, 3_000, 5_000, 10_000];
+        let amount = amounts.get(rng.random_range(0..amounts.len())).copied().unwrap_or(5_000);
+        let is_unusable = rng.random_bool(self.unusable.clamp(0.0, 1.0));
+        (amount, (!is_unusable).then(|| rng.random_range(0..100_000)))
+    }
+
+    fn is_repeated(&self, rng: &mut StdRng) -> bool {
+        rng.random_bool(self.repeated.clamp(0.0, 1.0))
+    }
+
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, never negative")]
     fn due(&self, passed: Duration) -> u64 {
         (passed.as_secs_f64() * self.rate) as u64 + 1
@@ -106,14 +133,9 @@ impl Shop {
         #[expect(clippy::cast_precision_loss, reason = "a count of orders stays far below 2^53")]
         let meant = opened + Duration::from_secs_f64(number as f64 / self.rate.max(f64::MIN_POSITIVE));
         let at = meant.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-        let amounts = [1_000, 2_000, 3_000, 5_000, 10_000];
-        let amount = amounts.get(rng.random_range(0..amounts.len())).copied().unwrap_or(5_000);
-        let phone = if rng.random_bool(self.unusable.clamp(0.0, 1.0)) {
-            "138".to_owned()
-        } else {
-            format!("+86138000{:05}", rng.random_range(0..100_000))
-        };
-        let order_id = format!("{}-{number}", self.prefix);
+        let (amount, phone) = self.draw(rng);
+        let phone = phone.map_or_else(|| "138".to_owned(), |number| format!("+86138000{number:05}"));
+        let order_id = self.id(number);
         let body = json!({
             "order_id": order_id, "phone": phone, "amount_minor": amount, "currency": "CNY",
             "created_at": at, "paid_at": at, "payment_id": format!("pay-{number}"),
@@ -139,4 +161,26 @@ fn count(done: &Result<(u64, u64), tokio::task::JoinError>, sold: &mut Sold, on_
     sold.acknowledged += acknowledged;
     sold.unacknowledged += failed;
     on_sold(*acknowledged);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orders_that_can_be_recharged_are_known_before_they_are_sold() {
+        let prefix = "demo".to_owned();
+        let shop = Shop { rate: 1.0, orders: Some(500), prefix, seed: 7, unusable: 0.2, repeated: 0.3 };
+        let mut rng = StdRng::seed_from_u64(shop.seed);
+        let topic: Arc<str> = "orders".into();
+        let sold = (0..500).filter_map(|number| {
+            let order = shop.order(number, Timestamp::UNIX_EPOCH, &topic, &mut rng);
+            shop.is_repeated(&mut rng);
+            let body: serde_json::Value = serde_json::from_slice(&order.value.unwrap_or_default()).ok()?;
+            (body["phone"] != "138").then(|| body["order_id"].as_str().unwrap_or_default().to_owned())
+        });
+        let sold: Vec<String> = sold.collect();
+        assert_eq!(shop.usable(1_000), sold);
+        assert!((350..450).contains(&sold.len()), "{}", sold.len());
+    }
 }

@@ -1,11 +1,39 @@
 //! A delay tier.
 
+use std::sync::{Mutex, OnceLock, PoisonError};
+
 use chrono::TimeDelta;
+use hdrhistogram::Histogram as Exact;
 use metrics::{Counter, Gauge, Histogram};
 
 use super::catalogue as names;
 use super::exact_size;
 use crate::domain::Timestamp;
+
+/// How late this process forwarded what was due, where somebody asked to know it exactly; a
+/// histogram for scrapes has buckets only.
+static KEPT: OnceLock<Mutex<KeptLateness>> = OnceLock::new();
+
+/// How late records reached their targets.
+#[derive(Debug, Clone)]
+pub struct KeptLateness {
+    /// In microseconds.
+    pub late: Exact<u64>,
+    /// Records that came before their time: must stay 0.
+    pub early: u64,
+}
+
+/// Keeps the exact lateness of every record from now on, in this process, starting from what is
+/// in this histogram of microseconds.
+pub fn keep_lateness(late: Exact<u64>) {
+    // A second call has nothing to add.
+    KEPT.get_or_init(|| Mutex::new(KeptLateness { late, early: 0 }));
+}
+
+/// What was kept, if anybody asked.
+pub fn kept_lateness() -> Option<KeptLateness> {
+    KEPT.get().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
 
 /// A forwarder of one tier.
 #[derive(Clone)]
@@ -38,6 +66,13 @@ impl DelayMetrics {
     /// A record reached its target, so long after its due time.
     pub fn forwarded(&self, late: TimeDelta) {
         self.forwarded.increment(1);
+        if let Some(kept) = KEPT.get() {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            match late.num_microseconds().and_then(|late| u64::try_from(late).ok()) {
+                Some(late) => kept.late.saturating_record(late),
+                None => kept.early += 1,
+            }
+        }
         match late.to_std() {
             Ok(late) => self.lateness.record(late.as_secs_f64()),
             Err(_) => self.early.increment(1),

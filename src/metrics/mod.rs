@@ -16,7 +16,7 @@ mod store;
 mod watchdog;
 
 pub use catalogue::{Kind, Metric, catalogue};
-pub use delay::DelayMetrics;
+pub use delay::{DelayMetrics, KeptLateness, keep_lateness, kept_lateness};
 pub use exporter::{Exporter, InstallError, ProcessInfo, install};
 pub use kafka::KafkaMetrics;
 pub use lane::LaneMetrics;

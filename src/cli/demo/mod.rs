@@ -10,8 +10,11 @@ use clap::{Args, ValueEnum};
 use super::output::{CliError, Exit, Output};
 use super::values;
 use crate::config::{LogConfig, LogFormat};
+use crate::providers::simulator::Profile;
 use crate::{lifecycle, telemetry};
 
+mod plan;
+mod report;
 mod stage;
 mod tap;
 mod view;
@@ -30,6 +33,14 @@ pub enum Faults {
 }
 
 impl Faults {
+    fn profile(self) -> Profile {
+        match self {
+            Self::None => Profile::default(),
+            Self::Some => Profile::some_faults(),
+            Self::Storm => Profile::storm(),
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",

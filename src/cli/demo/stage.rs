@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::plan::Trouble;
+use super::report::DemoReport;
 use super::tap::{Seen, Tap};
 use super::view::{Frame, View};
 use super::{DemoArgs, Faults};
 use crate::app::{self, App, Plan, Role, chain, kafka_options, store_options, topic_plans};
-use crate::audit::{self, Report};
+use crate::audit::{self, micros_histogram, percentiles};
 use crate::cli::audit::read_deliveries;
 use crate::cli::output::{CliError, Output};
 use crate::config::{Config, Secrets};
@@ -22,7 +23,8 @@ use crate::domain::State;
 use crate::domain::msisdn::PhoneKey;
 use crate::kafka::{ConsumerStatus, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded, topics};
 use crate::lifecycle::Outcome;
-use crate::ports::{Publisher, SchemaError, Store};
+use crate::metrics;
+use crate::ports::{CaseFilter, Publisher, SchemaError, Store};
 use crate::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
 use crate::shop::Shop;
 use crate::store::{self, StoreOptions};
@@ -37,6 +39,8 @@ const UNSTORED_MAX: u64 = 8_000;
 const UNCLOSED_MAX: u64 = 40_000;
 /// How often the view is drawn.
 const FRAME: Duration = Duration::from_millis(250);
+/// How often the open cases are counted.
+const CASES_EVERY: Duration = Duration::from_secs(1);
 /// After this long without any event, what is open is waiting for something that does not come.
 const QUIET: Duration = Duration::from_secs(7);
 
@@ -49,6 +53,8 @@ pub(super) struct Stage {
     app: Running,
     tap: Tap,
     simulator: SimulatorHandle,
+    seller: Shop,
+    trouble: Trouble,
     kafka: KafkaOptions,
     config: Config,
     // Dropped last: the others use them.
@@ -63,32 +69,6 @@ struct Running {
     consumers: Arc<app::Consumers>,
 }
 
-/// The report of the demo: the audit's, and what a downstream consumer saw.
-#[derive(Debug, Serialize)]
-pub(super) struct DemoReport {
-    #[serde(flatten)]
-    report: Report,
-    /// Records that the embedded broker dropped before they were read: a failure of the demo.
-    records_dropped: u64,
-    seed: u64,
-}
-
-impl DemoReport {
-    pub(super) fn is_clean(&self) -> bool {
-        self.report.is_clean() && self.records_dropped == 0
-    }
-}
-
-impl std::fmt::Display for DemoReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.report)?;
-        if self.records_dropped > 0 {
-            write!(f, "\nthe embedded broker dropped {} records: lower --rate, or use --kafka", self.records_dropped)?;
-        }
-        Ok(())
-    }
-}
-
 impl Stage {
     /// Starts everything.
     pub(super) async fn set(args: &DemoArgs) -> Result<Self, CliError> {
@@ -101,7 +81,11 @@ impl Stage {
         let seed = args.seed.unwrap_or_else(|| rand::rng().random());
         let folder = Folder::make()?;
         let (config, secrets) = configure(args, &folder)?;
-        let simulator = simulate(args, seed, &folder).await?;
+        let seller = seller(args, seed);
+        let profile = args.faults.profile();
+        let trouble = Trouble::plan(&profile, &seller);
+        let simulator = simulate(profile, &trouble, seed, &folder).await?;
+        metrics::keep_lateness(micros_histogram());
         let mut config = config;
         if let Some(provider) = config.providers.get_mut("simulator") {
             provider.base_url = simulator.base_url();
@@ -133,7 +117,21 @@ impl Stage {
             outcome
         });
         let app = Running { store, clock, consumers };
-        Ok(Self { seed, address, service, stop_service, app, tap, simulator, kafka, config, broker, folder })
+        Ok(Self {
+            seed,
+            address,
+            service,
+            stop_service,
+            app,
+            tap,
+            simulator,
+            seller,
+            trouble,
+            kafka,
+            config,
+            broker,
+            folder,
+        })
     }
 
     /// Sells the orders, shows how they fare, and waits until nothing moves any more. Returns how
@@ -143,14 +141,6 @@ impl Stage {
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
         let topic = self.config.topics().orders;
-        let seller = Shop {
-            rate: args.rate,
-            orders: Some(args.orders),
-            prefix: format!("demo-{:06x}", self.seed & 0xff_ffff),
-            seed: self.seed,
-            unusable: if args.faults == Faults::None { 0.0 } else { 0.005 },
-            repeated: if args.faults == Faults::None { 0.0 } else { 0.02 },
-        };
         let options = ProducerOptions::default();
         let Ok(producer) = Producer::new(&self.kafka, options) else { return 0 };
         let producer: Arc<dyn Publisher> = Arc::new(producer);
@@ -169,7 +159,7 @@ impl Stage {
         };
         let all_sold = std::sync::atomic::AtomicBool::new(false);
         let selling = async {
-            let sold = seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop).await;
+            let sold = self.seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop).await;
             all_sold.store(true, std::sync::atomic::Ordering::Relaxed);
             sold.acknowledged
         };
@@ -197,6 +187,7 @@ impl Stage {
         all_sold: &std::sync::atomic::AtomicBool,
     ) {
         let mut view = View::open(output);
+        let (mut cases, mut counted_at) = (0, None::<tokio::time::Instant>);
         let (mut last, mut quiet_since) = (Seen::default(), tokio::time::Instant::now());
         loop {
             tokio::time::sleep(FRAME).await;
@@ -205,7 +196,11 @@ impl Stage {
                 quiet_since = tokio::time::Instant::now();
             }
             let sold = sold.load(std::sync::atomic::Ordering::Relaxed);
+            if counted_at.is_none_or(|at| at.elapsed() > CASES_EVERY) {
+                (cases, counted_at) = (self.open_cases().await, Some(tokio::time::Instant::now()));
+            }
             view.draw(&Frame {
+                cases,
                 wanted: args.orders,
                 sold,
                 seen: &seen,
@@ -228,6 +223,11 @@ impl Stage {
         view.close();
     }
 
+    /// Up to a thousand; a store that is busy is asked again the next time.
+    async fn open_cases(&self) -> usize {
+        self.app.store.cases(&CaseFilter::default(), None, 1_000).await.map_or(0, |cases| cases.len())
+    }
+
     fn quota(&self, args: &DemoArgs) -> f64 {
         quota(args)
             .unwrap_or(0.0)
@@ -247,6 +247,7 @@ impl Stage {
         if !outcome.aborted {
             crate::cli::run::told(outcome)?;
         }
+        let strikes = self.simulator.strikes();
         self.simulator.shutdown().await;
         // The service has told its last events; the tap has still to read them.
         read_all(&self.tap, self.app.store.as_ref()).await;
@@ -254,9 +255,15 @@ impl Stage {
         let store = self.app.store.as_ref();
         let mut report = audit::reckon(store, &delivered, sold, |_| ()).await.map_err(|error| told(&error))?;
         report.events = Some(self.tap.against(store).await.map_err(|error| told(&error))?);
+        if let Some(kept) = metrics::kept_lateness() {
+            (report.delay_lateness_ms, report.early) = (percentiles(&kept.late), kept.early);
+        }
+        let seen = self.tap.seen();
         self.tap.close().await;
         drop(self.broker);
-        Ok(DemoReport { report, records_dropped: dropped, seed: self.seed })
+        // One that was broken off had no time for everything.
+        let expected = if sold.is_some() { self.trouble.expected() } else { Vec::new() };
+        Ok(DemoReport::new(report, (dropped, self.seed), &seen, &strikes, &expected))
     }
 }
 
@@ -267,6 +274,17 @@ async fn read_all(tap: &Tap, store: &dyn Store) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn seller(args: &DemoArgs, seed: u64) -> Shop {
+    Shop {
+        rate: args.rate,
+        orders: Some(args.orders),
+        prefix: format!("demo-{:06x}", seed & 0xff_ffff),
+        seed,
+        unusable: if args.faults == Faults::None { 0.0 } else { 0.005 },
+        repeated: if args.faults == Faults::None { 0.0 } else { 0.02 },
     }
 }
 
@@ -302,14 +320,14 @@ fn configure(args: &DemoArgs, folder: &Folder) -> Result<(Config, Secrets), CliE
     Ok((loaded.config, secrets))
 }
 
-async fn simulate(args: &DemoArgs, seed: u64, folder: &Folder) -> Result<SimulatorHandle, CliError> {
-    let profile = match args.faults {
-        Faults::None => Profile::default(),
-        Faults::Some => Profile::some_faults(),
-        Faults::Storm => Profile::storm(),
-    };
-    let ledger = Some(folder.file("ledger.jsonl"));
-    let options = SimulatorOptions { profile, ledger, seed: Some(seed), ..SimulatorOptions::default() };
+async fn simulate(
+    profile: Profile,
+    trouble: &Trouble,
+    seed: u64,
+    folder: &Folder,
+) -> Result<SimulatorHandle, CliError> {
+    let (ledger, script) = (Some(folder.file("ledger.jsonl")), trouble.script());
+    let options = SimulatorOptions { profile, script, ledger, seed: Some(seed), ..SimulatorOptions::default() };
     let clock = Arc::new(crate::clock::SystemClock::new());
     Simulator::start(options, clock)
         .await

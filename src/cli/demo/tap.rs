@@ -21,6 +21,10 @@ pub(super) struct Seen {
     pub(super) orders: u64,
     /// Orders by state, in the order of [`State::ALL`].
     pub(super) by_state: [u64; State::ALL.len()],
+    /// Attempts that were put off to be made again.
+    pub(super) retries: u64,
+    /// Orders that ever were in doubt.
+    pub(super) doubts: u64,
     /// Orders decided by their deadline.
     pub(super) met: u64,
     /// Orders not decided by their deadline.
@@ -114,6 +118,8 @@ impl Books {
             Some(state) => self.count(state, -1),
         }
         self.count(event.state, 1);
+        self.seen.retries += u64::from(event.state == State::RetryWait && before != Some(State::RetryWait));
+        self.seen.doubts += u64::from(event.state == State::InDoubt && before != Some(State::InDoubt));
         if event.state.is_closed() && !before.is_some_and(State::is_closed) {
             self.close(&event, sla);
         }

@@ -28,6 +28,8 @@ pub(super) struct Frame<'a> {
     pub(super) rate: f64,
     pub(super) quota: f64,
     pub(super) provider: Stats,
+    /// Open cases, up to a thousand.
+    pub(super) cases: usize,
 }
 
 /// Draws frames.
@@ -88,12 +90,14 @@ impl View {
 fn plain(frame: &Frame<'_>, rates: (f64, f64)) -> String {
     let seen = frame.seen;
     format!(
-        "sold {}/{}  succeeded {}  failed {}  open {}  {:.0} orders/s  quota {:.0} %  met {} missed {}  {}",
+        "sold {}/{}  succeeded {}  failed {}  open {}  in doubt {}  cases {}  {:.0} orders/s  quota {:.0} %  met {} missed {}  {}",
         frame.sold,
         frame.wanted,
         seen.of(State::Succeeded),
         seen.of(State::Failed),
-        seen.open(),
+        seen.open() - seen.of(State::InDoubt),
+        seen.of(State::InDoubt),
+        frame.cases,
         rates.0,
         100.0 * rates.1 / frame.quota.max(1e-9),
         seen.met,
@@ -125,8 +129,10 @@ fn paint(canvas: &mut ratatui::Frame<'_>, frame: &Frame<'_>, rates: (f64, f64)) 
         state(State::Queued, Color::Blue),
         state(State::InFlight, Color::Cyan),
         state(State::RetryWait, Color::Yellow),
+        state(State::InDoubt, Color::LightRed),
         state(State::Succeeded, Color::Green),
         state(State::Failed, Color::Red),
+        Span::styled(format!("cases {}   retries {}", frame.cases, seen.retries), Style::new().fg(Color::LightRed)),
     ]);
     canvas.render_widget(Paragraph::new(line), states);
     let used = rates.1 / frame.quota.max(1e-9);

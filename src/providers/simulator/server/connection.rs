@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -20,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -56,7 +57,7 @@ impl Door {
     }
 
     /// Who comes next; nobody while it is shut.
-    async fn accept(&self, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(&self, slots: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
         let Some(listener) = &self.listener else { return std::future::pending().await };
         let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
@@ -64,8 +65,17 @@ impl Door {
         Ok((stream, slot))
     }
 
-    fn shut(&mut self) {
-        self.listener = None;
+    /// Nobody listens from here on. Those who had come before are still let in: a listener that
+    /// goes resets whoever waits at it, with a request sent that nobody has seen.
+    fn shut(&mut self, slots: &Arc<Semaphore>) -> Vec<(TcpStream, OwnedSemaphorePermit)> {
+        let Some(listener) = self.listener.take() else { return Vec::new() };
+        let mut waiting = Vec::new();
+        while let Ok(slot) = Arc::clone(slots).try_acquire_owned()
+            && let Some(Ok((stream, _))) = listener.accept().now_or_never()
+        {
+            waiting.push((stream, slot));
+        }
+        waiting
     }
 
     fn reopen(&mut self) {
@@ -100,7 +110,9 @@ pub(in super::super) async fn serve(mut door: Door, engine: Arc<Engine>) {
             Ok(()) = outages.changed() => {
                 again_at = *outages.borrow_and_update();
                 if again_at.is_some() {
-                    door.shut();
+                    for (stream, slot) in door.shut(&slots) {
+                        connections.spawn(serve_one(stream, router.clone(), Arc::clone(&engine), slot));
+                    }
                 }
                 continue;
             }
@@ -114,11 +126,7 @@ pub(in super::super) async fn serve(mut door: Door, engine: Arc<Engine>) {
         };
         match accepted {
             Ok((stream, slot)) => {
-                let (router, engine) = (router.clone(), Arc::clone(&engine));
-                connections.spawn(async move {
-                    serve_one(stream, router, engine).await;
-                    drop(slot);
-                });
+                connections.spawn(serve_one(stream, router.clone(), Arc::clone(&engine), slot));
             }
             Err(error) => {
                 // Out of file descriptors, mostly: some will be given back.
@@ -141,7 +149,12 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn serve_one(tcp: TcpStream, router: TowerToHyperService<Router>, engine: Arc<Engine>) {
+async fn serve_one(
+    tcp: TcpStream,
+    router: TowerToHyperService<Router>,
+    engine: Arc<Engine>,
+    _slot: OwnedSemaphorePermit,
+) {
     let reset = Arc::new(AtomicBool::new(false));
     let stream = ResettableStream { tcp, reset: Arc::clone(&reset) };
     let service = service_fn(move |request: hyper::Request<Incoming>| {

@@ -1,0 +1,85 @@
+//! The demo's trouble: each class that its provider rates strikes one order for certain, so that a
+//! short run shows what a long one would; and what is said when one struck none.
+
+use std::collections::HashSet;
+
+use crate::providers::simulator::{FaultClass, Profile, Script, Strike};
+use crate::shop::Shop;
+
+/// The orders that certain classes are sure to strike lie among the first of these.
+const AMONG: u64 = 2_000;
+
+/// Which order is to meet which class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble(Vec<(String, FaultClass)>);
+
+impl Trouble {
+    /// Spread over the beginning of what is sold. A run with fewer orders than classes has one for
+    /// the first classes only.
+    pub(super) fn plan(profile: &Profile, shop: &Shop) -> Self {
+        let mut classes = profile.classes();
+        // Last, since it is the one that can swallow what comes beside it.
+        classes.sort_by_key(|class| *class == FaultClass::Outage);
+        if classes.is_empty() {
+            return Self(Vec::new());
+        }
+        let orders = shop.usable(AMONG.min(shop.orders.unwrap_or(AMONG)));
+        let stride = (orders.len() / classes.len()).max(1);
+        Self(orders.into_iter().step_by(stride).zip(classes).collect())
+    }
+
+    pub(super) fn script(&self) -> Script {
+        Script::for_orders(self.0.iter().cloned())
+    }
+
+    /// What must strike somebody.
+    pub(super) fn expected(&self) -> Vec<FaultClass> {
+        self.0.iter().map(|(_, class)| *class).collect()
+    }
+}
+
+/// Of the classes that must strike somebody those that struck nobody, as the provider counted.
+pub(super) fn untouched(expected: &[FaultClass], strikes: &[Strike]) -> Vec<FaultClass> {
+    let struck: HashSet<FaultClass> =
+        strikes.iter().filter(|strike| strike.orders > 0).map(|strike| strike.class).collect();
+    expected.iter().copied().filter(|class| !struck.contains(class)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shop(orders: u64) -> Shop {
+        Shop { rate: 1.0, orders: Some(orders), prefix: "demo".to_owned(), seed: 7, unusable: 0.1, repeated: 0.1 }
+    }
+
+    #[test]
+    fn each_class_has_an_order_of_its_own_that_can_be_recharged() {
+        let profile = Profile::some_faults();
+        let Trouble(plan) = Trouble::plan(&profile, &shop(200));
+        let planned: HashSet<FaultClass> = plan.iter().map(|(_, class)| *class).collect();
+        assert_eq!(planned, profile.classes().into_iter().collect());
+        assert_eq!(plan.last().unwrap().1, FaultClass::Outage);
+        let usable = shop(200).usable(200);
+        let orders: HashSet<&String> = plan.iter().map(|(order, _)| order).collect();
+        assert_eq!(orders.len(), plan.len());
+        assert!(orders.into_iter().all(|order| usable.contains(order)));
+        Script::for_orders(plan).check().unwrap();
+    }
+
+    #[test]
+    fn a_run_without_trouble_plans_none_and_a_short_one_what_it_has_orders_for() {
+        assert_eq!(Trouble::plan(&Profile::default(), &shop(200)), Trouble(Vec::new()));
+        let expected = Trouble::plan(&Profile::storm(), &shop(10)).expected();
+        assert_eq!(expected, Profile::storm().classes()[..shop(10).usable(10).len()]);
+    }
+
+    #[test]
+    fn a_class_that_struck_nobody_is_found() {
+        let strike = |class, orders| Strike { class, requests: orders, orders };
+        let strikes = [strike(FaultClass::Never, 1), strike(FaultClass::Stale, 0), strike(FaultClass::Cooldown, 0)];
+        let expected = [FaultClass::Never, FaultClass::Stale, FaultClass::Outage];
+        assert_eq!(untouched(&expected, &strikes), [FaultClass::Stale, FaultClass::Outage]);
+        assert_eq!(untouched(&expected[..1], &strikes), []);
+    }
+}

@@ -1,0 +1,72 @@
+//! What the demo says at its end.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::plan::untouched;
+use super::tap::Seen;
+use crate::audit::{Percentiles, Report};
+use crate::cli::audit::Shown;
+use crate::providers::simulator::{FaultClass, Strike};
+
+/// The report of the demo: the audit's, what a downstream consumer saw, and what the provider did.
+#[derive(Debug, Serialize)]
+pub(super) struct DemoReport {
+    #[serde(flatten)]
+    report: Report,
+    /// Attempts that were put off to be made again.
+    retries: u64,
+    /// Orders that ever were in doubt.
+    doubts: u64,
+    /// What each class of trouble has struck, without those that struck nobody and need not have.
+    faults: Vec<Strike>,
+    /// Classes that had to strike somebody and struck nobody: a failure of the demo.
+    untouched: Vec<FaultClass>,
+    /// Records that the embedded broker dropped before they were read: a failure of the demo.
+    records_dropped: u64,
+    seed: u64,
+}
+
+impl DemoReport {
+    pub(super) fn new(
+        report: Report,
+        (records_dropped, seed): (u64, u64),
+        seen: &Seen,
+        strikes: &[Strike],
+        expected: &[FaultClass],
+    ) -> Self {
+        let untouched = untouched(expected, strikes);
+        let is_told = |strike: &&Strike| strike.requests > 0 || untouched.contains(&strike.class);
+        let faults = strikes.iter().filter(is_told).copied().collect();
+        Self { report, retries: seen.retries, doubts: seen.doubts, faults, untouched, records_dropped, seed }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.report.is_clean() && self.report.early == 0 && self.records_dropped == 0 && self.untouched.is_empty()
+    }
+}
+
+impl fmt::Display for DemoReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.faults.is_empty() {
+            writeln!(f, "what the provider did, and to how many orders")?;
+            for strike in &self.faults {
+                writeln!(f, "  {:<34} {:>7}", strike.class.as_str(), strike.orders)?;
+            }
+        }
+        writeln!(f, "retries       {:>10}   {} orders were in doubt for a time", self.retries, self.doubts)?;
+        if self.report.delay_lateness_ms != Percentiles::default() {
+            writeln!(f, "after the due {}, early {}", Shown(self.report.delay_lateness_ms), self.report.early)?;
+        }
+        write!(f, "{}", self.report)?;
+        if !self.untouched.is_empty() {
+            let names: Vec<&str> = self.untouched.iter().map(|class| class.as_str()).collect();
+            write!(f, "\nstruck no order, though the provider was to do it: {}", names.join(", "))?;
+        }
+        if self.records_dropped > 0 {
+            write!(f, "\nthe embedded broker dropped {} records: lower --rate, or use --kafka", self.records_dropped)?;
+        }
+        Ok(())
+    }
+}
