@@ -63,7 +63,7 @@ enum Command {
     #[command(after_help = "Example:\n  recharged load --config recharged.toml --rate 200 --duration 60s")]
     Load(load::LoadArgs),
     /// Serves a simulated provider
-    #[command(after_help = "Example:\n  recharged simulate --listen 127.0.0.1:9500 --ledger ledger.jsonl")]
+    #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::SimulateArgs),
     /// Compares the store with a simulator's ledger; exit 1 on anything lost, double or wrong
     #[command(after_help = "Example:\n  recharged audit --config recharged.toml --ledger ledger.jsonl --json")]

@@ -13,8 +13,30 @@ use crate::clock::SystemClock;
 use crate::config::{LogConfig, LogFormat};
 use crate::lifecycle;
 use crate::providers::Secret;
-use crate::providers::simulator::{Profile, Script, Simulator, SimulatorError, SimulatorOptions};
+use crate::providers::simulator::{Profile, Script, Simulator, SimulatorError, SimulatorOptions, Stats, Strike};
 use crate::telemetry;
+
+pub(super) const EXAMPLES: &str = "\
+Example:
+  recharged simulate --listen 127.0.0.1:9500 --ledger ledger.jsonl --profile bad-day.toml --script script.toml
+
+A profile has only what differs from a provider that works:
+  accepted_first = 0.3
+  [faults.hang]
+  after = 0.01                  # executed, and never answered
+  [outcomes]
+  never = 0.001                 # accepted, and never completed
+
+A script says what certain submits meet:
+  [[step]]
+  order = \"order-7\"             # or client_ref = \"order-7-1\", or next = 3
+  then = \"faults.reset.after\"   # a class of trouble, \"deliver\" or \"accept\"
+
+While it runs:
+  curl -X PUT --data-binary @bad-day.toml http://127.0.0.1:9500/_admin/profile
+  curl http://127.0.0.1:9500/_admin/strikes
+
+docs/SIMULATOR.md has every class of trouble and all of the administration.";
 
 /// `recharged simulate`.
 #[derive(Debug, Clone, Args)]
@@ -22,9 +44,15 @@ pub struct SimulateArgs {
     /// Where it answers; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9500")]
     pub listen: SocketAddr,
-    /// How it behaves (TOML); well, if left out
+    /// How it behaves (TOML); well, if left out. May be changed while it runs: PUT /_admin/profile
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// What certain references, orders, or the next submits are to meet (TOML); more while it runs: POST /_admin/script
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// Our balance there, in minor units; without end, if left out. May be changed while it runs: PUT /_admin/balance
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    pub balance: Option<i64>,
     /// Where it writes what it really delivered, for `audit`
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -51,6 +79,25 @@ impl std::fmt::Display for Listening {
     }
 }
 
+/// What it did.
+#[derive(Serialize)]
+struct Ended {
+    #[serde(flatten)]
+    counts: Stats,
+    /// The classes of trouble that struck somebody.
+    strikes: Vec<Strike>,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#?}", self.counts)?;
+        for strike in &self.strikes {
+            write!(f, "\n{:<34} {} requests, {} orders", strike.class.as_str(), strike.requests, strike.orders)?;
+        }
+        Ok(())
+    }
+}
+
 pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliError> {
     telemetry::init(&LogConfig { format: LogFormat::Pretty, level: "warn".to_owned() })
         .map_err(|error| CliError::failed(error.to_string()))?;
@@ -63,12 +110,17 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
         Some(path) => Profile::from_toml(&read("--profile", path)?)
             .map_err(|error| CliError::config(format!("--profile {}: {}", path.display(), chain(&error))))?,
     };
+    let script = match &args.script {
+        None => Script::default(),
+        Some(path) => Script::from_toml(&read("--script", path)?)
+            .map_err(|error| CliError::config(format!("--script {}: {}", path.display(), chain(&error))))?,
+    };
     let key = args.key_file.as_ref().map(|path| read("--key-file", path)).transpose()?;
     let options = SimulatorOptions {
         listen: args.listen,
         profile,
-        script: Script::default(),
-        balance: None,
+        script,
+        balance: args.balance,
         ledger: args.ledger,
         requests: args.requests,
         seed: args.seed,
@@ -88,7 +140,8 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
     })?;
     output.result(&Listening { base_url: simulator.base_url(), seed: simulator.seed() })?;
     let _signal = signals.recv().await;
-    let stats = simulator.stats();
+    let (counts, mut strikes) = (simulator.stats(), simulator.strikes());
     simulator.shutdown().await;
-    if output.json { output.object(&stats) } else { output.line(format_args!("{stats:#?}")) }
+    strikes.retain(|strike| strike.requests > 0);
+    output.result(&Ended { counts, strikes })
 }

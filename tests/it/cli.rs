@@ -94,6 +94,33 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
 }
 
 #[test]
+fn what_a_simulator_cannot_use_is_told_with_its_file_its_key_and_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("given.toml");
+    let file = path.to_str().unwrap();
+    for (flag, text, words) in [
+        ("--profile", "[faults.hang]\nbefore = 2.0\n", "faults: 2 is not between 0 and 1"),
+        ("--profile", "[outcome]\nnever = 1.0\n", "unknown field `outcome`"),
+        ("--profile", "cooldown = \"soon\"\n", "cooldown"),
+        ("--script", "[[step]]\nnext = 1\nthen = \"faults.hang.afer\"\n", "did you mean \"faults.hang.after\"?"),
+        (
+            "--script",
+            "[[step]]\nthen = \"deliver\"\n",
+            "step 1: it must have exactly one of client_ref, order and next",
+        ),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let output = run(&["simulate", "--listen", "127.0.0.1:0", flag, file]);
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("recharged: {flag} {file}: ")) && said.contains(words), "{text}: {said}");
+    }
+    let output = run(&["simulate", "--script", "/nowhere.toml"]);
+    assert!(stderr(&output).starts_with("recharged: --script /nowhere.toml: cannot be read"), "{}", stderr(&output));
+    assert_eq!(run(&["simulate", "--balance", "-1"]).status.code(), Some(2));
+}
+
+#[test]
 fn no_arguments_at_all_show_the_help_on_stderr() {
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(2));

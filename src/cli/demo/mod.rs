@@ -14,6 +14,7 @@ use crate::providers::simulator::Profile;
 use crate::{lifecycle, telemetry};
 
 mod plan;
+mod props;
 mod report;
 mod stage;
 mod tap;

@@ -32,14 +32,14 @@ impl DemoReport {
     pub(super) fn new(
         report: Report,
         (records_dropped, seed): (u64, u64),
-        seen: &Seen,
+        told: &Seen,
         strikes: &[Strike],
         expected: &[FaultClass],
     ) -> Self {
         let untouched = untouched(expected, strikes);
         let is_told = |strike: &&Strike| strike.requests > 0 || untouched.contains(&strike.class);
         let faults = strikes.iter().filter(is_told).copied().collect();
-        Self { report, retries: seen.retries, doubts: seen.doubts, faults, untouched, records_dropped, seed }
+        Self { report, retries: told.retries, doubts: told.doubts, faults, untouched, records_dropped, seed }
     }
 
     pub(super) fn is_clean(&self) -> bool {

@@ -9,11 +9,6 @@ use super::profile::{FaultKind, Profile};
 use super::reply::Reply;
 use super::script::Then;
 
-/// A recharge that a script or a number makes a query strike is completed so soon at the latest.
-const COMPLETED_SOON: Duration = Duration::from_secs(1);
-/// The first two last digits that stand for a class of trouble, where numbers decide.
-pub(super) const FIRST_SUFFIX: usize = 10;
-
 /// What the provider does with a recharge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -36,11 +31,11 @@ impl Refusal {
         Self { code, retry_after: None, status: 422, class }
     }
 
-    fn declined() -> Self {
+    pub(super) fn declined() -> Self {
         Self::for_good("declined", Some(FaultClass::Fatal))
     }
 
-    fn unavailable(retry_after: Duration) -> Self {
+    pub(super) fn unavailable(retry_after: Duration) -> Self {
         let class = Some(FaultClass::Retryable);
         Self { code: "operator_unavailable", retry_after: Some(retry_after), status: 422, class }
     }
@@ -97,14 +92,14 @@ pub(super) struct Fate {
 /// Dice for each question about one submit, so that changing one rate of a profile does not
 /// change the answers to the other questions.
 #[derive(Clone, Copy)]
-struct Throws<'a> {
-    seed: u64,
-    reference: &'a str,
-    nth: u32,
+pub(super) struct Throws<'a> {
+    pub(super) seed: u64,
+    pub(super) reference: &'a str,
+    pub(super) nth: u32,
 }
 
 impl Throws<'_> {
-    fn dice(self, purpose: &str) -> Dice {
+    pub(super) fn dice(self, purpose: &str) -> Dice {
         Dice::new(self.seed, purpose, self.reference, self.nth)
     }
 }
@@ -130,7 +125,7 @@ impl Fate {
     }
 
     /// Delivered at once.
-    fn plain(profile: &Profile, throws: Throws<'_>) -> Self {
+    pub(super) fn plain(profile: &Profile, throws: Throws<'_>) -> Self {
         Self {
             verdict: Verdict::Deliver,
             turn: None,
@@ -167,103 +162,9 @@ impl Fate {
         }
         fate
     }
-
-    fn scripted(profile: &Profile, throws: Throws<'_>, then: &Then) -> Self {
-        let mut fate = Self::plain(profile, throws);
-        match then {
-            Then::Deliver => {}
-            Then::Accept => fate.completes_after = Some(completion(profile, throws)),
-            Then::Refuse(refusal) => fate.verdict = Verdict::Refuse(*refusal),
-            Then::Answer(moment, reply) => fate.answer = Some((*moment, reply.clone())),
-            Then::Face(class) => fate.face(*class, profile, throws),
-        }
-        fate
-    }
-
-    /// Lets it meet a class of trouble.
-    fn face(&mut self, class: FaultClass, profile: &Profile, throws: Throws<'_>) {
-        let outcomes = &profile.outcomes;
-        let accepted = |fate: &mut Self, turn| {
-            fate.completes_after = Some(fate.completes_after.unwrap_or_else(|| completion(profile, throws)));
-            fate.verdict = Verdict::Deliver;
-            fate.turn = Some(turn);
-        };
-        match class {
-            FaultClass::Outage => {
-                self.opening = Some(Opening::Outage(throws.dice("outage lasts").wait(profile.outage.lasts)));
-            }
-            FaultClass::EmptyFloat => {
-                self.verdict = Verdict::Deliver;
-                self.opening = Some(Opening::EmptyFloat(throws.dice("float lasts").wait(profile.empty_float.lasts)));
-            }
-            FaultClass::Throttled => {
-                let styles = [Pace::Told, Pace::Untold, Pace::InBody];
-                self.throttled = throws.dice("pace style").pick(&styles);
-            }
-            FaultClass::Fatal => self.verdict = Verdict::Refuse(Refusal::declined()),
-            FaultClass::Retryable => {
-                self.verdict = Verdict::Refuse(Refusal::unavailable(profile.declines.retry_after));
-            }
-            FaultClass::OddStatus => self.verdict = Verdict::Refuse(Refusal { status: 500, ..Refusal::declined() }),
-            FaultClass::Never => accepted(self, Turn::Never),
-            FaultClass::AcceptedThenFailed => {
-                accepted(self, Turn::AcceptedThenFailed);
-                self.verdict = Verdict::Refuse(Refusal::declined());
-            }
-            FaultClass::Unclear => {
-                accepted(self, Turn::Unclear(throws.dice("unknown lasts").wait(outcomes.unknown.lasts)));
-            }
-            FaultClass::LateSuccess => {
-                self.verdict = Verdict::Refuse(Refusal::declined());
-                self.turn = Some(Turn::LateSuccess(throws.dice("late after").wait(outcomes.late_success.lasts)));
-            }
-            FaultClass::Reversed => {
-                self.verdict = Verdict::Deliver;
-                self.turn = Some(Turn::Reversed(throws.dice("reversed after").wait(outcomes.reversed.lasts)));
-            }
-            FaultClass::WrongAmount => {
-                self.verdict = Verdict::Deliver;
-                self.turn = Some(Turn::WrongAmount);
-            }
-            class if class.is_of_queries() => {
-                // What is completed at once is never asked about.
-                self.completes_after = Some(completion(profile, throws).min(COMPLETED_SOON));
-                self.query = Some(class);
-            }
-            class => self.fault = class.fault().or(self.fault),
-        }
-    }
-
-    fn follow_suffix(&mut self, profile: &Profile, throws: Throws<'_>, phone: &str) {
-        let mut digits = phone.chars().rev().filter_map(|c| c.to_digit(10));
-        let (units, tens, hundreds) = (digits.next(), digits.next(), digits.next());
-        *self = Self { completes_after: self.completes_after, ..Self::plain(profile, throws) };
-        let last = units.zip(tens).and_then(|(units, tens)| usize::try_from(10 * tens + units).ok()).unwrap_or(0);
-        let refused = |code| Verdict::Refuse(Refusal::for_good(code, Some(FaultClass::Fatal)));
-        match last {
-            2 => self.verdict = refused("invalid_recipient"),
-            3 => self.verdict = refused("recipient_barred"),
-            4 => self.verdict = Verdict::Refuse(Refusal::unavailable(Duration::from_secs(1))),
-            5 => self.verdict = refused("cooldown_active"),
-            6 => self.verdict = refused("declined"),
-            _ => {
-                let class = last.checked_sub(FIRST_SUFFIX).and_then(|place| FaultClass::scriptable().nth(place));
-                if let Some(class) = class {
-                    self.face(class, profile, throws);
-                }
-            }
-        }
-        let least = match hundreds {
-            Some(1) => Duration::from_secs(3),
-            Some(2) => Duration::from_secs(20),
-            Some(3) => Duration::from_mins(5),
-            Some(_) | None => return,
-        };
-        self.completes_after = Some(least.max(self.completes_after.unwrap_or_default()));
-    }
 }
 
-fn completion(profile: &Profile, throws: Throws<'_>) -> Duration {
+pub(super) fn completion(profile: &Profile, throws: Throws<'_>) -> Duration {
     throws.dice("completion").wait(profile.completion)
 }
 
@@ -349,36 +250,5 @@ mod tests {
         assert!((share(&|f| f.turn.is_some()) - 0.045).abs() < 0.006);
         assert!((share(&|f| f.completes_after.is_some()) - 0.5).abs() < 0.025);
         assert!((share(&|f| f.throttled.is_some()) - 0.03).abs() < 0.005);
-    }
-
-    #[test]
-    fn the_last_digits_of_a_number_decide_where_scenarios_are_on() {
-        let profile = Profile { suffix_scenarios: true, ..Profile::storm() };
-        let fate = |phone| Fate::of(&profile, 1, ("r", 0), phone, None);
-        assert!(matches!(fate("+8613800000003").verdict, Verdict::Refuse(Refusal { code: "recipient_barred", .. })));
-        assert_eq!(fate("+8613800000000").verdict, Verdict::Deliver);
-        assert!(fate("+8613800000201").completes_after >= Some(Duration::from_secs(20)));
-        let classes = FaultClass::scriptable().count();
-        for (place, class) in FaultClass::scriptable().enumerate() {
-            let phone = format!("+86138000000{}", FIRST_SUFFIX + place);
-            let fate = Fate::of(&profile, 1, ("r", 0), &phone, None);
-            let mut faced = Fate::plain(&profile, Throws { seed: 1, reference: "r", nth: 0 });
-            faced.completes_after = Fate::of(&profile, 1, ("r", 0), "+8613800000000", None).completes_after;
-            faced.face(class, &profile, Throws { seed: 1, reference: "r", nth: 0 });
-            assert_eq!(fate, faced, "{class}");
-        }
-        assert!(FIRST_SUFFIX + classes <= 100, "two digits are enough");
-    }
-
-    #[test]
-    fn a_script_goes_before_chance_and_names_every_class() {
-        let worst = Profile { outage: super::super::profile::Spell::fixed(1.0, Duration::ZERO), ..Profile::storm() };
-        let throws = Throws { seed: 1, reference: "order-1-1", nth: 0 };
-        let plain = Fate { is_scripted: true, ..Fate::plain(&worst, throws) };
-        let scripted = |then: &Then| Fate::of(&worst, 1, ("order-1-1", 0), "+8613800000042", Some(then));
-        assert_eq!(scripted(&Then::Deliver), plain);
-        for class in FaultClass::scriptable() {
-            assert_ne!(scripted(&Then::Face(class)), plain, "{class}");
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use recharged::providers::simulator::read_ledger;
+use recharged::providers::simulator::{Profile, read_ledger};
 use serde_json::Value;
 
 use super::refusals::{Ended, ended};
@@ -24,7 +24,7 @@ fn assert_clean(ended: &Ended, orders: u64) -> Value {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.said.is_empty(), "{ended:?}");
     assert_eq!(report["orders"], orders, "{report}");
-    for counter in ["lost", "double", "wrongly_failed", "unaccounted", "misdelivered"] {
+    for counter in ["lost", "double", "wrongly_failed", "taken_back", "unaccounted", "misdelivered"] {
         assert_eq!(report["audit"][counter], 0, "{counter}: {report}");
     }
     assert_eq!(report["audit"]["clean"], true);
@@ -54,17 +54,54 @@ async fn a_demo_without_faults_delivers_everything_in_time() {
     assert_eq!(written, report);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demo_with_some_faults_ends_with_a_clean_audit() {
-    let report = assert_clean(&ended(demo(&["--faults", "some", "--seed", "11", "--sla", "30s"]), PATIENCE).await, 300);
-    assert!(report["failed"].as_u64().unwrap() > 0, "{report}");
+/// Each class that the profile rates has struck an order, and what came of it is told.
+fn assert_struck(report: &Value, profile: &Profile) {
+    assert_eq!(report["untouched"], Value::Array(Vec::new()), "{report}");
+    let faults = report["faults"].as_array().unwrap();
+    for class in profile.classes() {
+        let strike = faults.iter().find(|strike| strike["class"] == class.as_str());
+        let orders = strike.and_then(|strike| strike["orders"].as_u64()).unwrap_or(0);
+        assert!(orders > 0 && orders <= 300, "{class}: {orders} orders; {report}");
+    }
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert!(count("retries") > 0 && count("failed") > 0, "{report}");
+    assert!(count("doubts") > 0 && count("in_doubt") > 0, "one was accepted and never completed: {report}");
+    assert!(count("cases") > count("in_doubt"), "another amount is a case of an order that succeeded: {report}");
+    assert!(count("reversals") > 0, "{report}");
+    assert_eq!(report["early"], 0, "{report}");
+    let late = |part: &str| report["delay_lateness_ms"][part].as_f64().unwrap();
+    assert!(late("p50") <= late("p99") && late("p99") <= late("max"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demo_in_a_storm_ends_with_a_clean_audit() {
+async fn a_demo_with_some_faults_meets_every_class_and_ends_with_a_clean_audit() {
+    let (begun, sla) = (Instant::now(), Duration::from_secs(30));
+    let report = assert_clean(&ended(demo(&["--faults", "some", "--seed", "11", "--sla", "30s"]), PATIENCE).await, 300);
+    assert_struck(&report, &Profile::some_faults());
+    assert!(report["succeeded"].as_u64().unwrap() > 200, "{report}");
+    at_most("the demo", begun.elapsed(), sla + Duration::from_secs(30), PATIENCE);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_in_a_storm_meets_every_class_and_ends_with_a_clean_audit() {
     let report =
         assert_clean(&ended(demo(&["--faults", "storm", "--seed", "12", "--sla", "30s"]), PATIENCE).await, 300);
+    assert_struck(&report, &Profile::storm());
     assert!(report["succeeded"].as_u64().unwrap() > 50, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn for_people_the_demo_tells_how_many_orders_each_fault_touched() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_recharged"));
+    command.args(["demo", "--orders", "60", "--rate", "60", "--listen", "127.0.0.1:0", "--faults", "some"]);
+    command.args(["--seed", "5", "--sla", "12s"]).env("NO_COLOR", "1");
+    let ended = ended(command, PATIENCE).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for words in
+        ["what the provider did, and to how many orders", "  outcomes.never  ", "orders were in doubt", "cases"]
+    {
+        assert!(ended.stdout.contains(words), "{words}: {}", ended.stdout);
+    }
 }
 
 /// What was sold, by id: what a run with the same seed must sell again.

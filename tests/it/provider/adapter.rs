@@ -84,6 +84,17 @@ async fn what_is_not_documented_is_unknown_and_never_a_failure() {
         ("200 OK", r#"{"status":"done"}"#, UnmappedCode),
         ("200 OK", "{}", UnmappedCode),
         ("404 Not Found", r#"{"code":"not_found"}"#, UnmappedCode),
+        // Documented as "ask, do not take it for a failure", whatever the status.
+        ("200 OK", r#"{"code":"system_error"}"#, ServerError),
+        ("422 Unprocessable Content", r#"{"code":"system_error"}"#, ServerError),
+        // Pages of HTML where the protocol was expected.
+        ("502 Bad Gateway", "<html><title>502 Bad Gateway</title></html>", ServerError),
+        ("504 Gateway Timeout", "gateway timeout", ServerError),
+        // Words that belong to questions.
+        ("403 Forbidden", r#"{"code":"too_early","retry_after_ms":1000}"#, UnmappedCode),
+        ("200 OK", r#"{"status":"unknown"}"#, UnmappedCode),
+        ("200 OK", r#"{"status":"reversed","amount_minor":5000,"currency":"CNY"}"#, UnmappedCode),
+        ("502 Bad Gateway", r#"{"status":"accepted"}"#, ServerError),
         // Body and status contradict each other.
         ("500 Internal Server Error", r#"{"status":"succeeded"}"#, ServerError),
         ("429 Too Many Requests", r#"{"status":"succeeded"}"#, UnmappedCode),
@@ -137,10 +148,24 @@ async fn a_query_answer_counts_only_in_the_words_of_the_protocol() {
         ("500 Internal Server Error", r#"{"status":"succeeded"}"#),
         ("502 Bad Gateway", ""),
         ("401 Unauthorized", ""),
+        ("200 OK", "<html>maintenance</html>"),
+        ("200 OK", r#"{"code":"system_error"}"#),
+        ("200 OK", r#"{"code":"throttled"}"#),
+        ("404 Not Found", r#"{"code":"forgotten"}"#),
+        ("503 Service Unavailable", "service unavailable"),
     ] {
         let outcome = query_answered(status, "", body).await;
         assert_eq!(outcome, QueryOutcome::Unavailable { retry_after: None }, "{status} {body}");
     }
+    for code in ["too_early", "too_often"] {
+        let body = format!(r#"{{"code":"{code}","retry_after_ms":2500}}"#);
+        let wait = Some(Duration::from_millis(2_500));
+        assert_eq!(query_answered("403 Forbidden", "", &body).await, QueryOutcome::Unavailable { retry_after: wait });
+    }
+    let body = r#"{"status":"reversed","provider_ref":"S3","amount_minor":5000,"currency":"CNY"}"#;
+    let delivered = Some(Money { minor: 5_000, currency: Currency::parse("CNY").unwrap() });
+    let receipt = Receipt { provider_ref: Some("S3".to_owned()), delivered, delivered_at: None };
+    assert_eq!(query_answered("200 OK", "", body).await, QueryOutcome::Reversed(receipt));
     assert_eq!(
         query_answered("429 Too Many Requests", "Retry-After: 3\r\n", "").await,
         QueryOutcome::Unavailable { retry_after: Some(Duration::from_secs(3)) }

@@ -1,7 +1,6 @@
 //! The simulator changed and looked at from outside while it runs.
 
 use recharged::domain::{DuplicateSemantics, SubmitOutcome};
-use recharged::ports::RechargeProvider as _;
 use recharged::providers::Secret;
 use recharged::providers::simulator::{Declines, FaultClass, Profile, SimulatorOptions};
 use serde_json::json;

@@ -2,93 +2,33 @@
 
 mod books;
 mod query;
+mod reference;
 mod settle;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::books::{ReferenceView, Resolution, ResolveError};
+pub(super) use self::reference::{Life, Order, Remembered};
+use self::reference::{REFERENCES_MAX_PER_SHARD, Reference, Rest, lock_shard};
 use super::arrivals::{Arrivals, RequestKind};
 use super::class::{FaultClass, Moment};
-use super::dice::Dice;
 use super::fate::{Fate, Opening, Refusal};
-use super::ledger::{Delivery, Ledger, LedgerBroken};
+use super::ledger::{Ledger, LedgerBroken};
 use super::profile::{FaultKind, Profile};
 use super::reply::Reply;
-use super::script::{Scripted, Then};
+use super::script::Then;
+use super::scripted::Scripted;
 use super::setup::{Pacing, Setup};
 use super::stats::{Counts, count};
 use super::strikes::Strikes;
 use super::windows::Windows;
-use crate::domain::{ClientRef, DuplicateSemantics, Money, Msisdn, Timestamp};
+use crate::domain::{ClientRef, DuplicateSemantics, Msisdn};
 use crate::ports::Clock;
 use crate::providers::Secret;
-
-/// Locks for the references: enough that two cores seldom meet.
-const SHARDS: usize = 64;
-/// A reference costs about 220 bytes, and none may be forgotten; beyond this many the simulator
-/// refuses to work rather than grow.
-const REFERENCES_MAX_PER_SHARD: usize = 20_000_000 / SHARDS;
-
-/// A recharge, as asked for.
-#[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub(super) client_ref: ClientRef,
-    pub(super) phone: Msisdn,
-    pub(super) amount: Money,
-}
-
-/// What became of a reference.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Life {
-    /// Heard of, but nothing done.
-    Nothing,
-    InProgress,
-    Delivered {
-        amount: Money,
-        at: Timestamp,
-    },
-    /// Delivered, and taken back.
-    Reversed {
-        amount: Money,
-        at: Timestamp,
-    },
-    Refused(Refusal),
-}
-
-#[derive(Debug)]
-struct Reference {
-    submits: u32,
-    queries: u32,
-    life: Life,
-    /// When its last submit came, it was last asked about, and it came to its end; of this run.
-    submitted_at: Option<Instant>,
-    asked_at: Option<Instant>,
-    ended_at: Option<Instant>,
-    rest: Option<Box<Rest>>,
-}
-
-/// What few references have.
-#[derive(Debug)]
-struct Rest {
-    order: Order,
-    /// Until then, and to the first question anyway, the provider says that it does not know.
-    unclear_until: Option<Instant>,
-    was_unclear: bool,
-    /// What is sure to strike its next query.
-    query: Option<FaultClass>,
-    /// Brought to its end from outside: what was to happen does not.
-    resolved: bool,
-}
-
-impl Reference {
-    const fn new(submits: u32, life: Life) -> Self {
-        Self { submits, queries: 0, life, submitted_at: None, asked_at: None, ended_at: None, rest: None }
-    }
-}
 
 /// What a submit meets.
 enum Met {
@@ -127,28 +67,6 @@ pub(super) struct Engine {
     pub(super) scripted: Scripted,
     pub(super) windows: Windows,
     pub(super) stop: CancellationToken,
-}
-
-/// References that a ledger holds from an earlier run.
-#[derive(Debug)]
-pub(super) struct Remembered(Vec<Mutex<HashMap<Box<str>, Reference>>>);
-
-impl Remembered {
-    pub(super) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Mutex::default()).collect())
-    }
-
-    pub(super) fn add(&mut self, delivery: &Delivery) {
-        let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
-        let at = delivery.at;
-        let life = match delivery.reverses {
-            None => Life::Delivered { amount, at },
-            Some(_) => Life::Reversed { amount, at },
-        };
-        let name = delivery.client_ref.as_str();
-        // The first life is over: the next submit of this reference is at least its second.
-        lock_shard(&self.0, name).insert(name.into(), Reference::new(1, life));
-    }
 }
 
 impl Engine {
@@ -326,14 +244,4 @@ impl Engine {
         count(counter);
         reply
     }
-}
-
-fn lock_shard<'a>(
-    shards: &'a [Mutex<HashMap<Box<str>, Reference>>],
-    name: &str,
-) -> MutexGuard<'a, HashMap<Box<str>, Reference>> {
-    let hash = Dice::new(0, "shard", name, 0).next();
-    let index = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
-    #[expect(clippy::indexing_slicing, reason = "there are SHARDS of them")]
-    shards[index].lock().unwrap_or_else(PoisonError::into_inner)
 }
