@@ -6,12 +6,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::profile::FaultKind;
 
+/// Numbers that end in less are ordinary ones, but for the few that DT One's sandbox knows.
+const FIRST_ENDING: usize = 50;
+
 macro_rules! classes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal),+ $(,)?) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal),+ $(,)?) => {
         /// A class of trouble. Its name is the key of the profile that governs it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum FaultClass {
-            $($(#[$doc])* $name,)+
+            $(#[doc = $doc] $name,)+
         }
 
         impl FaultClass {
@@ -21,6 +24,11 @@ macro_rules! classes {
             /// The name.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What happens, in a sentence.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$name => $doc.trim(),)+ }
             }
         }
     };
@@ -130,6 +138,16 @@ impl FaultClass {
         Self::ALL.iter().copied().filter(|class| !class.is_limit())
     }
 
+    /// The last two digits of a number that call for it, where numbers decide.
+    pub fn number_ending(self) -> Option<usize> {
+        Self::scriptable().position(|class| class == self).map(|place| FIRST_ENDING + place)
+    }
+
+    /// What the last two digits of a number call for, where numbers decide.
+    pub fn of_number_ending(ending: usize) -> Option<Self> {
+        Self::scriptable().nth(ending.checked_sub(FIRST_ENDING)?)
+    }
+
     /// A limit: a caller meets it by what it does, and never by chance.
     pub const fn is_limit(self) -> bool {
         matches!(
@@ -211,6 +229,10 @@ mod tests {
         }
         let faults = FaultClass::ALL.iter().filter(|class| class.fault().is_some()).count();
         assert_eq!(faults, 2 * FaultKind::ALL.len());
+        for class in FaultClass::scriptable() {
+            let ending = class.number_ending().unwrap();
+            assert!(ending < 100 && FaultClass::of_number_ending(ending) == Some(class), "{class}: {ending}");
+        }
         assert_eq!(FaultClass::ResetAfter.fault(), Some((FaultKind::Reset, Moment::AfterExecution)));
     }
 

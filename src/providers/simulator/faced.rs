@@ -9,8 +9,6 @@ use super::script::Then;
 
 /// A recharge that a script or a number makes a query strike is completed so soon at the latest.
 const COMPLETED_SOON: Duration = Duration::from_secs(1);
-/// The first two last digits that stand for a class of trouble, where numbers decide.
-pub(super) const FIRST_SUFFIX: usize = 10;
 
 impl Fate {
     pub(super) fn scripted(profile: &Profile, throws: Throws<'_>, then: &Then) -> Self {
@@ -99,8 +97,7 @@ impl Fate {
             5 => self.verdict = refused("cooldown_active"),
             6 => self.verdict = refused("declined"),
             _ => {
-                let class = ending.checked_sub(FIRST_SUFFIX).and_then(|place| FaultClass::scriptable().nth(place));
-                if let Some(class) = class {
+                if let Some(class) = FaultClass::of_number_ending(ending) {
                     self.face(class, profile, throws);
                 }
             }
@@ -127,16 +124,14 @@ mod tests {
         assert!(matches!(fate("+8613800000003").verdict, Verdict::Refuse(Refusal { code: "recipient_barred", .. })));
         assert_eq!(fate("+8613800000000").verdict, Verdict::Deliver);
         assert!(fate("+8613800000201").completes_after >= Some(Duration::from_secs(20)));
-        let classes = FaultClass::scriptable().count();
-        for (place, class) in FaultClass::scriptable().enumerate() {
-            let phone = format!("+86138000000{}", FIRST_SUFFIX + place);
+        for class in FaultClass::scriptable() {
+            let phone = format!("+86138000000{}", class.number_ending().unwrap());
             let fate = Fate::of(&profile, 1, ("r", 0), &phone, None);
             let mut faced = Fate::plain(&profile, Throws { seed: 1, reference: "r", nth: 0 });
             faced.completes_after = Fate::of(&profile, 1, ("r", 0), "+8613800000000", None).completes_after;
             faced.face(class, &profile, Throws { seed: 1, reference: "r", nth: 0 });
             assert_eq!(fate, faced, "{class}");
         }
-        assert!(FIRST_SUFFIX + classes <= 100, "two digits are enough");
     }
 
     #[test]

@@ -119,3 +119,13 @@ async fn a_race_of_one_reference_ends_as_the_provider_deduplicates() {
         assert_eq!(run.delivered().len(), delivered, "{duplicates:?}");
     }
 }
+
+#[test]
+fn the_documentation_lists_every_class_of_trouble() {
+    let mut table = "| class | number ends in | what happens |\n|---|---|---|".to_owned();
+    for class in FaultClass::ALL {
+        let ending = class.number_ending().map_or(String::new(), |ending| ending.to_string());
+        table.push_str(&format!("\n| `{class}` | {ending} | {} |", class.about()));
+    }
+    crate::docs::holds("docs/SIMULATOR.md", "classes", &table);
+}

@@ -151,7 +151,7 @@ async fn refusals_for_pace_by_chance_come_in_three_forms_and_execute_nothing() {
 #[tokio::test]
 async fn the_last_digits_of_a_number_call_for_a_class_of_trouble() {
     let run = Run::start(Profile { suffix_scenarios: true, ..quick() }).await;
-    let place = FaultClass::scriptable().position(|class| class == FaultClass::Error503After).unwrap();
-    let wire = run.post_to("order-1-1", &format!("+86138000000{}", 10 + place)).await;
+    let ending = FaultClass::Error503After.number_ending().unwrap();
+    let wire = run.post_to("order-1-1", &format!("+86138000000{ending}")).await;
     assert_eq!((wire.status(), run.delivered().len(), run.struck(FaultClass::Error503After)), (503, 1, (1, 1)));
 }

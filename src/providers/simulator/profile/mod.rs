@@ -51,7 +51,7 @@ pub struct Profile {
     pub queries: Queries,
     /// Let the last three digits of the number decide (x02 invalid, x03 barred, x04 operator
     /// unavailable, x05 cooldown, x06 declined; 1xx at least 3 s, 2xx 20 s, 3xx 5 min), as DT
-    /// One's sandbox does; from x10 on, a class of trouble each (`docs/SIMULATOR.md`).
+    /// One's sandbox does; from x50 on, a class of trouble each (`docs/SIMULATOR.md`).
     pub suffix_scenarios: bool,
 }
 
