@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{LoggedEvent, Money, Msisdn, Order, OrderId, Sla, State};
+use crate::domain::{CaseKind, LoggedEvent, Money, Msisdn, Order, OrderId, Sla, State};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
 pub use events::{EventTrail, Events, ToldEvent};
@@ -95,7 +95,7 @@ pub struct Audit {
     pub double: u64,
     /// Orders that failed or were cancelled although they were delivered, without a case.
     pub wrongly_failed: u64,
-    /// Orders that succeeded by our books although their delivery was taken back, without a case.
+    /// Orders that succeeded by our books although their delivery was taken back, without a case of that.
     pub taken_back: u64,
     /// Deliveries that belong to no order of ours.
     pub unaccounted: u64,
@@ -237,7 +237,9 @@ impl<'a> Tally<'a> {
             State::Succeeded => {
                 report.succeeded += 1;
                 report.audit.lost += u64::from(times == 0);
-                report.audit.taken_back += u64::from(times > 0 && stand == 0 && !order.has_cases());
+                // A case of another matter, settled long ago perhaps, does not tell anybody of this.
+                let told = CaseKind::ReversedAfterSuccess.bit() | CaseKind::Conflict.bit();
+                report.audit.taken_back += u64::from(times > 0 && stand == 0 && order.cases & told == 0);
             }
             State::Failed | State::Cancelled => {
                 let is_failed = order.state == State::Failed;

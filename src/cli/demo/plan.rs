@@ -1,7 +1,7 @@
 //! The demo's trouble: each class that its provider rates strikes one order for certain, so that a
 //! short run shows what a long one would; and what is said when one struck none.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::providers::simulator::{FaultClass, Profile, Script, Strike};
 use crate::shop::Shop;
@@ -9,9 +9,10 @@ use crate::shop::Shop;
 /// The orders that certain classes are sure to strike lie among the first of these.
 const AMONG: u64 = 2_000;
 
-/// Which order is to meet which class.
+/// Which order is to meet which class, with others in its place: a request that nobody saw, lost
+/// in an outage, is not made again for a minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble(Vec<(String, FaultClass)>);
+pub(super) struct Trouble(Vec<(Vec<String>, FaultClass)>);
 
 impl Trouble {
     /// Spread over the beginning of what is sold. A run with fewer orders than classes has one for
@@ -20,12 +21,21 @@ impl Trouble {
         let mut classes = profile.classes();
         // Last, since it is the one that can swallow what comes beside it.
         classes.sort_by_key(|class| *class == FaultClass::Outage);
-        if classes.is_empty() {
-            return Self(Vec::new());
-        }
         let orders = shop.usable(AMONG.min(shop.orders.unwrap_or(AMONG)));
-        let stride = (orders.len() / classes.len()).max(1);
-        Self(orders.into_iter().step_by(stride).zip(classes).collect())
+        let stride = (orders.len() / classes.len().max(1)).max(1);
+        let mut free: BTreeMap<usize, String> = orders.into_iter().enumerate().collect();
+        let places = (0..free.len()).step_by(stride).zip(classes);
+        let mut plan: Vec<(usize, Vec<String>, FaultClass)> =
+            places.map(|(place, class)| (place, free.remove(&place).into_iter().collect(), class)).collect();
+        let shift = free.len().max(plan.len() * stride) / 3;
+        for (place, orders, _) in plan.iter_mut().filter(|(_, _, class)| *class != FaultClass::Outage) {
+            for later in [*place + shift, *place + 2 * shift] {
+                // From there on, or else from the beginning.
+                let next = free.range(later..).next().or_else(|| free.first_key_value()).map(|(next, _)| *next);
+                orders.extend(next.and_then(|next| free.remove(&next)));
+            }
+        }
+        Self(plan.into_iter().map(|(_, orders, class)| (orders, class)).collect())
     }
 
     pub(super) fn script(&self) -> Script {
@@ -61,9 +71,10 @@ mod tests {
         assert_eq!(planned, profile.classes().into_iter().collect());
         assert_eq!(plan.last().unwrap().1, FaultClass::Outage);
         let usable = shop(200).usable(200);
-        let orders: HashSet<&String> = plan.iter().map(|(order, _)| order).collect();
-        assert_eq!(orders.len(), plan.len());
-        assert!(orders.into_iter().all(|order| usable.contains(order)));
+        let orders: Vec<&String> = plan.iter().flat_map(|(orders, _)| orders).collect();
+        assert_eq!(orders.iter().collect::<HashSet<_>>().len(), orders.len(), "none has to meet two");
+        assert!(orders.iter().all(|order| usable.contains(order)));
+        assert!(plan[..plan.len() - 1].iter().all(|(orders, _)| orders.len() == 3), "{plan:?}");
         Script::for_orders(plan).check().unwrap();
     }
 

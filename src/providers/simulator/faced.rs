@@ -10,9 +10,14 @@ use super::script::Then;
 /// A recharge that a script or a number makes a query strike is completed so soon at the latest.
 const COMPLETED_SOON: Duration = Duration::from_secs(1);
 
+/// What a script decides is answered so soon at the latest.
+const ANSWERED_SOON: Duration = Duration::from_millis(500);
+
 impl Fate {
     pub(super) fn scripted(profile: &Profile, throws: Throws<'_>, then: &Then) -> Self {
         let mut fate = Self::plain(profile, throws);
+        // A caller that has gone by then would not meet it.
+        fate.reply_after = fate.reply_after.min(ANSWERED_SOON);
         match then {
             Then::Deliver => {}
             Then::Accept => fate.completes_after = Some(completion(profile, throws)),

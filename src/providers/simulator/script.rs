@@ -59,6 +59,9 @@ pub struct Step {
     /// The next submit of any attempt of this order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
+    /// Other orders that may take the place of `order`: whichever of them comes first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub or: Vec<String>,
     /// So many submits, whichever come next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u32>,
@@ -138,12 +141,12 @@ impl Script {
         script.check().map(|()| script)
     }
 
-    /// Each of these orders meets one class of trouble, once.
-    pub fn for_orders(plan: impl IntoIterator<Item = (String, FaultClass)>) -> Self {
-        let step = |(order, class): (String, FaultClass)| Step {
-            order: Some(order),
-            then: Some(class.as_str().to_owned()),
-            ..Step::default()
+    /// One of each of these lists of orders, whichever comes first, meets a class of trouble, once.
+    pub fn for_orders(plan: impl IntoIterator<Item = (Vec<String>, FaultClass)>) -> Self {
+        let step = |(orders, class): (Vec<String>, FaultClass)| {
+            let mut orders = orders.into_iter();
+            let (order, or, then) = (orders.next(), orders.collect(), Some(class.as_str().to_owned()));
+            Step { order, or, then, ..Step::default() }
         };
         Self { steps: plan.into_iter().map(step).collect() }
     }
@@ -165,6 +168,9 @@ impl Step {
         }
         if self.next.or(self.times) == Some(0) || self.next.is_some() && self.times.is_some() {
             return Err("times and next count submits, from 1; with next, leave times out".to_owned());
+        }
+        if !self.or.is_empty() && self.order.is_none() {
+            return Err("or belongs to order".to_owned());
         }
         if self.retry_after.is_some() && self.refuse.is_none() {
             return Err("retry_after belongs to refuse".to_owned());
@@ -221,6 +227,7 @@ mod tests {
             ("next = 1\nrefuse = \"no\"", "insufficient_float"),
             ("next = 1\nanswer = { status = 99 }", "answer.status"),
             ("next = 1\nthen = \"deliver\"\nretry_after = \"1s\"", "retry_after belongs to refuse"),
+            ("next = 1\nor = [\"order-1\"]\nthen = \"deliver\"", "or belongs to order"),
             ("nexts = 1", "nexts"),
         ] {
             let error = Script::from_toml(&format!("[[step]]\n{step}\n")).unwrap_err().to_string();

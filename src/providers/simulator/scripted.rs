@@ -1,8 +1,8 @@
 //! A script at work: the steps that wait for their submits.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::script::{STEPS_MAX, Script, ScriptError, Step, Then};
 use super::strikes::order_of;
@@ -15,11 +15,18 @@ pub(super) struct Scripted {
     waiting: Mutex<Waiting>,
 }
 
+/// A step and how often it is still to happen; several orders may share it.
+#[derive(Debug, Clone)]
+struct Due {
+    step: Arc<Step>,
+    left: Arc<AtomicU32>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    by_ref: HashMap<String, VecDeque<(u32, Step)>>,
-    by_order: HashMap<String, VecDeque<(u32, Step)>>,
-    next: VecDeque<(u32, Step)>,
+    by_ref: HashMap<String, VecDeque<Due>>,
+    by_order: HashMap<String, VecDeque<Due>>,
+    next: VecDeque<Due>,
     steps: usize,
 }
 
@@ -33,12 +40,16 @@ impl Scripted {
         }
         waiting.steps += script.steps.len();
         for step in &script.steps {
-            let queue = match (&step.client_ref, &step.order) {
-                (Some(reference), _) => waiting.by_ref.entry(reference.clone()).or_default(),
-                (None, Some(order)) => waiting.by_order.entry(order.clone()).or_default(),
-                (None, None) => &mut waiting.next,
-            };
-            queue.push_back((step.times(), step.clone()));
+            let due = Due { step: Arc::new(step.clone()), left: Arc::new(AtomicU32::new(step.times())) };
+            if let Some(reference) = &step.client_ref {
+                waiting.by_ref.entry(reference.clone()).or_default().push_back(due);
+            } else if step.order.is_some() {
+                for order in step.order.iter().chain(&step.or) {
+                    waiting.by_order.entry(order.clone()).or_default().push_back(due.clone());
+                }
+            } else {
+                waiting.next.push_back(due);
+            }
         }
         self.any.store(waiting.steps > 0, Ordering::Release);
         Ok(())
@@ -63,26 +74,40 @@ impl Scripted {
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let Waiting { by_ref, by_order, next, steps } = &mut *waiting;
-        let queue = match (by_ref.get_mut(reference), by_order.get_mut(order_of(reference))) {
-            (Some(queue), _) | (None, Some(queue)) => queue,
-            (None, None) => next,
-        };
-        let (left, step) = queue.front_mut()?;
-        let then = step.then().ok();
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            queue.pop_front();
-            *steps = steps.saturating_sub(1);
-            if by_ref.get(reference).is_some_and(VecDeque::is_empty) {
-                by_ref.remove(reference);
-            }
-            if by_order.get(order_of(reference)).is_some_and(VecDeque::is_empty) {
-                by_order.remove(order_of(reference));
-            }
-        }
+        let (due, is_done) = first_of(by_ref, reference)
+            .or_else(|| first_of(by_order, order_of(reference)))
+            .or_else(|| first_due(next))?;
+        *steps = steps.saturating_sub(usize::from(is_done));
         self.any.store(*steps > 0, Ordering::Release);
-        then
+        due.step.then().ok()
     }
+}
+
+fn first_of(queues: &mut HashMap<String, VecDeque<Due>>, name: &str) -> Option<(Due, bool)> {
+    let queue = queues.get_mut(name)?;
+    let found = first_due(queue);
+    if queue.is_empty() {
+        queues.remove(name);
+    }
+    found
+}
+
+/// The first that is still to happen, and whether that was the last time. One that another order
+/// has taken is passed over.
+fn first_due(queue: &mut VecDeque<Due>) -> Option<(Due, bool)> {
+    while let Some(due) = queue.front() {
+        // All under one lock: the counter is atomic only so that it can be shared.
+        let left = due.left.load(Ordering::Relaxed);
+        let found = due.clone();
+        due.left.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left <= 1 {
+            queue.pop_front();
+        }
+        if left > 0 {
+            return Some((found, left == 1));
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -104,5 +129,15 @@ mod tests {
             assert!(matches!(scripted.take(order), Some(Then::Refuse(_))), "{order}");
         }
         assert_eq!((scripted.take("order-8-1"), scripted.waiting()), (None, 0));
+    }
+
+    #[test]
+    fn of_orders_that_share_a_step_whichever_comes_first_takes_it() {
+        let scripted = Scripted::default();
+        let orders = ["order-1", "order-2", "order-3"].map(str::to_owned).to_vec();
+        scripted.add(&Script::for_orders([(orders, FaultClass::Never)])).unwrap();
+        assert_eq!((scripted.take("order-9-1"), scripted.waiting()), (None, 1));
+        assert_eq!(scripted.take("order-2-1"), Some(Then::Face(FaultClass::Never)));
+        assert_eq!((scripted.take("order-1-1"), scripted.take("order-2-1"), scripted.waiting()), (None, None, 0));
     }
 }

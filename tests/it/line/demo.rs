@@ -98,7 +98,7 @@ async fn for_people_the_demo_tells_how_many_orders_each_fault_touched() {
     let ended = ended(command, PATIENCE).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for words in
-        ["what the provider did, and to how many orders", "  outcomes.never  ", "orders were in doubt", "cases"]
+        ["what the provider did, and to how many orders", "  outcomes.never  ", "orders were in doubt", "with a case"]
     {
         assert!(ended.stdout.contains(words), "{words}: {}", ended.stdout);
     }

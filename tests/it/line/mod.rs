@@ -8,6 +8,7 @@ mod demo;
 mod ending;
 mod happy;
 mod input;
+mod lies;
 mod names;
 mod outages;
 mod outcomes;
