@@ -23,7 +23,10 @@ impl Fate {
             Then::Accept => fate.completes_after = Some(completion(profile, throws)),
             Then::Refuse(refusal) => fate.verdict = Verdict::Refuse(*refusal),
             Then::Answer(moment, reply) => fate.answer = Some((*moment, reply.clone())),
-            Then::Face(class) => fate.face(*class, profile, throws),
+            Then::Face(class, within) => {
+                fate.face(*class, profile, throws);
+                fate.completes_after = fate.completes_after.map(|wait| wait.min(within.unwrap_or(wait)));
+            }
         }
         fate
     }
@@ -147,7 +150,7 @@ mod tests {
         let scripted = |then: &Then| Fate::of(&worst, 1, ("order-1-1", 0), "+8613800000042", Some(then));
         assert_eq!(scripted(&Then::Deliver), plain);
         for class in FaultClass::scriptable() {
-            assert_ne!(scripted(&Then::Face(class)), plain, "{class}");
+            assert_ne!(scripted(&Then::Face(class, None)), plain, "{class}");
         }
     }
 }

@@ -37,6 +37,8 @@ const CODES: [&str; 9] = [
     "declined",
     "cancelled",
 ];
+/// What is planned for an order is to be seen while somebody still looks.
+const WITHIN: Duration = Duration::from_secs(3);
 /// The most steps that may wait.
 pub(super) const STEPS_MAX: usize = 100_000;
 
@@ -71,6 +73,9 @@ pub struct Step {
     /// A class of trouble, `"deliver"` or `"accept"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub then: Option<String>,
+    /// Complete what is accepted within this time, whatever the profile says.
+    #[serde(with = "optional_duration", skip_serializing_if = "Option::is_none")]
+    pub within: Option<Duration>,
     /// Refuse with this documented code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refuse: Option<String>,
@@ -125,7 +130,8 @@ pub(super) enum Then {
     Accept,
     Refuse(Refusal),
     Answer(Moment, Reply),
-    Face(FaultClass),
+    /// With the most time that its completion may take.
+    Face(FaultClass, Option<Duration>),
 }
 
 impl Script {
@@ -141,12 +147,13 @@ impl Script {
         script.check().map(|()| script)
     }
 
-    /// One of each of these lists of orders, whichever comes first, meets a class of trouble, once.
+    /// One of each of these lists of orders, whichever comes first, meets a class of trouble, once,
+    /// and soon.
     pub fn for_orders(plan: impl IntoIterator<Item = (Vec<String>, FaultClass)>) -> Self {
         let step = |(orders, class): (Vec<String>, FaultClass)| {
             let mut orders = orders.into_iter();
             let (order, or, then) = (orders.next(), orders.collect(), Some(class.as_str().to_owned()));
-            Step { order, or, then, ..Step::default() }
+            Step { order, or, then, within: Some(WITHIN), ..Step::default() }
         };
         Self { steps: plan.into_iter().map(step).collect() }
     }
@@ -172,11 +179,14 @@ impl Step {
         if !self.or.is_empty() && self.order.is_none() {
             return Err("or belongs to order".to_owned());
         }
+        if self.within.is_some() && self.then.is_none() {
+            return Err("within belongs to then".to_owned());
+        }
         if self.retry_after.is_some() && self.refuse.is_none() {
             return Err("retry_after belongs to refuse".to_owned());
         }
         match (&self.then, &self.refuse, &self.answer) {
-            (Some(name), None, None) => happening(name),
+            (Some(name), None, None) => happening(name, self.within),
             (None, Some(code), None) => {
                 let known = CODES.into_iter().find(|known| known == code);
                 let code = known.ok_or_else(|| format!("refuse: {code:?} is none of {}", CODES.join(", ")))?;
@@ -198,14 +208,14 @@ impl Step {
     }
 }
 
-fn happening(name: &str) -> Result<Then, String> {
+fn happening(name: &str, within: Option<Duration>) -> Result<Then, String> {
     match (name, FaultClass::parse(name)) {
         ("deliver", _) => Ok(Then::Deliver),
         ("accept", _) => Ok(Then::Accept),
         (_, Some(class)) if class.is_limit() => {
             Err(format!("then: {class} is a limit of the profile, which a caller meets by what it does: set it there"))
         }
-        (_, Some(class)) => Ok(Then::Face(class)),
+        (_, Some(class)) => Ok(Then::Face(class, within)),
         (_, None) => {
             Err(format!("then: {name:?} is neither deliver, nor accept, nor a class of trouble{}", near(name)))
         }
@@ -228,6 +238,7 @@ mod tests {
             ("next = 1\nanswer = { status = 99 }", "answer.status"),
             ("next = 1\nthen = \"deliver\"\nretry_after = \"1s\"", "retry_after belongs to refuse"),
             ("next = 1\nor = [\"order-1\"]\nthen = \"deliver\"", "or belongs to order"),
+            ("next = 1\nrefuse = \"declined\"\nwithin = \"1s\"", "within belongs to then"),
             ("nexts = 1", "nexts"),
         ] {
             let error = Script::from_toml(&format!("[[step]]\n{step}\n")).unwrap_err().to_string();

@@ -23,7 +23,7 @@ struct Asked {
     since_end: Option<Duration>,
     /// This is sure to strike now.
     planned: Option<FaultClass>,
-    /// Something is sure to strike, now or later: chance stays out of it.
+    /// Something is sure to strike, now or later, or a script decided: chance stays out of it.
     is_planned: bool,
     is_unclear: bool,
 }
@@ -45,7 +45,7 @@ impl Asked {
         };
         reference.asked_at = Some(now);
         if let Some(rest) = &mut reference.rest {
-            asked.is_planned = rest.query.is_some();
+            asked.is_planned = rest.query.is_some() || rest.is_scripted;
             let is_over = !matches!(reference.life, Life::Nothing | Life::InProgress);
             asked.planned = rest.query.take_if(|class| *class != FaultClass::Stale || is_over);
             asked.is_unclear = rest.unclear_until.is_some_and(|until| now < until || !rest.was_unclear);

@@ -64,6 +64,8 @@ pub(super) struct Rest {
     pub(super) was_unclear: bool,
     /// What is sure to strike its next query.
     pub(super) query: Option<FaultClass>,
+    /// A script decided what becomes of it: chance stays out of its questions too.
+    pub(super) is_scripted: bool,
     /// Brought to its end from outside: what was to happen does not.
     pub(super) resolved: bool,
 }

@@ -100,7 +100,14 @@ impl Engine {
             Some(Turn::Unclear(lasts)) => Some(Instant::now() + lasts),
             Some(_) | None => None,
         };
-        let rest = Rest { order: order.clone(), unclear_until, was_unclear: false, query: fate.query, resolved: false };
+        let rest = Rest {
+            order: order.clone(),
+            unclear_until,
+            was_unclear: false,
+            query: fate.query,
+            is_scripted: fate.is_scripted && fate.turn.is_some(),
+            resolved: false,
+        };
         if let Some(reference) = lock_shard(&self.shards, name).get_mut(name) {
             reference.rest = Some(Box::new(rest));
         }
