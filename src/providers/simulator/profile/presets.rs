@@ -23,8 +23,8 @@ impl Profile {
                 ..Declines::default()
             },
             faults: Faults::all(Rates { before: 0.002, after: 0.002 }),
-            outage: Spell::fixed(0.000_5, Duration::from_millis(500)),
-            empty_float: Spell::fixed(0.000_5, Duration::from_millis(500)),
+            outage: Spell::fixed(0.000_2, Duration::from_millis(500)),
+            empty_float: Spell::fixed(0.000_2, Duration::from_millis(500)),
             outcomes: Outcomes {
                 never: 0.001,
                 accepted_then_failed: 0.005,
@@ -35,7 +35,7 @@ impl Profile {
             },
             queries: Queries {
                 failing: 0.02,
-                outage: Spell::fixed(0.001, seconds(1)),
+                outage: Spell::fixed(0.000_5, seconds(1)),
                 not_found_lag: Spell::fixed(0.01, seconds(5)),
                 stale: Spell::fixed(0.02, seconds(8)),
                 ..Queries::default()
