@@ -185,7 +185,9 @@ impl World {
             let ended = process.drain().await;
             self.findings.hold(Law::EveryOrderEnds, ended.is_ok(), || format!("at the end: {ended:?}"));
         }
-        judge(&self)
+        let report = judge(&self);
+        self.outside.broker.forget();
+        report
     }
 
     /// Everybody is back, and nothing goes wrong any more. One process sees to what is left: the others

@@ -330,10 +330,12 @@ pub(crate) struct MemSubscription {
 
 impl Drop for MemSubscription {
     fn drop(&mut self) {
+        // They hold each other.
+        let held = std::mem::take(&mut *self.member.held.lock().unwrap());
         if self.member.life.is_dead() {
             return;
         }
-        for held in self.member.held.lock().unwrap().iter() {
+        for held in held {
             held.is_live.store(false, Ordering::Relaxed);
         }
         let mut topics = self.broker.topics.lock().unwrap();

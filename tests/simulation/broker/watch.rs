@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(super) struct Watch {
     store: Arc<MemStore>,
-    findings: Arc<Findings>,
+    pub(super) findings: Arc<Findings>,
     seen: Mutex<Seen>,
 }
 
