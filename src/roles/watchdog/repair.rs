@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::domain::{
     AttemptState, Command, CommandKind, Decision, Input, Order, Policy, ProviderId, State, Timestamp, Transition,
@@ -57,13 +57,16 @@ impl Watchdog {
 
     async fn remedy_page(&self, page: &[Order], marks: &Marks, stop: &StopSignals) -> Result<bool, RoleError> {
         let now = self.clock.now();
-        let (mut records, mut transitions) = (Vec::new(), Vec::new());
+        let (mut records, mut transitions, mut questions) = (Vec::new(), Vec::new(), 0);
         for order in page {
             let read_up_to = order.provider.as_ref().and_then(|lane| marks.of(lane));
             match remedy(order, read_up_to, now, &self.rules.policy) {
                 Remedy::Nothing => {}
                 Remedy::Fresh => records.extend(self.fresh_record(order)),
-                Remedy::Due(kind) => records.extend(self.due_record(order, &Command::of(kind, order))),
+                Remedy::Due(kind) => {
+                    questions += usize::from(kind == CommandKind::Query);
+                    records.extend(self.due_record(order, &Command::of(kind, order)));
+                }
                 Remedy::Adopt => {
                     if let Decision::Apply(transition) =
                         decide(Some(order), &Input::CallerLost, now, &self.rules.policy)
@@ -91,7 +94,16 @@ impl Watchdog {
                 }
             }
         }
-        warn!(orders = repaired, "orders near their deadline on which nobody worked were asked for again");
+        // A question whose answer settled nothing waits for the next one, of which the row knows nothing.
+        if repaired > questions {
+            warn!(
+                orders = repaired - questions,
+                "orders near their deadline on which nobody worked were asked for again"
+            );
+        }
+        if questions > 0 {
+            debug!(questions, "open attempts near their deadline are asked about again, if nobody does");
+        }
         (0..repaired).for_each(|_| self.metrics.acted("requeue"));
         Ok(true)
     }
