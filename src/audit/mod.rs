@@ -99,7 +99,8 @@ pub struct Audit {
     pub taken_back: u64,
     /// Deliveries that belong to no order of ours.
     pub unaccounted: u64,
-    /// Orders that were delivered to another number or with another amount, without a case.
+    /// Orders that succeeded or are in doubt, and were delivered to another number or with another
+    /// amount, without a case.
     pub misdelivered: u64,
 }
 
@@ -230,9 +231,10 @@ impl<'a> Tally<'a> {
             None => {}
         }
         report.audit.double += u64::from(stand > 1);
-        let is_refunded = matches!(order.state, State::Failed | State::Cancelled);
-        // A delivery of a failed order is wrong whatever it was; it is counted as that, below.
-        report.audit.misdelivered += u64::from(!all_right && !is_refunded && !order.has_cases());
+        // Of an order that is still open the line may yet hear what was delivered; a delivery of one
+        // that failed is wrong whatever it was, and is counted as that, below.
+        let is_told = matches!(order.state, State::Succeeded | State::InDoubt);
+        report.audit.misdelivered += u64::from(is_told && !all_right && !order.has_cases());
         match order.state {
             State::Succeeded => {
                 report.succeeded += 1;

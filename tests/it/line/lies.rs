@@ -59,6 +59,25 @@ async fn what_the_line_is_told_of_in_time_ends_rightly_and_the_audit_is_clean() 
     }
 }
 
+/// The provider has delivered, and the line, which may not ask yet, has not heard what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_amount_is_no_finding_before_the_line_can_have_heard_of_it() {
+    let profile = Profile { accepted_first: 1.0, ..profile(Duration::ZERO) };
+    let wishes = Wishes { profile, send_window: UNHURRIED, query_not_before: "60s", ..Wishes::default() };
+    let line = Line::set_up(wishes).await;
+    let _service = line.start("one", &[]).await;
+    line.simulator.script(&Script::for_orders([(vec!["amount".to_owned()], FaultClass::WrongAmount)])).unwrap();
+    line.write(vec![line.order("amount")]).await;
+    let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
+    while line.delivered().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "{:?}", line.simulator.strikes());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let report = line.audit().await;
+    assert_eq!((report.open, report.cases, line.simulator.struck(FaultClass::WrongAmount)), (1, 0, 1), "{report:?}");
+    assert!(report.audit.clean, "{report:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_final_word_that_the_provider_takes_back_is_found_by_the_audit() {
     let (line, _service) = line(LATER).await;
