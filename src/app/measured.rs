@@ -30,6 +30,10 @@ impl<S: Subscription> Subscription for MeasuredSubscription<S> {
         Ok(records)
     }
 
+    fn want(&self, partition: i32, wanted: bool) {
+        self.inner.want(partition, wanted);
+    }
+
     fn assignments(&self) -> u64 {
         self.inner.assignments()
     }

@@ -89,6 +89,10 @@ pub trait Subscription: Send + std::fmt::Debug {
     /// Waits for records, and returns at most `max` of them, at least one.
     async fn next(&mut self, max: usize) -> Result<Vec<InRecord>, Stopped>;
 
+    /// Whether records of a partition are wanted for now. What was fetched by then still comes; a
+    /// partition that comes anew is wanted.
+    fn want(&self, partition: i32, wanted: bool);
+
     /// How often partitions of it have come to this process so far.
     fn assignments(&self) -> u64;
 

@@ -1,4 +1,5 @@
-//! Back-pressure: pausing the partitions of a topic whose reader is behind.
+//! Back-pressure: pausing the partitions of a topic whose reader is behind, and those of which it
+//! wants no more for now.
 //!
 //! Pausing throws away what librdkafka read ahead, and after it the next fetch may have to wait
 //! until one without these partitions has timed out: paused and resumed under load, a topic came
@@ -16,7 +17,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use crate::kafka::sync::lock;
 
 use super::rebalance::GroupConsumer;
-use super::shared::{Shared, Slot, Topic};
+use super::shared::{Paused, Shared, Slot, Topic};
 
 /// How long a full inbox may hold up the thread before its topic is paused: a reader that takes a
 /// batch in this time is merely the slower of the two.
@@ -32,7 +33,7 @@ const SPAN_LIMIT: usize = 1 << 18;
 /// How the thread should poll.
 #[derive(Debug, Default)]
 pub(super) struct Flow {
-    /// When something was last paused, while anything is.
+    /// When something was last paused because its reader is behind, while anything is.
     paused_since: Option<Instant>,
 }
 
@@ -43,31 +44,36 @@ impl Flow {
         let mut resume = TopicPartitionList::new();
         for topic in &shared.topics {
             let mut slots = lock(&topic.slots);
-            if slots.values().any(|slot| slot.paused) && may_resume(topic, &slots) {
-                for slot in slots.values_mut().filter(|slot| slot.paused) {
-                    slot.paused = false;
-                    slot.moved_at = Instant::now();
-                    resume.add_partition(&topic.name, slot.held.partition);
+            let is_full = is_full(topic, &slots);
+            for slot in slots.values_mut() {
+                let why = slot.why_pause(is_full, topic.inbox.is_wanted(slot.held.partition));
+                match (slot.paused, why) {
+                    (None, Some(_)) => {
+                        pause.add_partition(&topic.name, slot.held.partition);
+                    }
+                    (Some(_), None) => {
+                        slot.moved_at = Instant::now();
+                        resume.add_partition(&topic.name, slot.held.partition);
+                    }
+                    (None, None) | (Some(_), Some(_)) => {}
                 }
-            } else if slots.values().any(Slot::can_pause) && must_pause(topic, &slots) {
-                for slot in slots.values_mut().filter(|slot| slot.can_pause()) {
-                    slot.paused = true;
-                    pause.add_partition(&topic.name, slot.held.partition);
+                if slot.paused != Some(Paused::Full) && why == Some(Paused::Full) {
+                    self.paused_since = Some(Instant::now());
                 }
+                slot.paused = why;
             }
         }
-        if pause.count() > 0 {
-            self.paused_since = Some(Instant::now());
-            if let Err(error) = consumer.pause(&pause) {
-                tracing::warn!(group = %shared.group, "pause: {error}");
-            }
+        if pause.count() > 0
+            && let Err(error) = consumer.pause(&pause)
+        {
+            tracing::warn!(group = %shared.group, "pause: {error}");
         }
         if resume.count() > 0
             && let Err(error) = consumer.resume(&resume)
         {
             tracing::warn!(group = %shared.group, "resume: {error}");
         }
-        if self.paused_since.is_some() && !any_paused(shared) {
+        if self.paused_since.is_some() && !shared.topics.iter().any(|topic| any_full(&lock(&topic.slots))) {
             self.paused_since = None;
         }
     }
@@ -88,27 +94,31 @@ impl Flow {
 
 impl Slot {
     fn can_pause(&self) -> bool {
-        self.flowing && !self.paused
+        self.flowing && self.paused.is_none()
+    }
+
+    /// Why it is to be paused, if it is.
+    fn why_pause(&self, is_full: bool, is_wanted: bool) -> Option<Paused> {
+        let why = if is_full { Some(Paused::Full) } else { (!is_wanted).then_some(Paused::Unwanted) };
+        why.filter(|_| self.paused.is_some() || self.flowing)
     }
 }
 
-fn any_paused(shared: &Shared) -> bool {
-    shared.topics.iter().any(|topic| lock(&topic.slots).values().any(|slot| slot.paused))
+fn any_full(slots: &BTreeMap<i32, Slot>) -> bool {
+    slots.values().any(|slot| slot.paused == Some(Paused::Full))
 }
 
 fn longest_span(slots: &BTreeMap<i32, Slot>) -> usize {
     slots.values().map(|slot| slot.held.span()).max().unwrap_or(0)
 }
 
-fn may_resume(topic: &Topic, slots: &BTreeMap<i32, Slot>) -> bool {
-    topic.inbox.is_half_empty() && longest_span(slots) <= SPAN_LIMIT / 2
-}
-
-fn must_pause(topic: &Topic, slots: &BTreeMap<i32, Slot>) -> bool {
-    if longest_span(slots) > SPAN_LIMIT {
-        return true;
+/// Whether the reader of a topic is behind: from a full inbox on until it is half empty.
+fn is_full(topic: &Topic, slots: &BTreeMap<i32, Slot>) -> bool {
+    if any_full(slots) {
+        return !topic.inbox.is_half_empty() || longest_span(slots) > SPAN_LIMIT / 2;
     }
-    // Not while something of it is paused already: then the reader is known to be slow.
-    let already = slots.values().any(|slot| slot.paused);
-    topic.inbox.is_full() && (already || !topic.inbox.wait_for_room(GRACE))
+    if !slots.values().any(Slot::can_pause) {
+        return false;
+    }
+    longest_span(slots) > SPAN_LIMIT || topic.inbox.is_full() && !topic.inbox.wait_for_room(GRACE)
 }

@@ -1,6 +1,6 @@
 //! The records of one topic between the consumer's thread and the role that reads them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +28,8 @@ pub(super) struct Inbox {
     contents: Mutex<Contents>,
     /// How often partitions came.
     assignments: AtomicU64,
+    /// Partitions of which the reader wants no more for now.
+    unwanted: Mutex<BTreeSet<i32>>,
     /// How old what is not acted on may be, by partition, and when that was so.
     ages: Mutex<Vec<(i32, Duration, Instant)>>,
     /// Wakes the reader.
@@ -45,15 +47,30 @@ impl Inbox {
             high_mark,
             contents: Mutex::default(),
             assignments: AtomicU64::new(0),
+            unwanted: Mutex::default(),
             ages: Mutex::default(),
             filled: Notify::new(),
             drained: Condvar::new(),
         }
     }
 
-    /// A partition came.
-    pub(super) fn assigned(&self) {
+    /// A partition came; its reader wants it, until it has said otherwise of this time.
+    pub(super) fn assigned(&self, partition: i32) {
+        lock(&self.unwanted).remove(&partition);
         self.assignments.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_wanted(&self, partition: i32) -> bool {
+        !lock(&self.unwanted).contains(&partition)
+    }
+
+    fn want(&self, partition: i32, wanted: bool) {
+        let mut unwanted = lock(&self.unwanted);
+        if wanted {
+            unwanted.remove(&partition);
+        } else {
+            unwanted.insert(partition);
+        }
     }
 
     pub(super) fn set_ages(&self, ages: Vec<(i32, Duration, Instant)>) {
@@ -163,6 +180,10 @@ impl Subscription for TopicSubscription {
         }
     }
 
+    fn want(&self, partition: i32, wanted: bool) {
+        self.inbox.want(partition, wanted);
+    }
+
     fn assignments(&self) -> u64 {
         self.inbox.assignments.load(Ordering::Relaxed)
     }
@@ -241,6 +262,19 @@ mod tests {
         inbox.purge(&gone);
         assert_eq!(inbox.len(), 4);
         assert_eq!(Arc::strong_count(&gone), 1);
+    }
+
+    #[test]
+    fn a_partition_that_comes_anew_is_wanted() {
+        let inbox = Arc::new(Inbox::new(10));
+        let reader = TopicSubscription::new(Arc::from("t"), Arc::clone(&inbox));
+        reader.want(0, false);
+        reader.want(1, false);
+        assert_eq!([0, 1, 2].map(|partition| inbox.is_wanted(partition)), [false, false, true]);
+        inbox.assigned(1);
+        reader.want(2, true);
+        assert_eq!([0, 1, 2].map(|partition| inbox.is_wanted(partition)), [false, true, true]);
+        assert_eq!(reader.assignments(), 1);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl GroupContext {
             let partition = element.partition();
             let begin = begins.as_ref().and_then(|begins| self.beginning(begins, &topic.name, partition));
             let held = Arc::new(Held::new(Arc::clone(&topic.name), partition, begin));
-            topic.inbox.assigned();
+            topic.inbox.assigned(partition);
             let replaced = lock(&topic.slots).insert(partition, Slot::new(held));
             if let Some(slot) = replaced {
                 slot.held.end();
@@ -143,7 +143,7 @@ impl GroupContext {
         for element in partitions.elements() {
             let Some(topic) = self.shared.topic(element.topic()) else { continue };
             let Some(slot) = lock(&topic.slots).remove(&element.partition()) else { continue };
-            if slot.paused {
+            if slot.paused.is_some() {
                 paused.add_partition(element.topic(), element.partition());
             }
             slots.push(slot);

@@ -51,7 +51,7 @@ impl Slot {
             self.moved_at = now;
             return None;
         };
-        if self.paused || fetched >= high {
+        if self.paused.is_some() || fetched >= high {
             self.moved_at = now;
             return None;
         }
@@ -64,6 +64,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::assignment::Held;
+    use super::super::shared::Paused;
     use super::*;
 
     #[test]
@@ -78,9 +79,9 @@ mod tests {
         assert_eq!(slot.suspect(late), Some(4));
         slot.facts.fetched = Some(10);
         assert_eq!(slot.suspect(late), None, "everything was fetched");
-        (slot.facts.fetched, slot.paused, slot.moved_at) = (Some(4), true, start);
+        (slot.facts.fetched, slot.paused, slot.moved_at) = (Some(4), Some(Paused::Full), start);
         assert_eq!(slot.suspect(late), None, "it is paused");
-        slot.paused = false;
+        slot.paused = None;
         assert_eq!(slot.suspect(late), None, "the time begins when the pause ends");
         assert_eq!(slot.suspect(late + STILL_LIMIT), Some(4));
     }

@@ -19,8 +19,8 @@ use super::status::{ConsumerStatus, TopicStatus};
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) held: Arc<Held>,
-    /// We paused it; only then may it be resumed.
-    pub(super) paused: bool,
+    /// Why we paused it; only then may it be resumed.
+    pub(super) paused: Option<Paused>,
     /// Something came from it in this assignment. Before that, a pause can make librdkafka forget
     /// where to begin.
     pub(super) flowing: bool,
@@ -30,6 +30,15 @@ pub(super) struct Slot {
     pub(super) progress: Progress,
     /// When the position last moved or had no reason to.
     pub(super) moved_at: Instant,
+}
+
+/// Why a partition is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paused {
+    /// The reader of its topic is behind.
+    Full,
+    /// Its reader wants no more of it for now.
+    Unwanted,
 }
 
 /// One topic of the group.
@@ -223,7 +232,7 @@ impl Topic {
         TopicStatus {
             topic: Arc::clone(&self.name),
             assigned: slots.keys().copied().collect(),
-            paused: slots.values().filter(|slot| slot.paused).count(),
+            paused: slots.values().filter(|slot| slot.paused == Some(Paused::Full)).count(),
             buffered,
             in_hand: open.saturating_sub(buffered),
             lag: lags.into_iter().sum(),
@@ -240,7 +249,7 @@ impl Slot {
     pub(super) fn new(held: Arc<Held>) -> Self {
         Self {
             held,
-            paused: false,
+            paused: None,
             flowing: false,
             sent: None,
             facts: PartitionFacts::default(),

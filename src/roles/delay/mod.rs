@@ -1,8 +1,9 @@
-//! Delay: one forwarder per tier. It reads ahead as far as its memory allows, wakes at the moment
-//! at which the first record leaves, and writes it to its target or into a smaller tier; the
+//! Delay: one forwarder per tier. It reads ahead what leaves soon, wakes at the moment at which the
+//! first record leaves, and writes it to its target or into a smaller tier; the
 //! offset moves once that is acknowledged. Never early; a process that dies leaves everything
 //! to the next one.
 
+mod ahead;
 mod held;
 mod outgoing;
 
@@ -22,6 +23,7 @@ use crate::ports::{Clock, InRecord, Publisher, Subscription};
 
 use super::delayed::{DelayTiers, Waiting};
 use super::{RoleError, StopSignals, dead_letter, patience};
+use ahead::ReadAhead;
 use held::{Held, InHand};
 use outgoing::{Fate, Outgoing, Parcel, Sent};
 
@@ -62,6 +64,7 @@ const READ_AGAIN: usize = 8;
 struct Forwarder {
     role: Delay,
     in_hand: InHand,
+    ahead: ReadAhead,
     outgoing: Outgoing,
     /// Unusable records on their way to the dead letters.
     burying: JoinSet<()>,
@@ -78,9 +81,9 @@ impl Delay {
             Arc::clone(&self.rules.dead_letters),
             self.rules.read_ahead / 2,
         );
-        let (in_hand, looked_at) = (InHand::default(), Instant::now());
-        let (burying, reading) = (JoinSet::new(), true);
-        let mut forwarder = Forwarder { role: self, in_hand, outgoing, burying, reading, looked_at };
+        let (in_hand, ahead) = (InHand::default(), ReadAhead::new(self.rules.read_ahead));
+        let (burying, reading, looked_at) = (JoinSet::new(), true, Instant::now());
+        let mut forwarder = Forwarder { role: self, in_hand, ahead, outgoing, burying, reading, looked_at };
         forwarder.work(input.as_mut(), &stop).await?;
         forwarder.finish(&stop).await
     }
@@ -91,14 +94,17 @@ impl Forwarder {
         loop {
             self.release();
             let again = self.outgoing.start();
-            let wake_at = self.look_around(again);
+            let wake_at = self.look_around(again, input);
             let room = self.room();
             tokio::select! {
                 biased; // Stopping comes first; what is done makes room; what is due waits for nothing.
                 () = stop.drain.cancelled() => return Ok(()),
                 ended = self.outgoing.ended() => self.sent(ended)?,
                 () = tokio::time::sleep_until(wake_at) => {}
-                records = input.next(room), if room > 0 => self.take(records?, stop),
+                records = input.next(room), if room > 0 => {
+                    self.take(records?, stop);
+                    self.tell_what_is_wanted(input);
+                }
                 Some(ended) = self.burying.join_next() => ended.map_err(|error| RoleError::Task(error.to_string()))?,
             }
         }
@@ -149,22 +155,35 @@ impl Forwarder {
             let remaining = (due_at - now).to_std().unwrap_or_default();
             match self.role.rules.tiers.topic_for(remaining).cloned() {
                 Some(tier) => self.outgoing.add(Parcel { held, into: Some(tier) }),
-                None => self.in_hand.push(held, due_at),
+                None => self.in_hand.put_back(held, due_at),
             }
         }
     }
 
     /// Counts, now and then, and lets go of what was revoked; returns when to wake.
-    fn look_around(&mut self, again: Option<Instant>) -> Instant {
+    fn look_around(&mut self, again: Option<Instant>, input: &dyn Subscription) -> Instant {
         let now = Instant::now();
-        if now >= self.looked_at + IDLE {
+        if now >= self.looked_at + IDLE || self.ahead.has_news(input.assignments()) {
             self.looked_at = now;
             self.in_hand.drop_revoked();
+            self.tell_what_is_wanted(input);
         }
         self.role.metrics.pending(self.in_hand.len() + self.outgoing.len());
         self.role.metrics.farthest_due(self.in_hand.farthest());
         let next = self.in_hand.next_at().map(|at| now + (at - self.role.clock.now()).to_std().unwrap_or_default());
         [next, again].into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)
+    }
+
+    /// Of partitions of which enough is in hand no more is read for now.
+    fn tell_what_is_wanted(&mut self, input: &dyn Subscription) {
+        let assignments = input.assignments();
+        if self.ahead.has_news(assignments) {
+            // What one that came back has left in hand is not what was read of it now.
+            self.in_hand.drop_revoked();
+        }
+        for (partition, wanted) in self.ahead.review(&self.in_hand, assignments, self.role.clock.now()) {
+            input.want(partition, wanted);
+        }
     }
 
     /// Takes records in hand; those that cannot be read go to the dead letters.

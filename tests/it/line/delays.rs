@@ -129,6 +129,38 @@ async fn what_cannot_be_read_goes_to_the_dead_letters_and_holds_up_nobody() {
     assert_eq!(service.metric("recharge_delay_early_total").await, Some(0.0));
 }
 
+/// More than a forwarder's hands hold.
+const FAR: usize = 40_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_leaves_only_later_stays_at_the_broker_and_is_in_the_way_of_nothing() {
+    let line = line().await;
+    let service = line.start_roles("delay", "delay", &[]).await;
+    // Of one key, so in one partition, and for a minute in its tier.
+    let later = now_ms() + 600_000;
+    line.write((0..FAR).map(|_| delayed(&line, "1m", "timers", later, "far")).collect()).await;
+    let (mut in_hand, mut since, deadline) = (0.0, Instant::now(), Instant::now() + PATIENCE);
+    while in_hand == 0.0 || since.elapsed() < Duration::from_secs(2) {
+        assert!(Instant::now() < deadline, "nothing was read");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = service.metric("recharge_delay_pending_records").await.unwrap();
+        if now.total_cmp(&in_hand).is_ne() {
+            (in_hand, since) = (now, Instant::now());
+        }
+    }
+    println!("{in_hand} in hand");
+    assert!(in_hand < 12_000.0, "{in_hand} in hand");
+    let due = now_ms() + 500;
+    line.write((0..40).map(|n| delayed(&line, "1m", "timers", due, &n.to_string())).collect()).await;
+    let tier = line.read("delay.1m", |read| read.len() >= FAR + 40).await;
+    let far = tier.iter().find(|record| record.key.as_deref() == Some(b"far")).unwrap().partition;
+    let elsewhere = tier.iter().filter(|record| record.partition != far).count();
+    assert!(elsewhere > 0);
+    let came = line.read("timers", |came| came.len() >= elsewhere).await;
+    within_a_second(&lateness_ms(&came));
+    assert_eq!((came.len(), keys(&came).len()), (elsewhere, elsewhere));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forwarder_that_is_killed_loses_nothing_hastens_nothing_and_is_replaced() {
     let line = line().await;

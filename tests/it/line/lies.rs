@@ -62,11 +62,11 @@ async fn what_the_line_is_told_of_in_time_ends_rightly_and_the_audit_is_clean() 
 /// The provider has delivered, and the line, which may not ask yet, has not heard what.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_amount_is_no_finding_before_the_line_can_have_heard_of_it() {
-    let profile = Profile { accepted_first: 1.0, ..profile(Duration::ZERO) };
+    let mut profile = Profile { accepted_first: 1.0, ..profile(Duration::ZERO) };
+    profile.outcomes.wrong_amount = 1.0;
     let wishes = Wishes { profile, send_window: UNHURRIED, query_not_before: "60s", ..Wishes::default() };
     let line = Line::set_up(wishes).await;
     let _service = line.start("one", &[]).await;
-    line.simulator.script(&Script::for_orders([(vec!["amount".to_owned()], FaultClass::WrongAmount)])).unwrap();
     line.write(vec![line.order("amount")]).await;
     let deadline = std::time::Instant::now() + crate::harness::PATIENCE;
     while line.delivered().is_empty() {

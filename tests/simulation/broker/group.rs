@@ -209,6 +209,7 @@ impl MemBroker {
                 member: Arc::clone(member),
                 is_live: AtomicBool::new(true),
                 is_owner: AtomicBool::new(true),
+                is_wanted: AtomicBool::new(true),
                 reading: Mutex::new(Reading {
                     ledger: Ledger::new(i64::try_from(base).ok()),
                     next: base,
@@ -237,6 +238,7 @@ struct MemAssignment {
     is_live: AtomicBool,
     /// What the broker knows.
     is_owner: AtomicBool,
+    is_wanted: AtomicBool,
     reading: Mutex<Reading>,
 }
 
@@ -372,6 +374,16 @@ impl Subscription for MemSubscription {
         }
     }
 
+    fn want(&self, partition: i32, wanted: bool) {
+        let held = self.member.held.lock().unwrap();
+        for one in held.iter().filter(|one| one.is_live() && i32::try_from(one.place) == Ok(partition)) {
+            one.is_wanted.store(wanted, Ordering::Relaxed);
+        }
+        if wanted {
+            self.arrived.notify_waiters();
+        }
+    }
+
     fn assignments(&self) -> u64 {
         self.member.assignments.load(Ordering::Relaxed)
     }
@@ -397,7 +409,8 @@ impl MemSubscription {
         let held = self.member.held.lock().unwrap();
         let mut found = Vec::new();
         // From the one that brought the fewest: none is starved.
-        let mut mine: Vec<_> = held.iter().filter(|one| one.is_live()).collect();
+        let is_read = |one: &&Arc<MemAssignment>| one.is_live() && one.is_wanted.load(Ordering::Relaxed);
+        let mut mine: Vec<_> = held.iter().filter(is_read).collect();
         mine.sort_by_key(|one| one.position().0);
         for one in mine {
             let partition = &topics[&self.topic].partitions[one.place];
