@@ -16,9 +16,11 @@ use super::held::InHand;
 const NEAR: Duration = Duration::from_secs(10);
 /// What leaves later is enough in hand, over all partitions, from this part of the hands on.
 const FAR_PART: usize = 8;
-/// A partition that is not read is read again when fewer than this part of enough are in hand, or
-/// when the last of them leaves within this part of what is near: time for a fetch to come back.
-const AGAIN_PART: u32 = 4;
+/// A partition that is not read is read again when the last in hand leaves within this time: a
+/// fetch takes half of it at most, to a quiet consumer's client that has just paused;
+const NEAR_AGAIN: Duration = Duration::from_secs(5);
+/// or when fewer than this part of enough are left in hand.
+const FEW_PART: usize = 4;
 
 /// Which partitions are not read for now.
 #[derive(Debug)]
@@ -53,9 +55,8 @@ impl ReadAhead {
         let enough = (self.enough / in_hand.reaches().len().max(1)).max(1);
         for (partition, reach) in in_hand.reaches() {
             let was_held_back = before.contains(partition);
-            let part = if was_held_back { AGAIN_PART } else { 1 };
-            let is_far = reach.leaves_at > plus(now, NEAR / part);
-            let is_held_back = is_far && reach.count >= enough.div_ceil(part as usize);
+            let (near, count) = if was_held_back { (NEAR_AGAIN, enough.div_ceil(FEW_PART)) } else { (NEAR, enough) };
+            let is_held_back = reach.leaves_at > plus(now, near) && reach.count >= count;
             if is_held_back {
                 self.held_back.insert(*partition);
             }
@@ -102,11 +103,11 @@ mod tests {
         let (mut ahead, mut in_hand) = (ReadAhead::new(MOST), InHand::default());
         read(&mut in_hand, 0, 20, 60);
         assert_eq!(ahead.review(&in_hand, 0, at(0)), [(0, false)]);
-        assert_eq!(ahead.review(&in_hand, 0, at(57)), []);
-        assert_eq!(ahead.review(&in_hand, 0, at(58)), [(0, true)]);
-        assert_eq!(ahead.review(&in_hand, 0, at(58)), [], "near now: it is read until what comes is far");
-        read(&mut in_hand, 0, 20, 118);
-        assert_eq!(ahead.review(&in_hand, 0, at(58)), [(0, false)]);
+        assert_eq!(ahead.review(&in_hand, 0, at(54)), []);
+        assert_eq!(ahead.review(&in_hand, 0, at(55)), [(0, true)]);
+        assert_eq!(ahead.review(&in_hand, 0, at(55)), [], "near now: it is read until what comes is far");
+        read(&mut in_hand, 0, 20, 115);
+        assert_eq!(ahead.review(&in_hand, 0, at(55)), [(0, false)]);
     }
 
     #[test]
