@@ -93,15 +93,36 @@ pub struct Audit {
     pub lost: u64,
     /// Orders that were delivered more than once; what was taken back does not count.
     pub double: u64,
-    /// Orders that failed or were cancelled although they were delivered, without a case.
+    /// Orders that failed or were cancelled although they were delivered, without a case of that.
     pub wrongly_failed: u64,
     /// Orders that succeeded by our books although their delivery was taken back, without a case of that.
     pub taken_back: u64,
     /// Deliveries that belong to no order of ours.
     pub unaccounted: u64,
-    /// Orders that succeeded or are in doubt, and were delivered to another number or with another
-    /// amount, without a case.
+    /// Orders that succeeded and were delivered to another number or with another amount, without a
+    /// case of that.
     pub misdelivered: u64,
+    /// Orders that were paid and failed or were cancelled, whose refund was never requested.
+    pub unrefunded: u64,
+    /// Orders of which a refund was requested although they neither failed nor were cancelled nor
+    /// are in doubt; where one succeeded late, its case excuses it.
+    pub wrongly_refunded: u64,
+    /// Orders in doubt that nobody has a case of.
+    pub untold: u64,
+}
+
+/// The cases of an order that failed which tell of its delivery, or that it was never ruled out.
+const TELL_OF_A_DELIVERY: [CaseKind; 4] =
+    [CaseKind::FailedUnproven, CaseKind::LateSuccess, CaseKind::DoubleSuccess, CaseKind::ProviderFlipped];
+/// Those of one that succeeded which tell of another amount, or of a second delivery.
+const TELL_OF_AN_AMOUNT: [CaseKind; 2] = [CaseKind::AmountMismatch, CaseKind::DoubleSuccess];
+/// Those which tell that nothing of its delivery may stand.
+const TELL_OF_A_REVERSAL: [CaseKind; 2] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict];
+
+/// Whether an order ever had one of these. A case of another matter, settled long ago perhaps, does
+/// not tell anybody of this.
+fn is_told(order: &Order, kinds: &[CaseKind]) -> bool {
+    kinds.iter().any(|kind| order.cases & kind.bit() != 0)
 }
 
 /// What was delivered under a reference.
@@ -231,26 +252,32 @@ impl<'a> Tally<'a> {
             None => {}
         }
         report.audit.double += u64::from(stand > 1);
-        // Of an order that is still open the line may yet hear what was delivered; a delivery of one
-        // that failed is wrong whatever it was, and is counted as that, below.
-        let is_told = matches!(order.state, State::Succeeded | State::InDoubt);
-        report.audit.misdelivered += u64::from(is_told && !all_right && !order.has_cases());
         match order.state {
             State::Succeeded => {
                 report.succeeded += 1;
                 report.audit.lost += u64::from(times == 0);
-                // A case of another matter, settled long ago perhaps, does not tell anybody of this.
-                let told = CaseKind::ReversedAfterSuccess.bit() | CaseKind::Conflict.bit();
-                report.audit.taken_back += u64::from(times > 0 && stand == 0 && order.cases & told == 0);
+                let is_taken_back = times > 0 && stand == 0;
+                report.audit.taken_back += u64::from(is_taken_back && !is_told(order, &TELL_OF_A_REVERSAL));
+                report.audit.misdelivered += u64::from(!all_right && !is_told(order, &TELL_OF_AN_AMOUNT));
+                let is_refunded = order.refund_requested && !is_told(order, &[CaseKind::LateSuccess]);
+                report.audit.wrongly_refunded += u64::from(is_refunded);
             }
             State::Failed | State::Cancelled => {
                 let is_failed = order.state == State::Failed;
                 report.failed += u64::from(is_failed);
                 report.cancelled += u64::from(!is_failed);
-                report.audit.wrongly_failed += u64::from(stand > 0 && !order.has_cases());
+                report.audit.wrongly_failed += u64::from(stand > 0 && !is_told(order, &TELL_OF_A_DELIVERY));
+                report.audit.unrefunded += u64::from(order.paid_at.is_some() && !order.refund_requested);
             }
-            State::InDoubt => report.in_doubt += 1,
-            State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => report.open += 1,
+            State::InDoubt => {
+                report.in_doubt += 1;
+                report.audit.untold += u64::from(!view.case_open || !is_told(order, &[CaseKind::InDoubt]));
+            }
+            // Of what was delivered the line may yet hear.
+            State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => {
+                report.open += 1;
+                report.audit.wrongly_refunded += u64::from(order.refund_requested);
+            }
         }
         self.time(order);
     }
@@ -268,8 +295,14 @@ impl<'a> Tally<'a> {
         let audit = &mut self.report.audit;
         audit.unaccounted = all.saturating_sub(self.deliveries_found);
         audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
-        let findings = [audit.double, audit.wrongly_failed, audit.taken_back, audit.unaccounted, audit.misdelivered];
-        audit.clean = audit.lost + findings.iter().sum::<u64>() == 0;
+        let of_the_ledger = audit.lost
+            + audit.double
+            + audit.wrongly_failed
+            + audit.taken_back
+            + audit.unaccounted
+            + audit.misdelivered;
+        let of_the_books = audit.unrefunded + audit.wrongly_refunded + audit.untold;
+        audit.clean = of_the_ledger + of_the_books == 0;
         self.report.resolution_ms = percentiles(&self.resolution);
         if let (Some(first), Some(last)) = (self.first_paid, self.last_closed) {
             let closed = self.report.succeeded + self.report.failed;

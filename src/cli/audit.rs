@@ -104,14 +104,18 @@ impl fmt::Display for Report {
         let audit = &self.audit;
         write!(
             f,
-            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, taken back {}, unaccounted {}, misdelivered {}",
+            "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, taken back {}, unaccounted {}, misdelivered {}, \
+             not refunded {}, wrongly refunded {}, in doubt without a case {}",
             if audit.clean { "clean" } else { "NOT CLEAN" },
             audit.lost,
             audit.double,
             audit.wrongly_failed,
             audit.taken_back,
             audit.unaccounted,
-            audit.misdelivered
+            audit.misdelivered,
+            audit.unrefunded,
+            audit.wrongly_refunded,
+            audit.untold
         )?;
         let Some(events) = &self.events else { return Ok(()) };
         write!(

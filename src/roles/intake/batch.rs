@@ -10,7 +10,8 @@ use tracing::{debug, error, warn};
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{
-    Command, CommandKind, Decision, FollowUp, Input, NewOrder, Order, OrderId, Recipient, State, Transition, decide,
+    Command, CommandKind, Decision, FollowUp, Input, NewOrder, Order, OrderId, Recipient, State, Timestamp, Transition,
+    decide,
 };
 use crate::faults::{self, Bug, is_planted};
 use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written};
@@ -103,8 +104,9 @@ impl Intake {
         if arrivals.is_empty() {
             return Ok(Some(Vec::new()));
         }
+        let new = deadlines_of(arrivals.iter());
         let write =
-            || async { if self.are_late(arrivals) { Ok(None) } else { self.store.insert(arrivals).await.map(Some) } };
+            || async { if self.are_late(&new) { Ok(None) } else { self.store.insert(arrivals).await.map(Some) } };
         match patience::stored_unless("insert", abort, write).await {
             Ok(None) => Ok(None),
             Ok(Some(inserted)) => Ok(Some(inserted.into_iter().map(Outcome::Is).collect())),
@@ -120,11 +122,12 @@ impl Intake {
         }
     }
 
-    /// Whether a deadline has passed while the store was away. An open order whose deadline lies in
-    /// the past may lie behind the watchdog's low-water mark, where nobody looks for it.
-    fn are_late(&self, transitions: &[Transition]) -> bool {
+    /// Whether a new deadline has passed while the store was away. An open order that gets one in
+    /// the past may lie behind the watchdog's low-water mark, where nobody looks for it. One that has
+    /// had it for long is decided already, or about to be.
+    fn are_late(&self, new: &[Timestamp]) -> bool {
         let now = self.clock.now();
-        transitions.iter().any(|transition| !transition.after.state.is_closed() && transition.after.deadline_at <= now)
+        new.iter().any(|deadline| *deadline <= now)
     }
 
     /// An arrival as it is decided now.
@@ -161,8 +164,7 @@ impl Intake {
         while !round.is_empty() {
             let ids: Vec<OrderId> = round.iter().map(|event| event.order_id.clone()).collect();
             let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
-            let mut transitions = Vec::new();
-            let mut events = Vec::new();
+            let (mut transitions, mut events, mut new) = (Vec::new(), Vec::new(), Vec::new());
             for (event, row) in round.into_iter().zip(rows) {
                 let Some(row) = row else {
                     let why = Unfit::new(DeadLetterReason::Orphan, "no order of this id was ever created");
@@ -173,6 +175,9 @@ impl Intake {
                 let input = self.with_lane(&event.input, &row);
                 match decide(Some(&row), &input, self.clock.now(), &self.rules.policy) {
                     Decision::Apply(transition) => {
+                        if transition.after.deadline_at != row.deadline_at {
+                            new.extend(deadlines_of([&*transition]));
+                        }
                         transitions.push(*transition);
                         events.push(event);
                     }
@@ -183,15 +188,17 @@ impl Intake {
                     }
                 }
             }
-            round = self.write(&transitions, events, commands, abort).await?;
+            round = self.write(&transitions, &new, events, commands, abort).await?;
         }
         Ok(orphans)
     }
 
-    /// Writes one round; returns the events that lost the fence, to be decided again.
+    /// Writes one round, some of which brings `new` deadlines; returns the events that lost the
+    /// fence, to be decided again.
     async fn write(
         &self,
         transitions: &[Transition],
+        new: &[Timestamp],
         events: Vec<Pending>,
         commands: &mut Commands,
         abort: &CancellationToken,
@@ -199,9 +206,8 @@ impl Intake {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let write = || async {
-            if self.are_late(transitions) { Ok(None) } else { self.store.apply(transitions).await.map(Some) }
-        };
+        let write =
+            || async { if self.are_late(new) { Ok(None) } else { self.store.apply(transitions).await.map(Some) } };
         let Some(written) = patience::stored_unless("apply", abort, write).await? else { return Ok(events) };
         let mut lost = Vec::new();
         for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
@@ -279,6 +285,12 @@ impl Intake {
 enum Outcome {
     Is(Inserted),
     Refused(Unfit),
+}
+
+/// Those of orders that stay open.
+fn deadlines_of<'a>(transitions: impl IntoIterator<Item = &'a Transition>) -> Vec<Timestamp> {
+    let open = transitions.into_iter().filter(|transition| !transition.after.state.is_closed());
+    open.map(|transition| transition.after.deadline_at).collect()
 }
 
 fn refused(refusal: &StoreError) -> Unfit {

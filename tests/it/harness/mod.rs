@@ -83,7 +83,7 @@ pub(crate) struct Line {
     pub(crate) brokers: String,
     producer: Producer,
     // Its database goes with it.
-    _place: Option<Place>,
+    place: Option<Place>,
     _turn: OwnedMutexGuard<()>,
 }
 
@@ -143,7 +143,7 @@ impl Line {
             folder,
             brokers: brokers.to_owned(),
             producer,
-            _place: place,
+            place,
             _turn: turn,
         };
         // A broker that is busy with the topics of other tests may refuse for a moment.
@@ -157,6 +157,12 @@ impl Line {
             assert!(is_configured && Instant::now() < deadline, "{}{}", text_of(&made.stdout), text_of(&made.stderr));
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    pub(crate) async fn doctor(&self, statement: &str) {
+        use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgConnection};
+        let mut connection = PgConnection::connect(&self.place.as_ref().unwrap().url).await.unwrap();
+        connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
     }
 
     pub(crate) async fn delete_topic(&self, name: &str) {

@@ -24,7 +24,17 @@ fn assert_clean(ended: &Ended, orders: u64) -> Value {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.said.is_empty(), "{ended:?}");
     assert_eq!(report["orders"], orders, "{report}");
-    for counter in ["lost", "double", "wrongly_failed", "taken_back", "unaccounted", "misdelivered"] {
+    for counter in [
+        "lost",
+        "double",
+        "wrongly_failed",
+        "taken_back",
+        "unaccounted",
+        "misdelivered",
+        "unrefunded",
+        "wrongly_refunded",
+        "untold",
+    ] {
         assert_eq!(report["audit"][counter], 0, "{counter}: {report}");
     }
     assert_eq!(report["audit"]["clean"], true);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use recharged::domain::State;
+use recharged::domain::{CaseKind, State};
 use recharged::providers::simulator::{Latency, Profile};
 use serde_json::{Value, json};
 
@@ -168,7 +168,7 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         }
     }
     let clean = json!({ "clean": true, "lost": 0, "double": 0, "wrongly_failed": 0, "taken_back": 0,
-        "unaccounted": 0, "misdelivered": 0 });
+        "unaccounted": 0, "misdelivered": 0, "unrefunded": 0, "wrongly_refunded": 0, "untold": 0 });
     assert_eq!(report["audit"], clean);
 
     let changed_reference = |reference: &str| {
@@ -230,6 +230,54 @@ async fn an_audit_finds_each_kind_of_wrong_and_names_it() {
         let found = books.against_text(&doctored).await;
         assert_eq!((found.code, found.said.len(), found.stdout.as_str()), (Some(1), 1, ""), "{what}: {found:?}");
         assert!(found.said[0].contains("--ledger") && found.said[0].contains(word), "{what}: {:?}", found.said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_finds_what_is_wrong_in_the_books_alone_and_no_other_case_excuses_it() {
+    let line = sold().await;
+    let text = std::fs::read_to_string(line.folder.path().join("ledger.jsonl")).unwrap();
+    let ledger: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let books = Books { line, ledger };
+    let found = async |lines: &[Value]| {
+        let report = books.against(lines).await.object();
+        let audit = report["audit"].as_object().unwrap();
+        let found = audit.iter().filter(|(_, count)| count.as_u64().is_some_and(|count| count > 0));
+        found.map(|(counter, count)| format!("{counter} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(found(&books.ledger).await, "");
+    let update = async |order: &str, change: &str| {
+        books.line.doctor(&format!("update orders set {change} where order_id = '{order}'")).await;
+    };
+
+    let (doubt, success) =
+        ("state = 'in_doubt', closed_at = null, cases = 1", "state = 'succeeded', closed_at = now(), cases = 0");
+    for (order, wrong, counter, right) in [
+        ("declined", "refund_requested = false", "unrefunded 1", "refund_requested = true"),
+        ("good-07", "refund_requested = true", "wrongly_refunded 1", "refund_requested = false"),
+        // In doubt, and its case is nowhere.
+        ("good-07", doubt, "untold 1", success),
+    ] {
+        update(order, wrong).await;
+        assert_eq!(found(&books.ledger).await, counter, "{order}: {wrong}");
+        update(order, right).await;
+        assert_eq!(found(&books.ledger).await, "", "{order}: {right}");
+    }
+
+    let mut delivered = books.ledger.clone();
+    delivered.push(books.ledger[3].clone());
+    delivered.last_mut().unwrap()["client_ref"] = json!("declined-1");
+    let mut another = books.ledger.clone();
+    another[2]["amount_minor"] = json!(1);
+    let order = another[2]["client_ref"].as_str().unwrap().trim_end_matches("-1").to_owned();
+    for (order, lines, counter, its_case) in [
+        ("declined", &delivered, "wrongly_failed 1", CaseKind::LateSuccess),
+        (order.as_str(), &another, "misdelivered 1", CaseKind::AmountMismatch),
+    ] {
+        update(order, &format!("cases = {}", CaseKind::PayloadConflict.bit())).await;
+        assert_eq!(found(lines).await, counter, "a case of another matter");
+        update(order, &format!("cases = {}", its_case.bit())).await;
+        assert_eq!(found(lines).await, "", "{order}");
     }
 }
 

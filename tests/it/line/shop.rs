@@ -1,13 +1,17 @@
 //! What a shop may send that is right and yet not simple: the same order again, another amount,
 //! odd times, what cannot be recharged, payments and cancellations.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use recharged::domain::{CaseKind, Reason, Sla, State};
+use recharged::domain::{CaseKind, Order, Reason, Sla, State};
 use recharged::ports::{InRecord, OutRecord};
+use recharged::providers::simulator::{Latency, Profile};
 use serde_json::{Value, json};
 
 use super::support::{
-    UNHURRIED, ago, body, cancelled, changed, events, header_of, letters, paid, types, unpaid, until_metric,
+    UNHURRIED, ago, body, cancelled, changed, events, header_of, letters, lifecycle, now_text, paid, types, unpaid,
+    until_metric,
 };
 use crate::harness::{Line, Wishes, order_json};
 
@@ -99,6 +103,36 @@ async fn of_two_orders_with_one_id_the_first_stands_and_a_case_is_opened() {
     let shown = line.command(&["--json", "orders", "show", "changed"]).output().unwrap();
     let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!((&shown["case_open"], &shown["state"]), (&json!(true), &json!("succeeded")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_shop_says_of_an_order_past_its_deadline_is_taken_and_holds_up_nobody() {
+    // Accepted, and nobody hears what became of it.
+    let completion = Latency::Fixed(Duration::from_secs(3_600));
+    let profile = Profile { accepted_first: 1.0, completion, ..Profile::default() };
+    let toml = "[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n".to_owned();
+    let line =
+        Line::set_up(Wishes { partitions: 1, profile, query_not_before: "10m", toml, ..Wishes::default() }).await;
+    let _service = line.start("one", &[]).await;
+    let ids = ["cancelled", "changed", "paid-again"];
+    line.write(ids.iter().map(|id| line.order(id)).collect()).await;
+    for id in ids {
+        line.until_order(id, "in doubt", |order| order.state == State::InDoubt).await;
+    }
+    let dearer = line.record("changed", &changed("changed", &json!({ "amount_minor": 9_000 })));
+    let second = json!({ "order_id": "paid-again", "paid_at": now_text(), "payment_id": "another" });
+    let second = lifecycle(&line, "recharge.order.paid.v1", &second);
+    line.write(vec![cancelled(&line, "cancelled"), dearer, second]).await;
+    for (id, told) in [
+        ("cancelled", Order::CANCEL_REFUSED),
+        ("changed", CaseKind::PayloadConflict.bit()),
+        ("paid-again", CaseKind::PayloadConflict.bit()),
+    ] {
+        let row = line.until_order(id, "told of it", |order| order.cases & told != 0).await;
+        assert_eq!((row.state, row.cases), (State::InDoubt, CaseKind::InDoubt.bit() | told), "{id}");
+    }
+    line.simulator.set_profile(Profile::default()).unwrap();
+    settle(&line, "then", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
