@@ -79,7 +79,7 @@ impl Delay {
             Arc::clone(&self.publisher),
             Arc::clone(&self.clock),
             Arc::clone(&self.rules.dead_letters),
-            self.rules.read_ahead / 2,
+            self.rules.read_ahead,
         );
         let (in_hand, ahead) = (InHand::default(), ReadAhead::new(self.rules.read_ahead));
         let (burying, reading, looked_at) = (JoinSet::new(), true, Instant::now());
@@ -149,12 +149,12 @@ impl Forwarder {
                 held.record.ack.clone().done();
             }
             if now >= due_at {
-                self.outgoing.add(Parcel { held, into: None });
+                self.outgoing.add(Parcel::new(held, None));
                 continue;
             }
             let remaining = (due_at - now).to_std().unwrap_or_default();
             match self.role.rules.tiers.topic_for(remaining).cloned() {
-                Some(tier) => self.outgoing.add(Parcel { held, into: Some(tier) }),
+                Some(tier) => self.outgoing.add(Parcel::new(held, Some(tier))),
                 None => self.in_hand.put_back(held, due_at),
             }
         }
@@ -237,7 +237,7 @@ impl Forwarder {
         let sent = ended.map_err(|error| RoleError::Task(error.to_string()))?;
         let now = self.role.clock.now();
         for (parcel, fate) in self.outgoing.take(sent) {
-            let Parcel { held, into } = parcel;
+            let Parcel { held, into, .. } = parcel;
             match fate {
                 Fate::Forwarded if into.is_none() => self.role.metrics.forwarded(now - held.waiting.due_at),
                 Fate::Forwarded => self.role.metrics.hopped(),
