@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
-use crate::domain::inbound::{DeadLetterReason, Unfit};
-use crate::domain::{Command, CommandKind, Timestamp};
+use crate::domain::inbound::Unfit;
+use crate::domain::{CommandKind, Timestamp};
 use crate::ports::{ActedOn, Grant, InRecord, PermitClass, ReadMark, StoreError, Subscription};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
@@ -21,6 +21,7 @@ use super::call::{Calls, Outcome, finish};
 use super::claim::{Leftover, Picked};
 use super::heap::Queued;
 use super::queue::Queues;
+use super::reading::{held_until, read_command};
 
 /// Permits wait this long for company before they are claimed, alone or beside other claims.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
@@ -41,9 +42,6 @@ const IDLE: Duration = Duration::from_secs(1);
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// Places for calls that submits leave free, of twenty, up to this many.
 const KEPT_SLOTS_MAX: usize = 8;
-/// A question is due when it comes here; one that says otherwise is none of ours.
-const EARLY_MAX: Duration = Duration::from_hours(1);
-
 enum Event {
     Granted(PermitClass, Result<Grant, StoreError>),
     Claimed(Result<(Leftover, Calls), StoreError>, Duration),
@@ -419,7 +417,7 @@ impl Scheduler {
                     if class == PermitClass::Fresh {
                         self.arrivals.note(now);
                     }
-                    let until = command.wake_at;
+                    let until = held_until(&command, now);
                     self.queues.of(class).heap.push(Queued { command, ack: record.ack, put_back: 0 }, until, now);
                 }
                 Err(unfit) => poison.push((record, unfit)),
@@ -475,28 +473,6 @@ impl Scheduler {
 
 fn call_ended(ended: Result<(), tokio::task::JoinError>) -> Result<(), RoleError> {
     ended.map_err(|error| RoleError::Task(error.to_string()))
-}
-
-fn read_command(record: &InRecord, now: Timestamp) -> Result<Command, Unfit> {
-    let value = record.value.as_deref();
-    let value = value.ok_or_else(|| Unfit::new(DeadLetterReason::NullValue, "a command without a value"))?;
-    let command: Command = serde_json::from_slice(value).map_err(|error| {
-        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(value).is_ok();
-        let reason = if is_json { DeadLetterReason::Schema } else { DeadLetterReason::Malformed };
-        Unfit::new(reason, format!("not a command, line {} column {}", error.line(), error.column()))
-    })?;
-    // None of ours waits so long here; this one would hold a place, and its partition's offset.
-    let is_too_late = match command.kind {
-        CommandKind::Submit => command.wake_at.is_some_and(|until| until > command.deadline_at),
-        CommandKind::Query => command.wake_at.is_some_and(|until| until > crate::domain::plus(now, EARLY_MAX)),
-    };
-    if is_too_late {
-        return Err(Unfit::new(
-            DeadLetterReason::BadDueTime,
-            "a command that wakes after its deadline, or is hours early",
-        ));
-    }
-    Ok(command)
 }
 
 /// How fast fresh orders come: an average over about half a second.

@@ -14,6 +14,7 @@ mod lane;
 mod permits;
 mod question;
 mod queue;
+mod reading;
 mod service_time;
 mod settle;
 

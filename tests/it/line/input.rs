@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
+use recharged::clock::SystemClock;
 use recharged::domain::State;
 use recharged::ports::OutRecord;
 use recharged::roles::dead_letter::Header;
@@ -351,6 +352,7 @@ async fn garbage_commands_are_dead_letters_and_the_lane_goes_on() {
         command.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         command.to_string()
     };
+    let in_23_days = SystemClock::local().timestamp_millis() + 23 * 86_400_000;
     let garbage: Vec<(Option<String>, &str)> = vec![
         (Some("garbage".to_owned()), "malformed"),
         (Some(String::new()), "malformed"),
@@ -362,6 +364,7 @@ async fn garbage_commands_are_dead_letters_and_the_lane_goes_on() {
         (Some(command(json!({ "version": -1 }))), "schema"),
         (Some(command(json!({ "deadline_at": i64::MAX }))), "schema"),
         (Some(command(json!({ "wake_at": 4_000_000_000_000_i64 }))), "bad_due_time"),
+        (Some(command(json!({ "kind": "query", "wake_at": 4_000_000_000_000_i64 }))), "bad_due_time"),
     ];
     // These are commands, but there is nothing that they could do.
     let idle = [
@@ -369,6 +372,8 @@ async fn garbage_commands_are_dead_letters_and_the_lane_goes_on() {
         command(json!({ "order_id": "nobody" })),
         command(json!({ "attempt": 7 })),
         command(json!({ "kind": "query" })),
+        // After the longest delay a question may come early.
+        command(json!({ "kind": "query", "wake_at": in_23_days })),
         command(json!({ "deadline_at": -8_334_000_000_000_000_i64 })),
     ];
     let mut batch = Vec::new();
