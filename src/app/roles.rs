@@ -176,10 +176,7 @@ impl Parts {
             in_order: false,
         };
         let publisher = self.clients.producer(options)?;
-        let mut targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
-        for lane in self.plan.config.lanes() {
-            targets.extend([topics.requests(&lane), topics.due(&lane)]);
-        }
+        let targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
         let mut running = Vec::new();
         for tier in self.plan.config.tiers().into_iter().chain(self.former_tiers.clone()) {
             let name = tier_name(tier);
@@ -192,6 +189,7 @@ impl Parts {
                     tier,
                     tiers: delay_tiers(&self.plan.config),
                     targets: targets.clone(),
+                    lanes: topics.lanes(),
                     dead_letters: Arc::clone(&topics.dead_letters),
                     read_ahead: READ_AHEAD,
                 },

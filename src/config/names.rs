@@ -47,9 +47,14 @@ impl Topics {
         }
     }
 
+    /// What the names of all lanes' topics begin with.
+    pub fn lanes(&self) -> Arc<str> {
+        Arc::from(format!("{}requests.", self.prefix))
+    }
+
     /// Fresh commands of a lane.
     pub fn requests(&self, lane: &ProviderId) -> Arc<str> {
-        Arc::from(format!("{}requests.{lane}", self.prefix))
+        Arc::from(format!("{}{lane}", self.lanes()))
     }
 
     /// Retries and queries of a lane whose time has come.

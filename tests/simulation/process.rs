@@ -193,6 +193,7 @@ impl<'a> Parts<'a> {
                 tier,
                 tiers: tiers(),
                 targets: HashSet::from([topics().due]),
+                lanes: "requests.".into(),
                 dead_letters: "dead".into(),
                 read_ahead: 30,
             },

@@ -34,8 +34,10 @@ pub struct DelayRules {
     pub tier: Duration,
     /// All tiers, for the rest of a longer way.
     pub tiers: DelayTiers,
-    /// The topics to which records may be forwarded.
+    /// The topics to which records may be forwarded,
     pub targets: HashSet<Arc<str>>,
+    /// and those whose name begins so: the lanes', of which another process may have one more.
+    pub lanes: Arc<str>,
     /// Where unusable records go.
     pub dead_letters: Arc<str>,
     /// Records in hand at most.
@@ -207,7 +209,8 @@ impl Forwarder {
 
     fn read(&self, record: &InRecord) -> Result<Waiting, Unfit> {
         let waiting = Waiting::read(record)?;
-        if self.role.rules.targets.contains(&waiting.target) {
+        let rules = &self.role.rules;
+        if rules.targets.contains(&waiting.target) || waiting.target.starts_with(&*rules.lanes) {
             return Ok(waiting);
         }
         // Not its name: anything may stand there.

@@ -16,31 +16,25 @@ use super::Watchdog;
 const LOST_AFTER: Duration = Duration::from_mins(1);
 
 impl Watchdog {
-    pub(super) async fn look_after_cases(&self, stop: &StopSignals) -> Result<(), RoleError> {
-        if self.escalate(stop).await? {
-            self.ask_again(stop).await?;
-        }
-        Ok(())
-    }
-
-    async fn escalate(&self, stop: &StopSignals) -> Result<bool, RoleError> {
+    /// Needs the database alone.
+    pub(super) async fn escalate(&self, stop: &StopSignals) -> Result<(), RoleError> {
         loop {
             let now = self.clock.now();
             let mark = || self.cases.escalate(now, self.rules.batch_max);
-            let Some(escalated) = self.patiently("escalate", stop, mark).await? else { return Ok(false) };
+            let Some(escalated) = self.patiently("escalate", stop, mark).await? else { return Ok(()) };
             for case in &escalated {
                 warn!(order_id = %case.key.order_id, kind = case.key.kind.as_str(), opened_at = %case.opened_at,
                     "a case has waited long enough: a person must look");
                 self.metrics.acted("escalate");
             }
             if escalated.len() < self.rules.batch_max {
-                return Ok(true);
+                return Ok(());
             }
         }
     }
 
     /// Asks the questions that are overdue, and notes when those stand that are not.
-    async fn ask_again(&self, stop: &StopSignals) -> Result<(), RoleError> {
+    pub(super) async fn ask_again(&self, stop: &StopSignals) -> Result<(), RoleError> {
         loop {
             let now = self.clock.now();
             let Some(due_by) = now.checked_sub_signed(chrono::TimeDelta::from_std(LOST_AFTER).unwrap_or_default())
@@ -97,8 +91,10 @@ fn next_look(
     policy: &Policy,
 ) -> Next {
     let Some(order) = order.filter(|order| order.asks()) else { return Next::Never };
+    let Some(attempt) = order.attempt.as_ref() else { return Next::Never };
+    // A lane that is not configured here may be at another process, or again in the next version.
     let provider = order.provider.as_ref().and_then(|lane| policy.provider(lane));
-    let Some((attempt, provider)) = order.attempt.as_ref().zip(provider) else { return Next::Never };
+    let Some(provider) = provider else { return Next::Stands(now) };
     let forgotten_at = crate::domain::plus(attempt.claimed_at, provider.capabilities.query_retention);
     // The provider's memory ends; its last word may be asked for until then.
     if now >= forgotten_at.max(last_query(attempt.claimed_at, provider)) {
@@ -115,7 +111,7 @@ fn next_look(
 mod tests {
     use super::super::fixture::{at, order, policy};
     use super::*;
-    use crate::domain::{AttemptState, CaseKind, State};
+    use crate::domain::{AttemptState, CaseKind, ProviderId, State};
     use crate::ports::CaseKey;
 
     const HOUR: i64 = 3_600;
@@ -125,6 +121,15 @@ mod tests {
         let held = held.map(|(until, version)| (at(until), version));
         let question = OverdueQuestion { key, next_query_at: at(200), held };
         next_look(&question, order, at(now), at(now - 60), &policy())
+    }
+
+    #[test]
+    fn a_question_of_a_lane_that_is_not_configured_stands() {
+        let elsewhere = Order {
+            provider: Some(ProviderId::new("elsewhere")),
+            ..order(State::InDoubt, Some(AttemptState::Unknown), Some(200))
+        };
+        assert_eq!(next(Some(&elsewhere), None, 260), Next::Stands(at(260)));
     }
 
     #[test]

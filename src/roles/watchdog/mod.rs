@@ -70,10 +70,18 @@ pub struct WatchdogRules {
 impl Watchdog {
     /// Works until told to stop.
     pub async fn run(self, stop: StopSignals) -> Result<(), RoleError> {
-        tokio::try_join!(self.decide_deadlines(&stop), self.mend(&stop)).map(drop)
+        tokio::try_join!(self.decide_deadlines(&stop), self.tell_people(&stop), self.mend(&stop)).map(drop)
     }
 
-    /// What was lost is asked for again; cases whose time has come are escalated.
+    /// Cases whose time has come are escalated.
+    async fn tell_people(&self, stop: &StopSignals) -> Result<(), RoleError> {
+        while !wait(stop, CASES_EVERY).await {
+            self.escalate(stop).await?;
+        }
+        Ok(())
+    }
+
+    /// What was lost is asked for again.
     async fn mend(&self, stop: &StopSignals) -> Result<(), RoleError> {
         let mut repair = self.repair();
         let mut cases_at = Duration::ZERO;
@@ -81,7 +89,7 @@ impl Watchdog {
             repair.look(self, stop).await?;
             if self.clock.since_boot() >= cases_at {
                 cases_at = self.clock.since_boot() + CASES_EVERY;
-                self.look_after_cases(stop).await?;
+                self.ask_again(stop).await?;
             }
         }
         Ok(())
