@@ -23,7 +23,7 @@ pub enum SubmitOutcome {
     Rejected(Failure),
     /// No byte of the request left.
     NotSent(NotSentCause),
-    /// Refused for pace; documented as not executed.
+    /// Refused for pace, or everything of ours for a while; documented as not executed.
     Throttled {
         /// How long the provider asks us to wait.
         retry_after: Option<Duration>,

@@ -222,6 +222,7 @@ enum Said {
     Reversed(Receipt),
     ProviderUnknown,
     Duplicate,
+    /// Not now, for the sake of pace: this request alone, or everything of ours for a while.
     Throttled,
     NotFound,
     /// Documented as: ask, do not take it for a failure.
@@ -245,7 +246,9 @@ fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
         (Some("unknown"), _) => Said::ProviderUnknown,
         (Some("rejected"), _) => answer.failure().map_or(Said::Unmapped, Said::Rejected),
         (None, Some("duplicate")) => Said::Duplicate,
-        (None, Some("throttled")) => Said::Throttled,
+        // A ban is a pace that we did not keep: nothing is executed, no order is at fault, and the
+        // lane has to rest for as long as it lasts. A new attempt each time would only prolong it.
+        (None, Some("throttled" | "banned")) => Said::Throttled,
         (None, Some("not_found")) => Said::NotFound,
         (None, Some("system_error")) => Said::SystemError,
         (None, Some("too_early" | "too_often")) => Said::NotNow,

@@ -115,6 +115,8 @@ classes! {
     NotFoundLag = "queries.not_found_lag",
     /// "In progress" for a while after the end.
     Stale = "queries.stale",
+    /// Banned for a while: every request is refused, and nothing executed.
+    Ban = "ban",
     /// Asked sooner after the submit than allowed.
     TooEarly = "queries.not_before",
     /// Asked more often than allowed.
@@ -160,6 +162,12 @@ impl FaultClass {
                 | Self::QueryThrottle
                 | Self::Balance
         )
+    }
+
+    /// What a ban punishes: a caller that knows the limits need not meet it. That a number has
+    /// not cooled down, a reference is forgotten or the money used up is no abuse.
+    pub(super) const fn is_abuse(self) -> bool {
+        matches!(self, Self::TooEarly | Self::TooOften | Self::Throttle | Self::QueryThrottle)
     }
 
     /// Whether it strikes queries.

@@ -10,6 +10,9 @@ use super::script::Then;
 /// A recharge that a script or a number makes a query strike is completed so soon at the latest.
 const COMPLETED_SOON: Duration = Duration::from_secs(1);
 
+/// A ban by a script or a number, where the profile does not say how long.
+const BANNED_FOR: Duration = Duration::from_secs(5);
+
 /// What a script decides is answered so soon at the latest.
 const ANSWERED_SOON: Duration = Duration::from_millis(500);
 
@@ -58,6 +61,7 @@ impl Fate {
                 self.verdict = Verdict::Deliver;
                 self.opening = Some(Opening::EmptyFloat(throws.dice("float lasts").wait(profile.empty_float.lasts)));
             }
+            FaultClass::Ban => self.opening = Some(Opening::Ban(profile.ban.map_or(BANNED_FOR, |ban| ban.lasts))),
             FaultClass::Throttled => {
                 let styles = [Pace::Told, Pace::Untold, Pace::InBody];
                 self.throttled = throws.dice("pace style").pick(&styles);

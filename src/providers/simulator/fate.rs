@@ -57,6 +57,7 @@ pub(super) enum Turn {
 pub(super) enum Opening {
     Outage(Duration),
     EmptyFloat(Duration),
+    Ban(Duration),
 }
 
 /// How a refusal for pace looks.

@@ -5,8 +5,8 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 401 |
-//! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, or `reversed`, or `unknown`; 404 `{code: "not_found"}`, 403 `{code: "too_early" or "too_often", retry_after_ms}`, 429, 401 |
+//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 403 `{code: "banned", retry_after_ms?}` with `Retry-After`, 401 |
+//! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, or `reversed`, or `unknown`; 404 `{code: "not_found"}`, 403 `{code: "too_early" or "too_often", retry_after_ms}`, 403 as above, 429, 401 |
 //! | `/_admin/…` | the administration, `docs/SIMULATOR.md` |
 //!
 //! With a rate limit every answer carries `X-Ratelimit-Limit` and `X-Ratelimit-Remaining`.
@@ -46,7 +46,9 @@ use self::engine::{Engine, Remembered};
 pub use self::engine::{ReferenceView, Resolution, ResolveError};
 use self::ledger::Ledger;
 pub use self::ledger::{Delivery, LedgerError, LedgerReader, read_ledger};
-pub use self::profile::{Declines, Faults, Latency, Outcomes, Profile, ProfileError, Queries, Rates, Spell, Throttle};
+pub use self::profile::{
+    Ban, Declines, Faults, Latency, Outcomes, Profile, ProfileError, Queries, Rates, Spell, Throttle,
+};
 pub use self::script::{Script, ScriptError, ScriptedAnswer, Step};
 use self::server::Door;
 pub use self::stats::Stats;
@@ -196,7 +198,8 @@ impl SimulatorHandle {
         self.engine.profile()
     }
 
-    /// Changes how it behaves, for requests from now on. A rate limit begins with a full bucket.
+    /// Changes how it behaves, for requests from now on. A rate limit begins with a full bucket, and
+    /// abuses are counted anew.
     pub fn set_profile(&self, profile: Profile) -> Result<(), ProfileError> {
         profile.check()?;
         self.engine.set_profile(profile);

@@ -142,9 +142,19 @@ impl Reply {
     /// With the wait, where it is told, in the header, in whole seconds rounded up, and exactly in
     /// the body.
     pub(super) fn throttled(wait: Option<Duration>, in_body: bool) -> Self {
-        let body = Body { code: Some("throttled"), retry_after_ms: wait.map(|w| millis(w).max(1)), ..Body::default() };
-        let seconds = wait.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).filter(|_| !in_body);
-        match body.answer(if in_body { 200 } else { 429 }) {
+        let status = if in_body { 200 } else { 429 };
+        Self::come_back(status, "throttled", wait, wait.filter(|_| !in_body))
+    }
+
+    /// Refused like everything else of a caller that was banned.
+    pub(super) fn banned(wait: Option<Duration>) -> Self {
+        Self::come_back(403, "banned", wait, wait)
+    }
+
+    fn come_back(status: u16, code: &str, in_body: Option<Duration>, in_header: Option<Duration>) -> Self {
+        let retry_after_ms = in_body.map(|wait| millis(wait).max(1));
+        let seconds = in_header.map(|wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+        match (Body { code: Some(code), retry_after_ms, ..Body::default() }).answer(status) {
             Self::Answer { status, body, .. } => Self::Answer { status, body, retry_after: seconds },
             other @ (Self::Reset | Self::Hang | Self::Drip { .. }) => other,
         }

@@ -37,6 +37,8 @@ counts! {
     duplicates,
     /// Requests refused for pace.
     throttled,
+    /// Requests refused by a ban.
+    banned,
     /// Recharges accepted first.
     accepted,
     /// Recharges refused.

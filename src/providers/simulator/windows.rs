@@ -1,4 +1,4 @@
-//! What strikes everybody for a while: outages, an empty float, a freeze.
+//! What strikes everybody for a while: outages, an empty float, a ban, a freeze.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,7 @@ pub(super) struct Windows {
 struct Rest {
     queries_down_until: Option<Instant>,
     float_empty_until: Option<Instant>,
+    banned_until: Option<Instant>,
     /// Our balance at the provider, in minor units of whatever currency; `None`: without end.
     balance: Option<i64>,
 }
@@ -77,6 +78,22 @@ impl Windows {
     pub(super) fn empty_float(&self, lasts: Duration) {
         let until = Instant::now() + lasts;
         self.rest(|rest| rest.float_empty_until = rest.float_empty_until.max(Some(until)));
+    }
+
+    /// Refuses everything for so long. One that is under way already ends when the later one does.
+    pub(super) fn ban(&self, lasts: Duration) {
+        let until = Instant::now() + lasts;
+        self.rest(|rest| rest.banned_until = rest.banned_until.max(Some(until)));
+    }
+
+    pub(super) fn lift_ban(&self) {
+        self.rest(|rest| rest.banned_until = None);
+    }
+
+    /// How much of a ban is left.
+    pub(super) fn banned_for(&self) -> Option<Duration> {
+        let until = self.rest(|rest| rest.banned_until)?;
+        Some(until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     pub(super) fn balance(&self) -> Option<i64> {

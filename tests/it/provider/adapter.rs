@@ -118,6 +118,25 @@ async fn a_refusal_for_pace_tells_how_long_to_wait_where_it_does() {
 }
 
 #[tokio::test]
+async fn a_ban_is_a_rest_for_the_lane_and_decides_nothing_about_an_order() {
+    let status = "403 Forbidden";
+    let told = r#"{"code":"banned","retry_after_ms":29500}"#;
+    let exact = Some(Duration::from_millis(29_500));
+    for (headers, body, wait) in [
+        ("Retry-After: 30\r\n", told, exact),
+        ("Retry-After: 30\r\n", r#"{"code":"banned"}"#, Some(Duration::from_secs(30))),
+        ("", r#"{"code":"banned"}"#, None),
+    ] {
+        assert_eq!(submit_answered(status, headers, body).await, SubmitOutcome::Throttled { retry_after: wait });
+        assert_eq!(query_answered(status, headers, body).await, QueryOutcome::Unavailable { retry_after: wait });
+    }
+    // One of days would close the lane for days, though a person may have it lifted.
+    let days = r#"{"code":"banned","retry_after_ms":604800000}"#;
+    let longest = SubmitOutcome::Throttled { retry_after: Some(Duration::from_hours(1)) };
+    assert_eq!(submit_answered(status, "", days).await, longest);
+}
+
+#[tokio::test]
 async fn wrong_credentials_are_ours_to_mend() {
     for (status, code) in [("401 Unauthorized", "401"), ("403 Forbidden", "403")] {
         assert_eq!(

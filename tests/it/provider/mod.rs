@@ -3,6 +3,7 @@
 
 mod adapter;
 mod admin;
+mod ban;
 mod faults;
 mod ledger;
 mod outcomes;

@@ -7,6 +7,7 @@ mod settle;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -125,13 +126,34 @@ impl Engine {
             count(&self.counts.unauthorized);
             return Admission { pacing: None, reply: Some(Reply::unauthorized()) };
         }
-        let Some((pacing, refused)) = self.setup().pace(kind) else { return Admission { pacing: None, reply: None } };
+        let setup = self.setup();
+        // Before the rate limit: who is banned uses up no permits, and commits no further abuse.
+        if let Some(left) = self.windows.banned_for() {
+            return Admission { pacing: None, reply: Some(self.banned(client_ref, &setup, left)) };
+        }
+        let Some((pacing, refused)) = setup.pace(kind) else { return Admission { pacing: None, reply: None } };
         let reply = refused.map(|(class, reply)| {
             count(&self.counts.throttled);
-            self.strikes.count(class, client_ref);
+            self.strike(class, client_ref, &setup);
             reply
         });
         Admission { pacing: Some(pacing), reply }
+    }
+
+    /// Counts what strikes; an abuse too many begins a ban, with the request after it.
+    fn strike(&self, class: FaultClass, client_ref: &str, setup: &Setup) {
+        self.strikes.count(class, client_ref);
+        if class.is_abuse()
+            && let Some(lasts) = setup.abused(Instant::now())
+        {
+            self.windows.ban(lasts);
+        }
+    }
+
+    fn banned(&self, client_ref: &str, setup: &Setup, left: Duration) -> Reply {
+        count(&self.counts.banned);
+        self.strikes.count(FaultClass::Ban, client_ref);
+        setup.banned(left)
     }
 
     pub(super) async fn submit(self: &Arc<Self>, order: Order) -> Reply {
@@ -145,6 +167,10 @@ impl Engine {
             count(&self.counts.resets);
             self.windows.open_outage(lasts);
             return Reply::Reset;
+        }
+        if let Some(Opening::Ban(lasts)) = fate.opening {
+            self.windows.ban(lasts);
+            return self.banned(name, &setup, lasts);
         }
         let life = match met {
             Met::Full => return Reply::error(500),
@@ -194,7 +220,7 @@ impl Engine {
         let fate = fate(reference.submits);
         reference.submits = reference.submits.saturating_add(1);
         let is_before = |moment| moment == Moment::BeforeExecution;
-        let is_undone = matches!(fate.opening, Some(Opening::Outage(_)))
+        let is_undone = matches!(fate.opening, Some(Opening::Outage(_) | Opening::Ban(_)))
             || fate.throttled.is_some()
             || fate.fault.is_some_and(|(_, moment)| is_before(moment))
             || fate.answer.as_ref().is_some_and(|(moment, _)| is_before(*moment));

@@ -64,7 +64,7 @@ impl Engine {
         sleep_until(arrived + Dice::new(self.seed, "query reply", client_ref, nth).wait(setup.profile.reply)).await;
         let queries = &setup.profile.queries;
         if let Some((class, reply)) = self.trouble(client_ref, nth, asked.as_ref(), queries) {
-            self.strikes.count(class, client_ref);
+            self.strike(class, client_ref, &setup);
             return reply;
         }
         match asked.map_or(Life::Nothing, |asked| asked.life) {

@@ -1,6 +1,13 @@
 //! What makes sense in a profile, and what is said where it does not.
 
-use super::{Latency, Profile, Spell, Throttle};
+use std::time::Duration;
+
+use super::{Ban, Latency, Profile, Spell, Throttle};
+
+/// The most abuses that are remembered.
+const ABUSES_MAX: u32 = 10_000;
+/// The longest ban, and the longest time over which abuses are counted.
+const BAN_MAX: Duration = Duration::from_hours(24);
 
 /// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +45,20 @@ pub enum ProfileError {
         /// Which.
         key: &'static str,
     },
+    /// A ban for nothing, or after more than is remembered.
+    #[error("ban.after: {after} is not from 1 to {ABUSES_MAX}")]
+    Abuses {
+        /// How many abuses lead to it.
+        after: u32,
+    },
+    /// A ban that ends at once, or almost never.
+    #[error("{key}: {} is not above zero and at most {}", humantime::format_duration(*value), humantime::format_duration(BAN_MAX))]
+    Ban {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        value: Duration,
+    },
 }
 
 impl Profile {
@@ -70,7 +91,23 @@ impl Profile {
         self.reply.check("reply")?;
         self.completion.check("completion")?;
         throttle("throttle", self.throttle)?;
-        throttle("query_throttle", self.query_throttle)
+        throttle("query_throttle", self.query_throttle)?;
+        self.ban.map_or(Ok(()), Ban::check)
+    }
+}
+
+impl Ban {
+    fn check(self) -> Result<(), ProfileError> {
+        if !(1..=ABUSES_MAX).contains(&self.after) {
+            return Err(ProfileError::Abuses { after: self.after });
+        }
+        Self::check_time("ban.within", self.within)?;
+        Self::check_time("ban.lasts", self.lasts)
+    }
+
+    pub(in super::super) fn check_time(key: &'static str, value: Duration) -> Result<(), ProfileError> {
+        let is_right = !value.is_zero() && value <= BAN_MAX;
+        if is_right { Ok(()) } else { Err(ProfileError::Ban { key, value }) }
     }
 }
 

@@ -32,6 +32,23 @@ impl Default for Declines {
     }
 }
 
+/// What becomes of a caller that keeps no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ban {
+    /// So many abuses lead to it: requests over a rate limit, queries too early or too often.
+    pub after: u32,
+    /// If they come within this time.
+    #[serde(with = "duration_text")]
+    pub within: Duration,
+    /// So long every request is refused. What is refused meanwhile is no abuse.
+    #[serde(with = "duration_text")]
+    pub lasts: Duration,
+    /// Whether the refusal says how long it still lasts.
+    #[serde(default = "super::yes")]
+    pub tells_when: bool,
+}
+
 /// How often a fault strikes, of 1, before the recharge is executed and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::check::ProfileError;
 pub(super) use self::faults::FaultKind;
-pub use self::faults::{Declines, Faults, Outcomes, Queries, Rates, Spell};
+pub use self::faults::{Ban, Declines, Faults, Outcomes, Queries, Rates, Spell};
 use super::class::FaultClass;
 use super::text::{duplicates_text, duration_text, optional_duration};
 use crate::domain::DuplicateSemantics;
@@ -37,6 +37,8 @@ pub struct Profile {
     pub throttle: Option<Throttle>,
     /// A limit of its own for queries, which then do not count against `throttle`.
     pub query_throttle: Option<Throttle>,
+    /// Who does not keep the limits is banned for a while; nobody if absent.
+    pub ban: Option<Ban>,
     /// Failures that leave the caller in doubt.
     pub faults: Faults,
     /// How many submits begin an outage: theirs is reset before it is executed, requests under way
@@ -67,6 +69,7 @@ impl Default for Profile {
             declines: Declines::default(),
             throttle: None,
             query_throttle: None,
+            ban: None,
             faults: Faults::default(),
             outage: Spell::default(),
             empty_float: Spell::default(),
@@ -86,7 +89,7 @@ impl Profile {
     }
 
     /// The classes of trouble that it rates above zero, in the order of [`FaultClass::ALL`]. Limits
-    /// have no rate and are not among them.
+    /// and the ban have no rate and are not among them.
     pub fn classes(&self) -> Vec<FaultClass> {
         let declines = self.declines;
         let may_refuse = declines.fatal + declines.retryable > 0.0;
@@ -174,6 +177,12 @@ mod tests {
             reply: Latency::Fixed(Duration::from_millis(3)),
             throttle: Some(Throttle { permits_per_second: 50.0, burst: 10, tells_when: false, in_body: true }),
             cooldown: Some(Duration::from_mins(2)),
+            ban: Some(Ban {
+                after: 3,
+                within: Duration::from_secs(10),
+                lasts: Duration::from_secs(30),
+                tells_when: false,
+            }),
             queries: Queries { retention: Some(Duration::from_hours(1)), ..Queries::default() },
             ..Profile::storm()
         };
@@ -206,6 +215,13 @@ mod tests {
             ("reply = { lognormal = { p50 = \"2s\", p99 = \"1s\" } }", "reply"),
             ("[throttle]\npermits_per_second = 0\nburst = 1", "throttle"),
             ("[throttle]\npermits_per_second = 1\nburst = 0", "throttle"),
+            ("[ban]\nafter = 0\nwithin = \"1s\"\nlasts = \"1s\"", "ban.after: 0 is not from 1 to 10000"),
+            ("[ban]\nafter = 10001\nwithin = \"1s\"\nlasts = \"1s\"", "ban.after: 10001"),
+            ("[ban]\nafter = 1\nwithin = \"0s\"\nlasts = \"1s\"", "ban.within: 0s is not above zero and at most 1day"),
+            ("[ban]\nafter = 1\nwithin = \"1s\"\nlasts = \"0s\"", "ban.lasts: 0s"),
+            ("[ban]\nafter = 1\nwithin = \"1s\"\nlasts = \"25h\"", "ban.lasts: 1day 1h"),
+            ("[ban]\nafter = 1\nwithin = \"1s\"", "lasts"),
+            ("[ban]\nafter = 1\nwithin = \"1s\"\nlast = \"1s\"", "last"),
             ("duplicates = \"sometimes\"", "rejects_always"),
             ("acepted_first = 0.1", "acepted_first"),
         ] {
@@ -220,8 +236,9 @@ mod tests {
             profile.check().unwrap();
         }
         assert_eq!(Profile::default().classes(), []);
-        let told_by_no_query = [FaultClass::LateSuccess];
-        let expected: Vec<_> = FaultClass::scriptable().filter(|class| !told_by_no_query.contains(class)).collect();
+        // No query tells of the one, and nobody meets the other who keeps the limits.
+        let left_out = [FaultClass::LateSuccess, FaultClass::Ban];
+        let expected: Vec<_> = FaultClass::scriptable().filter(|class| !left_out.contains(class)).collect();
         assert_eq!(Profile::some_faults().classes(), expected);
         assert_eq!(Profile::storm().classes(), expected);
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::super::class::FaultClass;
 use super::super::engine::{Engine, Resolution, ResolveError};
-use super::super::profile::Profile;
+use super::super::profile::{Ban, Profile};
 use super::super::script::Script;
 use super::super::text::duration_text;
 
@@ -39,6 +39,7 @@ pub(super) fn router(engine: &Arc<Engine>) -> Router<Arc<Engine>> {
         .route("/_admin/balance", get(balance).put(set_balance))
         .route("/_admin/freeze", put(freeze).delete(unfreeze))
         .route("/_admin/outage", post(outage))
+        .route("/_admin/ban", post(ban).delete(lift_ban))
         .route("/_admin/stats", get(stats))
         .route("/_admin/strikes", get(strikes))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -164,17 +165,30 @@ async fn unfreeze(State(engine): State<Arc<Engine>>) -> Json<serde_json::Value> 
     Json(json!({ "frozen": false }))
 }
 
+/// What begins with the request, and how long it lasts.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Outage {
+struct Lasting {
     #[serde(with = "duration_text")]
     lasts: Duration,
 }
 
 async fn outage(State(engine): State<Arc<Engine>>, body: String) -> Result<Json<serde_json::Value>, Refused> {
-    let Outage { lasts } = read(&body, r#"{"lasts": "5s"}"#)?;
+    let Lasting { lasts } = read(&body, r#"{"lasts": "5s"}"#)?;
     engine.windows.open_outage(lasts);
     Ok(Json(json!({ "lasts": humantime::format_duration(lasts).to_string() })))
+}
+
+async fn ban(State(engine): State<Arc<Engine>>, body: String) -> Result<Json<serde_json::Value>, Refused> {
+    let Lasting { lasts } = read(&body, r#"{"lasts": "30s"}"#)?;
+    Ban::check_time("lasts", lasts).map_err(|error| refused(StatusCode::UNPROCESSABLE_ENTITY, error))?;
+    engine.windows.ban(lasts);
+    Ok(Json(json!({ "lasts": humantime::format_duration(lasts).to_string() })))
+}
+
+async fn lift_ban(State(engine): State<Arc<Engine>>) -> Json<serde_json::Value> {
+    engine.windows.lift_ban();
+    Json(json!({ "lasts": null }))
 }
 
 async fn stats(State(engine): State<Arc<Engine>>) -> Json<super::super::Stats> {
