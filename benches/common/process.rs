@@ -101,6 +101,21 @@ impl Service {
         Ok(())
     }
 
+    /// Waits until a metric is as it should be and has stayed the same for so long.
+    pub(crate) fn until_steady(&self, name: &str, steady: Duration, is: impl Fn(f64) -> bool) -> Result<()> {
+        let began = Instant::now();
+        let mut since = (None, began);
+        while since.1.elapsed() < steady {
+            let value = self.metric(name).filter(|value| is(*value));
+            if value.is_none() || value != since.0 {
+                since = (value, Instant::now());
+            }
+            ensure!(began.elapsed() < PATIENCE, "{name} does not settle: {value:?}");
+            std::thread::sleep(TICK * 10);
+        }
+        Ok(())
+    }
+
     fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.listen).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

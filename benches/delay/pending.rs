@@ -1,6 +1,6 @@
 //! Beside a tier that is full: the same paced run, in turns, with and without what waits.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -14,6 +14,11 @@ use crate::stage::{Load, Stage};
 
 const TIER: &str = "30m";
 const TIER_MS: i64 = 30 * 60 * 1000;
+/// What the forwarder has in hand of what waits.
+const HELD: &str = "recharge_delay_pending_records";
+/// It has read all that it takes in hand when that has not changed for so long. Between two fetches
+/// that bring something there is far less.
+const STEADY: Duration = Duration::from_secs(2);
 
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
@@ -27,9 +32,6 @@ pub(crate) struct Pending {
     pub(crate) p50_full_ms: f64,
     pub(crate) p99_empty_ms: f64,
     pub(crate) p99_full_ms: f64,
-    /// The worst 99th percentile of the rounds with nothing that waits: what is noise here.
-    pub(crate) worst_p99_empty_ms: f64,
-    pub(crate) worst_p50_empty_ms: f64,
     pub(crate) empty: Vec<Paced>,
     pub(crate) full: Vec<Paced>,
 }
@@ -61,13 +63,12 @@ async fn measure(empty: &Stage, full: &Stage, records: usize, rounds: usize, loa
         progress(&format!("round {round} of {rounds}, beside an empty tier and a full one"));
         without.push(paced::measure(empty, load).await?);
         let forwarder = Service::ready(&full.scratch, "delay", None)?;
-        // Whatever it takes in hand, it has by then.
-        forwarder.until("recharge_delay_pending_records", |held| held >= 1.0)?;
+        // The first record in hand says nothing of the others: it reads on for a while.
+        forwarder.until_steady(HELD, STEADY, |held| held >= 1.0)?;
         with.push(paced::beside(full, load, &forwarder).await?);
         forwarder.stop()?;
     }
     let middle = |runs: &[Paced], read: fn(&Paced) -> f64| median(runs.iter().map(read).collect()).unwrap_or(f64::NAN);
-    let worst = |runs: &[Paced], read: fn(&Paced) -> f64| runs.iter().map(read).fold(0.0, f64::max);
     Ok(Pending {
         records,
         filled_seconds,
@@ -77,8 +78,6 @@ async fn measure(empty: &Stage, full: &Stage, records: usize, rounds: usize, loa
         p50_full_ms: middle(&with, |run| run.outcome.late.p50),
         p99_empty_ms: middle(&without, |run| run.outcome.late.p99),
         p99_full_ms: middle(&with, |run| run.outcome.late.p99),
-        worst_p99_empty_ms: worst(&without, |run| run.outcome.late.p99),
-        worst_p50_empty_ms: worst(&without, |run| run.outcome.late.p50),
         empty: without,
         full: with,
     })
