@@ -6,7 +6,9 @@ use std::time::Duration;
 use recharged::domain::event::EventType;
 use recharged::domain::{AttemptState, LoggedEvent, Reason, Sla, State};
 use recharged::ports::OutRecord;
-use recharged::providers::simulator::{Declines, Faults, Latency, Profile, Rates, Throttle, read_ledger};
+use recharged::providers::simulator::{
+    Ban, Declines, FaultClass, Faults, Latency, Profile, Rates, Script, Throttle, read_ledger,
+};
 use serde_json::{Value, json};
 
 use super::support::{UNHURRIED, body, changed, events, header_of, timeline, types, until, until_logged};
@@ -138,6 +140,35 @@ async fn a_throttled_order_waits_without_losing_an_attempt_and_the_whole_fleet_p
     }
     assert_eq!(line.load("second").await.unwrap().attempt.unwrap().client_ref, attempt.client_ref);
     assert_eq!(line.simulator.stats().submits, 43);
+    assert!(line.audit().await.audit.clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ban_declines_no_order_and_the_lane_rests_until_it_is_over() {
+    let ban = Ban { after: 1, within: Duration::from_secs(1), lasts: Duration::from_secs(6), tells_when: true };
+    let profile = Profile { ban: Some(ban), ..quick() };
+    let line =
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
+            .await;
+    let _service = line.start("one", &[]).await;
+    line.simulator.script(&Script::for_orders([(vec!["banned".to_owned()], FaultClass::Ban)])).unwrap();
+    line.write(vec![line.order("banned")]).await;
+    let refused = |event: &LoggedEvent| event.kind == EventType::RetryScheduled && !is_held_up(event);
+    let heard = until_logged(&line, "banned", "refused", refused).await;
+    let until_when = heard.data.wake_at.unwrap();
+    assert!(until_when - heard.at > chrono::Duration::seconds(1), "the provider names the time");
+
+    line.send("others", 20).await;
+    line.until_succeeded(21).await;
+    for row in line.rows().await {
+        let id = row.order_id.as_str();
+        let log = timeline(&line, id).await;
+        let sent = log.iter().rfind(|event| event.kind == EventType::Submitted).unwrap();
+        assert!(sent.at >= until_when - chrono::Duration::milliseconds(250), "{id} left during the ban");
+        assert_eq!((row.attempt_number(), row.declined), (1, 0), "{id}");
+    }
+    let stats = line.simulator.stats();
+    assert_eq!((stats.banned, stats.submits), (1, 22), "nobody knocked meanwhile");
     assert!(line.audit().await.audit.clean);
 }
 
