@@ -44,6 +44,8 @@ pub enum Bug {
     CommitTheHighest,
     /// An order that comes again does not get its command again.
     ForgetTheCommand,
+    /// A payment does not wait until what was read before it is stored.
+    PayBeforeStored,
     /// The log is read by sequence alone, also past transactions that are still running.
     SequenceAsCursor,
     /// The relay moves its cursor before its events are acknowledged.

@@ -19,13 +19,19 @@ use crate::roles::{RoleError, dead_letter, patience};
 
 use super::Intake;
 use super::sort::{Pending, into_rounds};
+use super::turns::Turn;
 
 impl Intake {
     /// Takes a batch to its end; returns how many records it left. It leaves them all, without an
     /// acknowledgement, only when told to drop everything; the store may refuse for good.
-    pub(super) async fn take(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<usize, RoleError> {
+    pub(super) async fn take(
+        self,
+        records: Vec<InRecord>,
+        turn: Turn,
+        abort: &CancellationToken,
+    ) -> Result<usize, RoleError> {
         let count = records.len();
-        match self.take_all(records, abort).await {
+        match self.take_all(records, turn, abort).await {
             Ok(true) => Ok(0),
             Ok(false) => Ok(count),
             Err(RoleError::Store(error)) if error.is_transient() && abort.is_cancelled() => Ok(count),
@@ -33,7 +39,12 @@ impl Intake {
         }
     }
 
-    async fn take_all(self, records: Vec<InRecord>, abort: &CancellationToken) -> Result<bool, RoleError> {
+    async fn take_all(
+        self,
+        records: Vec<InRecord>,
+        mut turn: Turn,
+        abort: &CancellationToken,
+    ) -> Result<bool, RoleError> {
         let now = self.clock.now();
         self.metrics.received(records.len() as u64);
         let sorted = self.sort(&records, now);
@@ -45,6 +56,7 @@ impl Intake {
             }
         }
 
+        faults::point("intake::storing");
         let mut arrivals = sorted.arrivals;
         let inserted = loop {
             if let Some(inserted) = self.insert(&arrivals, abort).await? {
@@ -71,9 +83,14 @@ impl Intake {
         }
         self.at_hand.put(stored);
         later.extend(sorted.later);
+        let waits = !later.is_empty() && !is_planted(Bug::PayBeforeStored);
+        if waits && !turn.comes().await {
+            return Ok(false);
+        }
         for round in into_rounds(later) {
             unfit.extend(self.act(round, &mut commands, abort).await?);
         }
+        turn.ends();
 
         faults::point("intake::stored");
         if !self.publish(commands, &records, &unfit, abort).await {

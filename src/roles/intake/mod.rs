@@ -4,6 +4,7 @@
 
 mod batch;
 mod sort;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscript
 
 use super::commands::CommandWriter;
 use super::{RoleError, RowsAtHand, StopSignals};
+use turns::Turns;
 
 /// Which lane serves an order, or why none does.
 pub type Route = Box<dyn Fn(&NewOrder) -> Result<ProviderId, Reason> + Send + Sync>;
@@ -79,6 +81,7 @@ impl Intake {
     /// Works until told to stop or until the subscription ends.
     pub async fn run(self, mut input: Box<dyn Subscription>, stop: StopSignals) -> Result<(), RoleError> {
         let mut under_way: JoinSet<Result<usize, RoleError>> = JoinSet::new();
+        let mut turns = Turns::default();
         let mut left = 0;
         loop {
             while under_way.len() >= self.rules.writers.max(1) {
@@ -91,8 +94,8 @@ impl Intake {
                 records = input.next(self.rules.batch_max) => records?,
             };
             let records = self.gather(first, input.as_mut(), under_way.is_empty()).await?;
-            let (role, abort) = (self.clone(), stop.abort.clone());
-            under_way.spawn(async move { role.take(records, &abort).await });
+            let (role, abort, turn) = (self.clone(), stop.abort.clone(), turns.next());
+            under_way.spawn(async move { role.take(records, turn, &abort).await });
         }
         while !under_way.is_empty() {
             left += finish_one(&mut under_way).await?;

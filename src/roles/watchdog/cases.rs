@@ -1,19 +1,23 @@
 //! The cases: a question that was lost is asked again a minute late at most, and what has waited long
 //! enough for the provider is told to people.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tracing::{debug, warn};
 
 use crate::domain::inquiry::last_query;
-use crate::domain::{Command, CommandKind, Order, OrderId, Policy, Timestamp};
-use crate::ports::{OverdueQuestion, QuestionTime};
+use crate::domain::{Command, CommandKind, Order, OrderId, Policy, ProviderId, Timestamp};
+use crate::ports::{OutRecord, OverdueQuestion, QuestionTime};
 use crate::roles::{RoleError, StopSignals, patience};
 
 use super::Watchdog;
 
 /// A question that is later than this was lost.
 const LOST_AFTER: Duration = Duration::from_mins(1);
+/// A lane takes its questions within this time, or is ill.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Watchdog {
     /// Needs the database alone.
@@ -45,13 +49,15 @@ impl Watchdog {
             let Some(overdue) = self.patiently("overdue_questions", stop, read).await? else { return Ok(()) };
             let ids: Vec<OrderId> = overdue.iter().map(|one| one.key.order_id.clone()).collect();
             let Some(orders) = self.patiently("load", stop, || self.store.load(&ids)).await? else { return Ok(()) };
-            let (mut records, mut times) = (Vec::new(), Vec::new());
+            let mut records: HashMap<ProviderId, Vec<OutRecord>> = HashMap::new();
+            let mut times = Vec::with_capacity(overdue.len());
             for (question, order) in overdue.iter().zip(&orders) {
                 let next = next_look(question, order.as_ref(), now, due_by, &self.rules.policy);
-                if let (Next::AskNow, Some(order)) = (next, order) {
+                if let (Next::AskNow, Some(order)) = (next, order)
+                    && let Some((lane, record)) = self.question(order)
+                {
                     debug!(order_id = %order.order_id, "a question was lost and is asked again");
-                    records.extend(self.due_record(order, &Command::of(CommandKind::Query, order)));
-                    self.metrics.acted("requeue");
+                    records.entry(lane).or_default().push(record);
                 }
                 let next = match next {
                     Next::AskNow => Some(now),
@@ -60,7 +66,8 @@ impl Watchdog {
                 };
                 times.push(QuestionTime { key: question.key.clone(), was: question.next_query_at, next });
             }
-            if !patience::published("questions", self.publisher.as_ref(), records, &stop.drain).await {
+            join_all(records.into_iter().map(|(lane, records)| self.ask_lane(lane, records, stop))).await;
+            if stop.drain.is_cancelled() {
                 return Ok(());
             }
             if self.patiently("set_questions", stop, || self.cases.set_questions(&times)).await?.is_none() {
@@ -69,6 +76,25 @@ impl Watchdog {
             if overdue.len() < self.rules.batch_max {
                 return Ok(());
             }
+        }
+    }
+
+    /// The question about an order, for its lane; `None` where that is not configured.
+    fn question(&self, order: &Order) -> Option<(ProviderId, OutRecord)> {
+        let lane = order.provider.as_ref()?;
+        let (topics, command) = (self.rules.lanes.get(lane)?, Command::of(CommandKind::Query, order));
+        Some((lane.clone(), self.rules.commands.due(topics, &command, &order.recipient, self.clock.now())))
+    }
+
+    /// Asks one lane's questions. A lane that takes none is asked again when they are overdue the next time:
+    /// the other lanes do not wait for it.
+    async fn ask_lane(&self, lane: ProviderId, records: Vec<OutRecord>, stop: &StopSignals) {
+        let questions = records.len();
+        let asks = patience::published("questions", self.publisher.as_ref(), records, &stop.drain);
+        match tokio::time::timeout(TAKEN_WITHIN, asks).await {
+            Ok(true) => (0..questions).for_each(|_| self.metrics.acted("requeue")),
+            Ok(false) => {}
+            Err(_) => warn!(%lane, questions, "this lane takes no questions: they are asked again in a minute"),
         }
     }
 }

@@ -14,11 +14,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Command, Order, Policy, ProviderId};
+use crate::domain::{Order, Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
 use crate::ports::{
-    CaseBook, Clock, DeadlineBook, DeadlinePosition, LaneTopics, OrderStore, OutRecord, Publisher, ReadMarks,
-    StoreError,
+    CaseBook, Clock, DeadlineBook, DeadlinePosition, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError,
 };
 
 use super::commands::CommandWriter;
@@ -70,7 +69,13 @@ pub struct WatchdogRules {
 impl Watchdog {
     /// Works until told to stop.
     pub async fn run(self, stop: StopSignals) -> Result<(), RoleError> {
-        tokio::try_join!(self.decide_deadlines(&stop), self.tell_people(&stop), self.mend(&stop)).map(drop)
+        tokio::try_join!(
+            self.decide_deadlines(&stop),
+            self.tell_people(&stop),
+            self.repair(&stop),
+            self.mend_cases(&stop)
+        )
+        .map(drop)
     }
 
     /// Cases whose time has come are escalated.
@@ -81,25 +86,12 @@ impl Watchdog {
         Ok(())
     }
 
-    /// What was lost is asked for again.
-    async fn mend(&self, stop: &StopSignals) -> Result<(), RoleError> {
-        let mut repair = self.repair();
-        let mut cases_at = Duration::ZERO;
-        while !wait(stop, MEND_EVERY).await {
-            repair.look(self, stop).await?;
-            if self.clock.since_boot() >= cases_at {
-                cases_at = self.clock.since_boot() + CASES_EVERY;
-                self.ask_again(stop).await?;
-            }
+    /// Questions that were lost are asked again.
+    async fn mend_cases(&self, stop: &StopSignals) -> Result<(), RoleError> {
+        while !wait(stop, CASES_EVERY).await {
+            self.ask_again(stop).await?;
         }
         Ok(())
-    }
-
-    /// A command for an order, to where its lane takes further attempts and questions; `None` where its lane
-    /// is not configured.
-    fn due_record(&self, order: &Order, command: &Command) -> Option<OutRecord> {
-        let topics = self.rules.lanes.get(order.provider.as_ref()?)?;
-        Some(self.rules.commands.due(topics, command, &order.recipient, self.clock.now()))
     }
 
     /// `None` when told to stop meanwhile: what is left is the next one's.

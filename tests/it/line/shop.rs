@@ -287,6 +287,24 @@ async fn payments_and_cancellations_move_orders_as_they_may() {
     assert_eq!(line.simulator.stats().submits, 42);
 }
 
+/// With the points of `src/faults.rs` armed.
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payment_that_was_read_before_its_order_was_stored_is_no_orphan() {
+    let line = Line::set_up(unhurried()).await;
+    let service = line.start("one", &[("FAILPOINTS", "intake::storing=1*sleep(3000)")]).await;
+    let on_orders = |record: OutRecord| OutRecord { topic: line.topic("orders"), ..record };
+    line.write(vec![line.record("early", &unpaid("early"))]).await;
+    until_metric(&service, "recharge_orders_received_total", 1).await;
+    assert!(line.load("early").await.is_none(), "its batch is held up before it is stored");
+    line.write(vec![on_orders(paid(&line, "early")), on_orders(paid(&line, "nobody"))]).await;
+    let row = line.until_order("early", "succeeded", |order| order.state == State::Succeeded).await;
+    assert_eq!((row.payment_id.as_deref(), row.cases), (Some("pay-early"), 0));
+    let read = letters(&line, 1).await;
+    let orphans: Vec<_> = read.iter().map(|(record, letter)| (record.key.as_deref(), letter.reason.as_str())).collect();
+    assert_eq!(orphans, [(Some(b"nobody".as_slice()), "orphan")]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn public_events_are_cloud_events_with_the_fields_that_are_promised() {
     let line = Line::set_up(unhurried()).await;
