@@ -54,7 +54,7 @@ impl Faults {
 /// `recharged demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
-    /// Orders to send
+    /// Orders to send; with faults a few dozen at least, so that each kind of them strikes somebody
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub orders: u64,
     /// Orders a second

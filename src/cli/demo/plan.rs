@@ -8,17 +8,33 @@ use crate::shop::Shop;
 
 /// The orders that certain classes are sure to strike lie among the first of these.
 const AMONG: u64 = 2_000;
+/// Orders that each class needs: one, and others in its place.
+const ORDERS_EACH: usize = 3;
 
 /// Which order is to meet which class, with others in its place: a request that nobody saw, lost
 /// in an outage, is not made again for a minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble(Vec<(Vec<String>, FaultClass)>);
 
+/// A run is too short for each class to strike somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TooFewOrders {
+    /// Classes that must strike.
+    pub(super) classes: usize,
+    /// Orders that this shop has to sell, so that enough of them can be recharged.
+    pub(super) least: u64,
+}
+
 impl Trouble {
-    /// Spread over the beginning of what is sold. A run with fewer orders than classes has one for
-    /// the first classes only.
-    pub(super) fn plan(profile: &Profile, shop: &Shop) -> Self {
+    /// Spread over the beginning of what is sold.
+    pub(super) fn plan(profile: &Profile, shop: &Shop) -> Result<Self, TooFewOrders> {
         let mut classes = profile.classes();
+        let wanted = classes.len() * ORDERS_EACH;
+        let all = Shop { orders: None, ..shop.clone() };
+        let least = (0..AMONG).find(|count| all.usable(*count).len() >= wanted).unwrap_or(AMONG);
+        if shop.orders.is_some_and(|orders| orders < least) {
+            return Err(TooFewOrders { classes: classes.len(), least });
+        }
         // Last, since it is the one that can swallow what comes beside it.
         classes.sort_by_key(|class| *class == FaultClass::Outage);
         let orders = shop.usable(AMONG.min(shop.orders.unwrap_or(AMONG)));
@@ -35,7 +51,7 @@ impl Trouble {
                 orders.extend(next.and_then(|next| free.remove(&next)));
             }
         }
-        Self(plan.into_iter().map(|(_, orders, class)| (orders, class)).collect())
+        Ok(Self(plan.into_iter().map(|(_, orders, class)| (orders, class)).collect()))
     }
 
     pub(super) fn script(&self) -> Script {
@@ -66,7 +82,7 @@ mod tests {
     #[test]
     fn each_class_has_an_order_of_its_own_that_can_be_recharged() {
         let profile = Profile::some_faults();
-        let Trouble(plan) = Trouble::plan(&profile, &shop(200));
+        let Trouble(plan) = Trouble::plan(&profile, &shop(200)).unwrap();
         let planned: HashSet<FaultClass> = plan.iter().map(|(_, class)| *class).collect();
         assert_eq!(planned, profile.classes().into_iter().collect());
         assert_eq!(plan.last().unwrap().1, FaultClass::Outage);
@@ -79,10 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_trouble_plans_none_and_a_short_one_what_it_has_orders_for() {
-        assert_eq!(Trouble::plan(&Profile::default(), &shop(200)), Trouble(Vec::new()));
-        let expected = Trouble::plan(&Profile::storm(), &shop(10)).expected();
-        assert_eq!(expected, Profile::storm().classes()[..shop(10).usable(10).len()]);
+    fn a_run_that_is_too_short_for_every_class_to_strike_is_told_how_long_it_must_be() {
+        assert_eq!(Trouble::plan(&Profile::default(), &shop(1)), Ok(Trouble(Vec::new())));
+        for profile in [Profile::some_faults(), Profile::storm()] {
+            let TooFewOrders { classes, least } = Trouble::plan(&profile, &shop(1)).unwrap_err();
+            assert_eq!(classes, profile.classes().len());
+            assert_eq!(Trouble::plan(&profile, &shop(least - 1)), Err(TooFewOrders { classes, least }));
+            let mut expected = Trouble::plan(&profile, &shop(least)).unwrap().expected();
+            let mut all = profile.classes();
+            expected.sort_by_key(|class| class.as_str());
+            all.sort_by_key(|class| class.as_str());
+            assert_eq!(expected, all);
+        }
     }
 
     #[test]

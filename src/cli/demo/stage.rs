@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::DemoArgs;
-use super::plan::Trouble;
+use super::plan::{TooFewOrders, Trouble};
 use super::props::{Folder, configure, open_broker, quota, refuse_used, seller, simulate};
 use super::report::DemoReport;
 use super::tap::{Seen, Tap};
@@ -80,7 +80,15 @@ impl Stage {
         let (config, secrets) = configure(args, &folder)?;
         let seller = seller(args, seed);
         let profile = args.faults.profile();
-        let trouble = Trouble::plan(&profile, &seller);
+        let trouble = Trouble::plan(&profile, &seller).map_err(|TooFewOrders { classes, least }| {
+            CliError::config(format!(
+                "--orders: with {} there are too few for --faults {}, of whose {classes} classes each must strike \
+                 somebody: give --orders {} or more (--seed {seed} needs {least}), or --faults none",
+                args.orders,
+                args.faults.as_str(),
+                least.next_multiple_of(50),
+            ))
+        })?;
         let simulator = simulate(profile, &trouble, seed, &folder).await?;
         metrics::keep_lateness(micros_histogram());
         let mut config = config;

@@ -195,13 +195,15 @@ async fn what_the_demo_cannot_use_is_refused() {
     let scratch = Scratch::empty().await;
     let kept = ["--faults", "none", "--orders", "1", "--database", &scratch.url];
     assert_clean(&ended(demo_of(&kept), PATIENCE).await, 1);
-    let cases: [(&[&str], i32, &str); 6] = [
+    let cases: [(&[&str], i32, &str); 8] = [
         (&["--listen", &taken], 78, &taken),
         (&["--kafka", "127.0.0.1:1"], 69, "127.0.0.1:1"),
         (&["--database", "postgres://nobody@127.0.0.1:1/none"], 69, "start the database"),
         (&["--database", &scratch.url], 78, "1 orders already"),
         (&["--report", "/nowhere/at/all/report.json"], 78, "--report /nowhere/at/all/report.json"),
         (&["--sla", "9s"], 78, "--sla: 9s"),
+        (&["--orders", "20"], 78, "--orders: with 20 there are too few for --faults some"),
+        (&["--orders", "20", "--faults", "storm"], 78, "or --faults none"),
     ];
     for (arguments, code, word) in cases {
         let ended = ended(demo_of(arguments), PATIENCE).await;
@@ -216,7 +218,7 @@ fn demo_of(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_recharged"));
     command.args(["demo", "--json"]).env("NO_COLOR", "1");
     if !arguments.contains(&"--orders") {
-        command.args(["--orders", "10"]);
+        command.args(["--orders", "200"]);
     }
     if !arguments.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
