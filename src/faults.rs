@@ -44,7 +44,7 @@ pub enum Bug {
     CommitTheHighest,
     /// An order that comes again does not get its command again.
     ForgetTheCommand,
-    /// A payment does not wait until what was read before it is stored.
+    /// Batches do not wait for each other: a payment is read while its order is still being stored.
     PayBeforeStored,
     /// The log is read by sequence alone, also past transactions that are still running.
     SequenceAsCursor,

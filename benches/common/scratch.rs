@@ -124,6 +124,11 @@ impl Scratch {
         Ok(query.fetch_all(&mut *connection).await?)
     }
 
+    /// A connection of one's own.
+    pub(crate) async fn connect(&self) -> Result<PgConnection> {
+        Ok(self.server.clone().database(&self.database).connect().await?)
+    }
+
     /// The name of the database.
     pub(crate) fn database(&self) -> &str {
         &self.database

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, reason = "progress goes beside the table")]
 
 mod arguments;
+mod bare;
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "each measurement uses what it needs")]
 mod common;

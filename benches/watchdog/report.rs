@@ -111,6 +111,11 @@ fn print_verdicts(verdicts: &Verdicts) {
     };
     line("decided", verdicts.decided);
     line("there for all to see", verdicts.seen);
+    line("a bare commit beside it", verdicts.bare.took);
+    println!(
+        "  {} bare commits took 100 ms and more; {} of the late verdicts came while one of them was under way",
+        verdicts.bare.stalls, verdicts.bare.late_beside_a_stall
+    );
     println!(
         "  the process: {:.1} % of a core, {:.1} MiB; {:.2} ms a look",
         verdicts.cpu_percent, verdicts.rss_mib, verdicts.look_mean_ms

@@ -11,6 +11,7 @@ use recharged::domain::Timestamp;
 use serde::Serialize;
 use sqlx::Row as _;
 
+use crate::bare::{Bare, BareCommits};
 use crate::common::lateness::{Lateness, Percentiles};
 use crate::common::meter;
 use crate::common::process::Service;
@@ -18,6 +19,8 @@ use crate::common::round::mib;
 use crate::common::scratch::Scratch;
 use crate::filling::open_id;
 
+/// What the promise allows.
+const LATE_US: i64 = 250_000;
 const EVERY: Duration = Duration::from_millis(5);
 /// After the last deadline, for a verdict that does not come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +38,8 @@ pub(crate) struct Verdicts {
     pub(crate) decided: Percentiles,
     pub(crate) least_ms: f64,
     pub(crate) later_than_250_ms: u64,
+    /// Beside them.
+    pub(crate) bare: BareCommits,
     pub(crate) cpu_percent: f64,
     pub(crate) rss_mib: f64,
     /// Of the looks of the process itself, in ms.
@@ -51,6 +56,7 @@ pub(crate) async fn watch(
     let numbers: HashMap<String, usize> = (0..deadlines.len()).map(|number| (open_id(number), number)).collect();
     let last = deadlines.iter().max().context("open orders")?;
     let mut verdicts: HashMap<usize, (i64, i64)> = HashMap::new();
+    let bare = Bare::begin(scratch).await?;
     let (began, cpu_began) = (Instant::now(), meter::cpu(watchdog.pid())?);
     while verdicts.len() < deadlines.len() {
         let overdue = SystemClock::local() - *last;
@@ -89,13 +95,17 @@ pub(crate) async fn watch(
     let passed = began.elapsed();
     watchdog.stop()?;
 
-    let (mut seen, mut decided, mut early) = (Lateness::new()?, Lateness::new()?, 0);
+    let (mut seen, mut decided, mut early, mut late) = (Lateness::new()?, Lateness::new()?, 0, Vec::new());
     for (number, (at, seen_us)) in &verdicts {
         let due = deadlines.get(*number).context("a deadline")?.timestamp_micros();
         early += u64::from(*at < due || *seen_us < due);
         seen.note(seen_us - due);
         decided.note(at - due);
+        if seen_us - due > LATE_US {
+            late.push((due, *seen_us));
+        }
     }
+    let bare = bare.end(&late).await?;
     ensure!(seen.len() > 0, "no verdict came");
     Ok(Verdicts {
         closed,
@@ -106,6 +116,7 @@ pub(crate) async fn watch(
         decided: decided.percentiles(),
         least_ms: decided.least(),
         later_than_250_ms: seen.above(250),
+        bare,
         cpu_percent: 100.0 * cpu.as_secs_f64() / passed.as_secs_f64(),
         rss_mib: mib(rss),
         look_mean_ms: 1e3 * spent / looks.max(1.0),

@@ -25,6 +25,7 @@ mod process;
 mod provider;
 mod recorder;
 mod runs;
+mod shop;
 mod store;
 mod weather;
 mod world;
@@ -76,6 +77,22 @@ fn without_faults_every_order_is_delivered_once_in_time_and_all_of_it_is_told() 
         claims_overtaken += report.claims_overtaken;
     }
     assert!(claims_overtaken > 0, "no claim met a row that had moved: its fence was not tried");
+}
+
+#[test]
+fn without_faults_what_is_paid_in_time_is_recharged_and_what_is_not_is_cancelled() {
+    let (mut cancelled, mut recharged) = (0, 0);
+    for seed in 1..=20 {
+        let processes = usize::try_from(seed % 3).unwrap() + 1;
+        let rates = Rates { unpaid: 0.8, cancelled: 0.2, ..Weather::calm().rates };
+        let report = live(seed, Weather { processes, rates, ..Weather::calm() });
+        report.check(seed);
+        let ended = [State::Succeeded, State::Cancelled].map(|state| report.of(state));
+        assert_eq!(ended.iter().sum::<usize>(), 100, "seed {seed}: {:?}", report.states);
+        recharged += ended[0];
+        cancelled += ended[1];
+    }
+    assert!(cancelled > 400 && recharged > 400, "{cancelled} were cancelled, {recharged} recharged");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use recharged::domain::event::replay;
-use recharged::domain::{CaseKind, EventType, LoggedEvent, OnUnknown, Order, Sla, State, Timestamp};
+use recharged::domain::{CaseKind, EventType, LoggedEvent, OnUnknown, Order, Reason, Sla, State, Timestamp};
 use recharged::ports::OutRecord;
 use serde_json::Value;
 
@@ -168,7 +168,20 @@ impl Oracle<'_> {
                     format!("{id} is in doubt, refunded {refunds} times")
                 });
             }
-            State::Queued | State::RetryWait | State::AwaitingPayment | State::InFlight | State::Cancelled => {
+            State::Cancelled => {
+                self.hold(Law::ExecutedOnce, delivered == 0, || format!("{id} was cancelled, and delivered"));
+                let wanted = usize::from(self.world.shop.paid.contains(&row.order_id));
+                self.hold(Law::RefundedOnce, refunds == wanted, || {
+                    format!("{id} was cancelled, {wanted} payments came, and it was refunded {refunds} times")
+                });
+                let is_legal = match row.reason {
+                    Some(Reason::Unpaid) => true,
+                    Some(Reason::CancelledUpstream) => self.world.shop.cancelled.contains(&row.order_id),
+                    _ => false,
+                };
+                self.hold(Law::RowsAreLegal, is_legal, || format!("{id} was cancelled for {:?}", row.reason));
+            }
+            State::Queued | State::RetryWait | State::AwaitingPayment | State::InFlight => {
                 self.hold(Law::EveryOrderEnds, false, || format!("{id} rests as {}", row.state));
             }
         }
@@ -182,30 +195,34 @@ impl Oracle<'_> {
 
     fn look_at_deadline(&self, row: &Order) {
         let id = row.order_id.as_str();
-        let counted: Vec<_> = self
-            .log
-            .iter()
-            .filter(|event| event.order_id == row.order_id)
-            .scan(None, |last, event| {
-                let news = event.data.sla.filter(|sla| *last != Some(*sla));
-                *last = event.data.sla.or(*last);
-                Some((event.at, news))
-            })
-            .filter_map(|(at, news)| Some((at, news?)))
-            .collect();
-        self.hold(Law::Counted, counted.len() <= 1, || {
-            format!("{id}: its deadline was judged {} times", counted.len())
-        });
-        let Some((at, sla)) = counted.first().copied() else {
+        let mine: Vec<&LoggedEvent> = self.log.iter().filter(|event| event.order_id == row.order_id).collect();
+        let mut known = None;
+        let mut news = |event: &&&LoggedEvent| {
+            let is_news = event.data.sla.is_some() && event.data.sla != known;
+            known = event.data.sla.or(known);
+            is_news
+        };
+        let judged: Vec<(Timestamp, Option<Sla>)> =
+            mine.iter().filter(&mut news).map(|event| (event.at, event.data.sla)).collect();
+        self.hold(Law::Counted, judged.len() <= 1, || format!("{id}: its deadline was judged {} times", judged.len()));
+        let is_met = judged.first().is_some_and(|(_, sla)| *sla == Some(Sla::Met));
+        // What the shop cancels itself has no deadline any more.
+        if is_met || row.reason == Some(Reason::CancelledUpstream) {
+            return;
+        }
+        let unpaid = || mine.iter().find(|event| event.data.state == State::Cancelled).map(|event| event.at);
+        let decided_at = judged.first().map(|(at, _)| *at).or_else(unpaid);
+        let Some(at) = decided_at else {
             self.hold(Law::Deadline, false, || format!("{id} was never judged by its deadline"));
             return;
         };
-        let stored_at = self.log.iter().find(|event| event.order_id == row.order_id).map(|event| event.at);
-        let stored_at = stored_at.unwrap_or(row.deadline_at);
-        let late = at - stored_at.max(row.deadline_at);
-        let at_the_last_moment = stored_at + LOOK_EVERY > row.deadline_at;
+        // When this deadline was set: with the order, or with its payment.
+        let set_at = mine.iter().find(|event| event.data.deadline_at == row.deadline_at).map(|event| event.at);
+        let set_at = set_at.unwrap_or(row.deadline_at);
+        let late = at - set_at.max(row.deadline_at);
         let is_missed = at - row.deadline_at >= -chrono::TimeDelta::from_std(PRECISION).unwrap();
-        self.hold(Law::Deadline, sla == Sla::Met || is_missed, || format!("{id} missed its deadline {late} before it"));
+        self.hold(Law::Deadline, is_missed, || format!("{id} missed its deadline {late} before it"));
+        let at_the_last_moment = set_at + LOOK_EVERY > row.deadline_at;
         let bound = self.patience(row) + if at_the_last_moment { LOOK_EVERY } else { Duration::ZERO };
         self.hold(Law::Deadline, late.to_std().unwrap_or_default() <= bound, || {
             format!("{id} was decided {late} after its deadline, {bound:?} allowed")
@@ -227,8 +244,13 @@ impl Oracle<'_> {
             }
         }
         let rates = &self.world.weather.rates;
-        let shaky = rates.store > 0.0 || rates.store_slow > 0.0 || rates.commit_slow > 0.0;
-        let calm = if shaky { Duration::from_secs(12) } else { Duration::from_millis(250) };
+        let is_slow = rates.store_slow > 0.0 || rates.commit_slow > 0.0 || rates.commit_behind > 0.0;
+        let calm = match (is_slow, rates.store > 0.0) {
+            (true, _) => Duration::from_secs(12),
+            // It fails at once, several times on end.
+            (false, true) => Duration::from_secs(3),
+            (false, false) => Duration::from_millis(250),
+        };
         until.saturating_sub(deadline) + if disturbed { Duration::from_secs(12) } else { calm }
     }
 

@@ -32,10 +32,14 @@ pub(crate) enum Fault {
     CommitSlow,
     StoreAway,
     CommitAfterDeath,
+    CommitBehindDeadline,
     ClockStep,
     OrderTwice,
     OrderLate,
     OrderContradicted,
+    OrderUnpaid,
+    OrderPaidLater,
+    OrderCancelled,
     ConnectionRefused,
     NotSent,
     Throttled,
@@ -51,7 +55,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 41] = [
         Self::Crash,
         Self::CrashAtAnOperation,
         Self::Stall,
@@ -73,10 +77,14 @@ impl Fault {
         Self::CommitSlow,
         Self::StoreAway,
         Self::CommitAfterDeath,
+        Self::CommitBehindDeadline,
         Self::ClockStep,
         Self::OrderTwice,
         Self::OrderLate,
         Self::OrderContradicted,
+        Self::OrderUnpaid,
+        Self::OrderPaidLater,
+        Self::OrderCancelled,
         Self::ConnectionRefused,
         Self::NotSent,
         Self::Throttled,
@@ -133,6 +141,8 @@ pub(crate) struct Rates {
     pub(crate) store_slow: f64,
     /// A commit takes seconds.
     pub(crate) commit_slow: f64,
+    /// The commit of an order that is stored just before its deadline ends just behind it.
+    pub(crate) commit_behind: f64,
     /// A batch of records fails, half of the time although it was written.
     pub(crate) broker: f64,
     /// A command is lost after it was acknowledged; no order loses two.
@@ -149,6 +159,10 @@ pub(crate) struct Rates {
     pub(crate) repeats: f64,
     /// Of those, the ones that name another amount the second time.
     pub(crate) contradictions: f64,
+    /// Orders that are not paid when they are created: later, or never.
+    pub(crate) unpaid: f64,
+    /// Orders that the shop cancels, paid or not.
+    pub(crate) cancelled: f64,
 }
 
 /// What happens to machines.
@@ -249,6 +263,7 @@ impl Weather {
             store: some(0.06),
             store_slow: some(0.004),
             commit_slow: some(0.05),
+            commit_behind: some(0.6),
             broker: some(0.06),
             lost: some(0.1),
             twice: some(0.1),
@@ -257,8 +272,10 @@ impl Weather {
             late: some(0.2),
             repeats: 0.1,
             contradictions: 0.5,
+            unpaid: some(0.4),
+            cancelled: some(0.2),
         };
-        let dispatches = rng.random_bool(0.92);
+        let dispatches = rng.random_bool(0.85);
         let processes = rng.random_range(1..=3);
         let incidents = (0..rng.random_range(0..9)).map(|_| incident(&mut rng, processes)).collect();
         Self {

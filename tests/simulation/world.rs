@@ -5,12 +5,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId};
-use recharged::ports::{Clock, OutRecord, QuotaTerms};
-use serde_json::json;
+use recharged::ports::{Clock, QuotaTerms};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -20,6 +18,7 @@ use crate::life::{Life, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
 use crate::process::{Outside, Process};
 use crate::provider::{SimProvider, terms};
+use crate::shop::{Plan, Saying, UNPAID_TIMEOUT, order_id};
 use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
@@ -30,6 +29,7 @@ pub(crate) struct World {
     pub(crate) strikes: Arc<Strikes>,
     /// When somebody died, stood still or was cut off, and when that was over.
     pub(crate) disturbances: Vec<(Duration, Duration)>,
+    pub(crate) shop: Plan,
     rng: StdRng,
     time: Arc<TrueTime>,
     tell: mpsc::Sender<News>,
@@ -41,7 +41,7 @@ pub(crate) struct World {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Sell { number: u32, amount: u32, old: Duration },
+    Say(Saying),
     Happen(Incident),
     Restart(usize),
 }
@@ -68,7 +68,7 @@ impl World {
         ));
         let policy = Policy {
             sla: weather.sla,
-            unpaid_timeout: Duration::from_secs(1800),
+            unpaid_timeout: UNPAID_TIMEOUT,
             on_unknown: if rng.random_bool(0.8) { OnUnknown::Hold } else { OnUnknown::RefundFlagged },
             reconcile_within: Duration::from_secs(72 * 3600),
             max_attempts: 4,
@@ -103,12 +103,14 @@ impl World {
             strikes.hit(Fault::NobodyDispatches);
         }
         let (tell, news) = mpsc::channel(100);
+        let shop = Plan::new(&weather, &strikes, &mut rng);
         let mut world = Self {
             outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,
             strikes,
             // A watchdog that has just started lets others end first what they were at.
             disturbances: vec![(Duration::ZERO, Duration::from_secs(3))],
+            shop,
             rng,
             time,
             tell,
@@ -123,25 +125,8 @@ impl World {
     }
 
     fn plan(&mut self) {
-        let mut at = Duration::from_secs(1);
-        for number in 0..self.weather.orders {
-            at += self.weather.gap.mul_f64(self.rng.random_range(0.0..2.0));
-            let late = self.rng.random_bool(self.weather.rates.late);
-            // About to pass, or just past.
-            let old = if late { self.weather.sla.mul_f64(self.rng.random_range(0.9..1.02)) } else { Duration::ZERO };
-            if late {
-                self.strikes.hit(Fault::OrderLate);
-            }
-            self.at(at, Event::Sell { number, amount: 5_000, old });
-            if self.rng.random_bool(self.weather.rates.repeats) {
-                let contradicts = self.rng.random_bool(self.weather.rates.contradictions);
-                self.strikes.hit(if contradicts { Fault::OrderContradicted } else { Fault::OrderTwice });
-                let later = Duration::from_millis([0, 20, 5_000][self.rng.random_range(0..3)]);
-                self.at(
-                    at + later,
-                    Event::Sell { number, amount: if contradicts { 6_000 } else { 5_000 }, old: old + later },
-                );
-            }
+        for (at, saying) in std::mem::take(&mut self.shop.sayings) {
+            self.at(at, Event::Say(saying));
         }
         for (at, incident) in self.weather.incidents.clone() {
             self.at(at + Duration::from_secs(1), Event::Happen(incident));
@@ -212,7 +197,7 @@ impl World {
 
     async fn happen(&mut self, event: Event) {
         match event {
-            Event::Sell { number, amount, old } => self.sell(number, amount, old),
+            Event::Say(saying) => self.outside.broker.append(saying.record(self.time.now())),
             Event::Restart(slot) => {
                 if self.slots[slot].is_none() {
                     self.slots[slot] = Some(self.start(slot));
@@ -309,20 +294,6 @@ impl World {
         Process::start(&self.outside, life)
     }
 
-    fn sell(&self, number: u32, amount: u32, old: Duration) {
-        let now = (self.time.now() - old).to_rfc3339();
-        let value = json!({
-            "order_id": format!("o-{number}"), "phone": format!("+86138000{number:05}"), "amount_minor": amount,
-            "currency": "CNY", "created_at": now, "paid_at": now, "payment_id": format!("p-{number}"),
-        });
-        self.outside.broker.append(OutRecord {
-            topic: "orders".into(),
-            key: Some(Bytes::from(format!("o-{number}"))),
-            value: Some(Bytes::from(value.to_string())),
-            headers: Vec::new(),
-        });
-    }
-
     /// Waits until nothing moves by itself any more: for as long as calls and the relay may still
     /// be at it, since a call that ends late may ask for another.
     async fn settle(&mut self) -> bool {
@@ -348,6 +319,6 @@ impl World {
 
     /// The orders that the shop has sold.
     pub(crate) fn sold(&self) -> impl Iterator<Item = OrderId> {
-        (0..self.weather.orders).map(|number| OrderId::parse(&format!("o-{number}")).unwrap())
+        (0..self.weather.orders).map(order_id)
     }
 }

@@ -18,7 +18,7 @@ use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, dead_letter, patience};
 
 use super::Intake;
-use super::sort::{Pending, into_rounds};
+use super::sort::{Pending, Sorted, into_rounds};
 use super::turns::Turn;
 
 impl Intake {
@@ -27,11 +27,12 @@ impl Intake {
     pub(super) async fn take(
         self,
         records: Vec<InRecord>,
+        sorted: Sorted,
         turn: Turn,
         abort: &CancellationToken,
     ) -> Result<usize, RoleError> {
         let count = records.len();
-        match self.take_all(records, turn, abort).await {
+        match self.take_all(records, sorted, turn, abort).await {
             Ok(true) => Ok(0),
             Ok(false) => Ok(count),
             Err(RoleError::Store(error)) if error.is_transient() && abort.is_cancelled() => Ok(count),
@@ -42,12 +43,13 @@ impl Intake {
     async fn take_all(
         self,
         records: Vec<InRecord>,
+        sorted: Sorted,
         mut turn: Turn,
         abort: &CancellationToken,
     ) -> Result<bool, RoleError> {
-        let now = self.clock.now();
-        self.metrics.received(records.len() as u64);
-        let sorted = self.sort(&records, now);
+        if !turn.comes().await {
+            return Ok(false);
+        }
         let mut commands = Commands::default();
         let mut unfit = sorted.unfit;
         if is_planted(Bug::AcknowledgeBeforeStored) {
@@ -83,10 +85,6 @@ impl Intake {
         }
         self.at_hand.put(stored);
         later.extend(sorted.later);
-        let waits = !later.is_empty() && !is_planted(Bug::PayBeforeStored);
-        if waits && !turn.comes().await {
-            return Ok(false);
-        }
         for round in into_rounds(later) {
             unfit.extend(self.act(round, &mut commands, abort).await?);
         }

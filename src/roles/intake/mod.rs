@@ -94,8 +94,11 @@ impl Intake {
                 records = input.next(self.rules.batch_max) => records?,
             };
             let records = self.gather(first, input.as_mut(), under_way.is_empty()).await?;
-            let (role, abort, turn) = (self.clone(), stop.abort.clone(), turns.next());
-            under_way.spawn(async move { role.take(records, turn, &abort).await });
+            self.metrics.received(records.len() as u64);
+            let sorted = self.sort(&records, self.clock.now());
+            let turn = turns.next(sorted.orders());
+            let (role, abort) = (self.clone(), stop.abort.clone());
+            under_way.spawn(async move { role.take(records, sorted, turn, &abort).await });
         }
         while !under_way.is_empty() {
             left += finish_one(&mut under_way).await?;

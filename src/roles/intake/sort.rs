@@ -9,6 +9,7 @@ use crate::domain::{Decision, Input, NewOrder, OrderId, Timestamp, Transition, d
 use crate::ports::InRecord;
 
 use super::Intake;
+use super::turns::OrderIds;
 
 /// A later event may lie ahead of our clock by this much before it counts as wrong.
 const FUTURE_TOLERANCE: chrono::Duration = chrono::Duration::seconds(5);
@@ -34,6 +35,13 @@ pub(super) struct Sorted {
     pub(super) later: Vec<Pending>,
     /// Unusable records, by their place in the batch.
     pub(super) unfit: Vec<(usize, Unfit)>,
+}
+
+impl Sorted {
+    /// The orders of which it speaks.
+    pub(super) fn orders(&self) -> OrderIds {
+        self.said.iter().chain(&self.later).map(|event| event.order_id.clone()).collect()
+    }
 }
 
 impl Intake {

@@ -1,35 +1,52 @@
-//! Who acts first. Batches are written side by side, but what acts on a stored order (its payment, its
-//! cancellation, the same order again) waits until all that was read before it is written: a payment
-//! may be read, in a batch of its own, while its order is still on its way to the store.
+//! Who acts first. Batches are written side by side, but not where they speak of the same order: its
+//! payment, read in a batch of its own, waits until the order is stored, and of two orders with one id the first
+//! one stands.
 
+use std::collections::HashSet;
+
+use foldhash::quality::RandomState;
 use tokio::sync::watch;
+
+use crate::domain::OrderId;
+use crate::faults::{Bug, is_planted};
+
+/// The orders of a batch.
+pub(super) type OrderIds = HashSet<OrderId, RandomState>;
 
 /// Gives each batch its turn, in the order in which they were read.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    under_way: Vec<watch::Receiver<bool>>,
+    under_way: Vec<Earlier>,
+}
+
+#[derive(Debug)]
+struct Earlier {
+    orders: OrderIds,
+    is_written: watch::Receiver<bool>,
 }
 
 /// The place of one batch.
 #[derive(Debug)]
 pub(super) struct Turn {
+    /// The batches before it that speak of one of its orders.
     earlier: Vec<watch::Receiver<bool>>,
     written: watch::Sender<bool>,
 }
 
 impl Turns {
     /// That of the batch which was read last.
-    pub(super) fn next(&mut self) -> Turn {
-        self.under_way.retain(|earlier| !*earlier.borrow());
-        let earlier = self.under_way.clone();
+    pub(super) fn next(&mut self, orders: OrderIds) -> Turn {
+        self.under_way.retain(|earlier| !*earlier.is_written.borrow());
+        let shares = |earlier: &&Earlier| !earlier.orders.is_disjoint(&orders) && !is_planted(Bug::PayBeforeStored);
+        let earlier = self.under_way.iter().filter(shares).map(|earlier| earlier.is_written.clone()).collect();
         let (written, is_written) = watch::channel(false);
-        self.under_way.push(is_written);
+        self.under_way.push(Earlier { orders, is_written });
         Turn { earlier, written }
     }
 }
 
 impl Turn {
-    /// Waits until all that was read before is written; `false` if some of it was left.
+    /// Waits until what was said before of these orders is written; `false` if some of it was left.
     pub(super) async fn comes(&mut self) -> bool {
         for earlier in &mut self.earlier {
             if earlier.wait_for(|is_written| *is_written).await.is_err() {
@@ -52,22 +69,30 @@ mod tests {
 
     use super::*;
 
+    fn orders(ids: &[&str]) -> OrderIds {
+        ids.iter().map(|id| OrderId::parse(id).unwrap()).collect()
+    }
+
     #[tokio::test]
-    async fn a_turn_comes_when_all_earlier_ones_have_ended_in_whatever_order() {
+    async fn a_batch_waits_for_those_before_it_that_speak_of_its_orders_and_for_no_other() {
         let mut turns = Turns::default();
-        let (first, second, mut third) = (turns.next(), turns.next(), turns.next());
+        let (first, second) = (turns.next(orders(&["a", "b"])), turns.next(orders(&["b", "c"])));
+        let (mut third, mut fourth) = (turns.next(orders(&["c", "a"])), turns.next(orders(&["d"])));
+        assert_eq!(fourth.comes().now_or_never(), Some(true));
         second.ends();
         assert_eq!(third.comes().now_or_never(), None);
         first.ends();
         assert_eq!(third.comes().now_or_never(), Some(true));
         third.ends();
-        assert!(turns.next().earlier.is_empty(), "what has ended is forgotten");
+        fourth.ends();
+        turns.next(orders(&["e"]));
+        assert_eq!(turns.under_way.len(), 1, "what is written is forgotten");
     }
 
     #[tokio::test]
-    async fn after_a_batch_that_was_left_nobody_acts() {
+    async fn after_a_batch_that_was_left_nobody_acts_on_its_orders() {
         let mut turns = Turns::default();
-        let (first, mut second) = (turns.next(), turns.next());
+        let (first, mut second) = (turns.next(orders(&["a"])), turns.next(orders(&["a"])));
         drop(first);
         assert!(!second.comes().await);
     }

@@ -29,6 +29,37 @@ impl Line {
         records
     }
 
+    /// Waits until the relay has told the whole log, refunds too: it moves its cursor behind them.
+    pub(crate) async fn until_told(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let cursor = self.store.cursor().await.unwrap();
+            if self.store.read_log(cursor, 1).await.unwrap().is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the relay does not come to the end of the log");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Reads a topic from its beginning to where it ends now.
+    pub(crate) async fn read_all(&self, topic: &str) -> Vec<InRecord> {
+        let end = self.end_of(topic);
+        self.read(topic, |records| records.len() >= end).await
+    }
+
+    /// How many records stand in a topic.
+    fn end_of(&self, topic: &str) -> usize {
+        use rdkafka::consumer::{BaseConsumer, Consumer as _};
+        let (topic, wait) = (self.topic(topic), Duration::from_secs(10));
+        let consumer: BaseConsumer =
+            rdkafka::ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(&topic), wait).unwrap();
+        let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+        let ends = partitions.map(|partition| consumer.fetch_watermarks(&topic, partition, wait).unwrap());
+        usize::try_from(ends.map(|(first, end)| end - first).sum::<i64>()).unwrap()
+    }
+
     /// Every order event, checked to be in order per order; by order id, the last version.
     pub(crate) async fn events_in_order(&self) -> HashMap<String, u64> {
         let wanted: HashMap<String, u64> =

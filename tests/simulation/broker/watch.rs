@@ -141,7 +141,9 @@ impl Watch {
         let id = OrderId::parse(body["order_id"].as_str().unwrap()).unwrap();
         let row = self.store.row(&id);
         self.findings.hold(Law::Offsets, row.is_some(), || format!("{id}: acknowledged, and not stored"));
-        let Some(row) = row.filter(|row| row.state == State::Queued && row.attempt.is_none()) else { return };
+        // What asks for the recharge is the payment, which may stand in another record than the order.
+        let pays = body["paid_at"].is_string();
+        let Some(row) = row.filter(|row| pays && row.state == State::Queued && row.attempt.is_none()) else { return };
         let asked = self.seen.lock().unwrap().asked.contains_key(&(id.clone(), row.asked_version));
         self.findings.hold(Law::Offsets, asked, || format!("{id}: acknowledged, and nobody was asked to send it"));
     }

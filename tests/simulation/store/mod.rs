@@ -27,6 +27,9 @@ mod reading;
 
 pub(crate) use gated::ProcessStore;
 
+/// The longest commit: shorter than the statement time-out.
+const COMMIT_MAX: Duration = Duration::from_millis(4_500);
+
 #[derive(Debug)]
 pub(crate) struct MemStore {
     time: Arc<TrueTime>,
@@ -104,12 +107,26 @@ impl MemStore {
     }
 
     /// Shorter than the statement time-out.
-    fn commit_time(&self) -> Duration {
+    fn commit_time(&self, batch: &[Transition]) -> Duration {
+        if let Some(left) = self.left_to_a_new_deadline(batch).filter(|left| *left < COMMIT_MAX)
+            && self.roll(self.rates.commit_behind)
+        {
+            self.strikes.hit(Fault::CommitBehindDeadline);
+            return left + self.wait(1, 1_000_000).min(COMMIT_MAX.saturating_sub(left));
+        }
         if self.roll(self.rates.commit_slow) {
             self.strikes.hit(Fault::CommitSlow);
             return self.wait(300_000, 4_500_000);
         }
         self.wait(50, 3_000)
+    }
+
+    /// Until the first deadline that this batch brings.
+    fn left_to_a_new_deadline(&self, batch: &[Transition]) -> Option<Duration> {
+        let now = self.time.now();
+        let open = batch.iter().map(|transition| &transition.after).filter(|order| !order.state.is_closed());
+        let is_new = |order: &&Order| order.attempt.is_none();
+        open.filter(is_new).filter_map(|order| (order.deadline_at - now).to_std().ok()).min()
     }
 
     async fn there(&self, operation: &'static str) -> Result<(), StoreError> {
@@ -285,7 +302,7 @@ impl OrderStore for MemStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         self.there("insert").await?;
         let mut running = self.begin(batch, Commit::Inserts);
-        tokio::time::sleep(self.commit_time()).await;
+        tokio::time::sleep(self.commit_time(batch)).await;
         let (answers, _) = running.end(true);
         self.back("insert").await?;
         Ok(answers)
@@ -300,7 +317,7 @@ impl OrderStore for MemStore {
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         self.there("apply").await?;
         let mut running = self.begin(batch, Commit::Moves);
-        tokio::time::sleep(self.commit_time()).await;
+        tokio::time::sleep(self.commit_time(batch)).await;
         let (_, answers) = running.end(true);
         self.back("apply").await?;
         Ok(answers)
