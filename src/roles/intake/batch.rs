@@ -44,7 +44,7 @@ impl Intake {
         self,
         records: Vec<InRecord>,
         sorted: Sorted,
-        mut turn: Turn,
+        turn: Turn,
         abort: &CancellationToken,
     ) -> Result<bool, RoleError> {
         if !turn.comes().await {
