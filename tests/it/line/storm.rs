@@ -37,7 +37,10 @@ impl Storm {
         };
         let line = Line::set_up(wishes).await;
         line.simulator.script(&each_class_for_certain()).unwrap();
-        let processes = [line.start("life-0", &[]).await, line.start("life-1", &[]).await];
+        let processes = [born(&line, 0), born(&line, 1)];
+        for process in &processes {
+            process.until_ready().await;
+        }
         Self { line, processes, kills: 0 }
     }
 
@@ -48,7 +51,7 @@ impl Storm {
         self.processes[turn].kill();
         self.kills += 1;
         let name = if self.kills.is_multiple_of(4) { self.kills } else { turn };
-        self.processes[turn] = self.line.spawn(&format!("life-{name}"), &[]);
+        self.processes[turn] = born(&self.line, name);
     }
 
     /// Sends `orders` over `rounds`, a death in each, and lets some more die afterwards; then waits until
@@ -104,7 +107,7 @@ impl Storm {
             failed.len(),
         );
         // It was a storm, the line worked in it, and none of this was idle.
-        assert!(succeeded > rows.len() / 10, "{succeeded} of {} succeeded", rows.len());
+        assert!(succeeded > rows.len() / 4, "{succeeded} of {} succeeded", rows.len());
         assert!(happened.retries > 0 && happened.adoptions > 0 && happened.doubts > 0, "{happened:?}");
         let struck: HashSet<FaultClass> =
             line.simulator.strikes().iter().filter(|strike| strike.orders > 0).map(|strike| strike.class).collect();
@@ -112,6 +115,12 @@ impl Storm {
             Profile::storm().classes().into_iter().filter(|class| !struck.contains(class)).collect();
         assert!(idle.is_empty(), "these struck nobody: {idle:?}");
     }
+}
+
+/// A process with a lasting name, as in production.
+fn born(line: &Line, number: usize) -> Service {
+    let name = format!("storm-{number}");
+    line.spawn(&name, &[("RECHARGED__PROCESS__NAME", &name)])
 }
 
 /// What the log tells of the way there.
