@@ -58,7 +58,6 @@ impl Intake {
             }
         }
 
-        faults::point("intake::storing");
         let mut arrivals = sorted.arrivals;
         let inserted = loop {
             if let Some(inserted) = self.insert(&arrivals, abort).await? {

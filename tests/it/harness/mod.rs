@@ -159,10 +159,14 @@ impl Line {
         }
     }
 
+    pub(crate) async fn connect(&self) -> sqlx::PgConnection {
+        use sqlx::Connection as _;
+        sqlx::PgConnection::connect(&self.place.as_ref().unwrap().url).await.unwrap()
+    }
+
     pub(crate) async fn doctor(&self, statement: &str) {
-        use sqlx::{AssertSqlSafe, Connection as _, Executor as _, postgres::PgConnection};
-        let mut connection = PgConnection::connect(&self.place.as_ref().unwrap().url).await.unwrap();
-        connection.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+        use sqlx::{AssertSqlSafe, Executor as _};
+        self.connect().await.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
     }
 
     pub(crate) async fn delete_topic(&self, name: &str) {

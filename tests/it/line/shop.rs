@@ -8,6 +8,7 @@ use recharged::domain::{CaseKind, Order, Reason, Sla, State};
 use recharged::ports::{InRecord, OutRecord};
 use recharged::providers::simulator::{Latency, Profile};
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use super::support::{
     UNHURRIED, ago, body, cancelled, changed, events, header_of, letters, lifecycle, now_text, paid, types, unpaid,
@@ -287,17 +288,21 @@ async fn payments_and_cancellations_move_orders_as_they_may() {
     assert_eq!(line.simulator.stats().submits, 42);
 }
 
-/// With the points of `src/faults.rs` armed.
-#[cfg(feature = "failpoints")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payment_that_was_read_before_its_order_was_stored_is_no_orphan() {
     let line = Line::set_up(unhurried()).await;
-    let service = line.start("one", &[("FAILPOINTS", "intake::storing=1*sleep(3000)")]).await;
+    let service = line.start("one", &[]).await;
     let on_orders = |record: OutRecord| OutRecord { topic: line.topic("orders"), ..record };
+    let mut other = line.connect().await;
+    other.execute("begin; lock table orders in exclusive mode").await.unwrap();
     line.write(vec![line.record("early", &unpaid("early"))]).await;
     until_metric(&service, "recharge_orders_received_total", 1).await;
-    assert!(line.load("early").await.is_none(), "its batch is held up before it is stored");
     line.write(vec![on_orders(paid(&line, "early")), on_orders(paid(&line, "nobody"))]).await;
+    until_metric(&service, "recharge_orders_received_total", 3).await;
+    // Time for who does not wait to look for the order and to miss it.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(line.load("early").await.is_none(), "its batch waits for the lock");
+    other.execute("commit").await.unwrap();
     let row = line.until_order("early", "succeeded", |order| order.state == State::Succeeded).await;
     assert_eq!((row.payment_id.as_deref(), row.cases), (Some("pay-early"), 0));
     let read = letters(&line, 1).await;
