@@ -2,6 +2,7 @@
 //! needs, in an order in which a mistake is found before any order is touched, and hands the
 //! roles their ports. [`start`] is the list of how the parts are put together.
 
+mod alone;
 mod clients;
 mod measured;
 mod open;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
+use crate::kafka::topics;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::{self, Exporter, OutcomeMetrics, StoreMetrics};
 use crate::ports::Store;
@@ -28,6 +30,7 @@ use clients::Clients;
 use measured::MeasuredStore;
 use roles::Parts;
 
+pub use alone::run;
 pub use clients::Consumers;
 pub use open::{
     StartError, broker_trouble, chain, kafka_options, open_checked_store, open_store, store_options, store_trouble,
@@ -57,8 +60,14 @@ pub struct App {
     pub address: SocketAddr,
 }
 
-/// Opens everything and starts the roles.
+/// Opens everything and starts the roles; refuses to work on topics that are missing or of another shape.
 pub async fn start(plan: Plan) -> Result<App, StartError> {
+    let former_tiers = open::check_topics(&plan, topics::ANSWER_LIMIT).await?;
+    start_on(plan, former_tiers).await
+}
+
+/// The same, on topics that were looked at.
+async fn start_on(plan: Plan, former_tiers: Vec<Duration>) -> Result<App, StartError> {
     let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
     let address = listener.local_addr().map_err(StartError::config)?;
     let process =
@@ -75,14 +84,6 @@ pub async fn start(plan: Plan) -> Result<App, StartError> {
         written: Arc::clone(&written),
     });
     let kafka = kafka_options(&plan.config, &plan.secrets);
-    if !plan.embedded_broker {
-        open::verify_topics(&plan.config, &kafka).await?;
-    }
-    let former_tiers = if plan.embedded_broker || !plan.roles.contains(&Role::Delay) {
-        Vec::new()
-    } else {
-        open::former_tiers(&plan.config, &kafka).await?
-    };
     let providers = match plan.providers.clone() {
         Some(providers) => providers,
         None => open::providers(&plan.config, &plan.secrets, &clock)?,

@@ -132,13 +132,13 @@ impl Lifecycle {
 
     /// Waits for a signal, for the drain token, or for a component that ends unasked; then stops
     /// all components, and tells how that went. `signals` gives one item per signal.
-    pub async fn run_until_done(mut self, mut signals: mpsc::Receiver<&'static str>) -> Outcome {
+    pub async fn run_until_done(mut self, signals: &mut mpsc::Receiver<&'static str>) -> Outcome {
         let mut outcome = Outcome::default();
-        self.wait_for_an_end(&mut signals, &mut outcome).await;
+        self.wait_for_an_end(signals, &mut outcome).await;
         self.drain.cancel();
         let begun = Instant::now();
         while let Some(index) = self.components.iter().rposition(|component| component.running) {
-            if !self.stop_one(index, begun, &mut signals, &mut outcome).await {
+            if !self.stop_one(index, begun, signals, &mut outcome).await {
                 outcome.aborted = true;
                 outcome.unfinished = self.components.iter().filter(|c| c.running).map(|c| c.name).collect();
                 self.tasks.abort_all();

@@ -32,8 +32,7 @@ async fn serve(path: &Path, subject: Subject) -> Result<()> {
     let providers = [(id, Arc::new(stub) as Arc<dyn RechargeProvider>)].into();
     let roles = Role::ALL.into_iter().filter(|role| subject.watchdog || *role != Role::Watchdog).collect();
     let plan = Plan { config, secrets, roles, embedded_broker: false, providers: Some(providers) };
-    let app = app::start(plan).await?;
-    let outcome = app.lifecycle.run_until_done(signals()?).await;
+    let outcome = app::run(plan, &mut signals()?).await?;
     if outcome.is_clean() { Ok(()) } else { bail!("the service did not end well: {outcome:?}") }
 }
 

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, Case, CaseBook, CaseFilter, Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon,
-    InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
-    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation,
-    SchemaError, Stopped, Store, StoreError, Subscription, Written,
+    ActedOn, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
+    Held, Hold, Horizon, InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView,
+    OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks,
+    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
 };
 
 /// A subscription that counts what is read.
@@ -152,8 +152,8 @@ impl DeadlineBook for MeasuredStore {
     async fn low_water(&self) -> Result<Timestamp, StoreError> {
         self.timed("low_water", self.inner.low_water()).await
     }
-    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
-        self.timed("raise_low_water", self.inner.raise_low_water(to)).await
+    async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.timed("move_low_water", self.inner.move_low_water(from, to)).await
     }
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         self.timed("horizon", self.inner.horizon()).await
@@ -163,8 +163,11 @@ impl DeadlineBook for MeasuredStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
+    ) -> Result<DeadlinePage, StoreError> {
         self.timed("undecided", self.inner.undecided(after, until, limit)).await
+    }
+    async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError> {
+        self.timed("census", self.inner.census(low_water, now)).await
     }
     async fn unanswered(
         &self,
@@ -173,7 +176,7 @@ impl DeadlineBook for MeasuredStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
+    ) -> Result<DeadlinePage, StoreError> {
         self.timed("unanswered", self.inner.unanswered(provider, claimed_before, after, until, limit)).await
     }
 }

@@ -15,7 +15,7 @@ use crate::ports::{Clock, SchemaError, Store};
 use crate::providers::{self, ProviderKind, ProviderSettings, Secret};
 use crate::store::{self, OpenError, StoreOptions};
 
-use super::Providers;
+use super::{Plan, Providers, Role};
 
 /// Why a process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,9 @@ pub enum StartError {
     /// A needed service cannot be reached (exit code 69).
     #[error("{0}")]
     Unreachable(String),
+    /// No broker answers (exit code 69 as well).
+    #[error("{0}")]
+    NoBroker(String),
     /// Anything else (exit code 1).
     #[error("{0}")]
     Failed(String),
@@ -132,9 +135,20 @@ fn topic_plan(plan: &config::TopicPlan) -> TopicPlan {
     }
 }
 
-/// Refuses to work on topics that are missing or of another shape.
-pub(super) async fn verify_topics(config: &Config, kafka: &KafkaOptions) -> Result<(), StartError> {
-    let problems = topics::verify(kafka, &topic_plans(config)).await.map_err(|error| broker_trouble(config, &error))?;
+/// Refuses to work on topics that are missing or of another shape; answers with the tiers that are no
+/// longer configured, where this process forwards. `limit` is how long a broker may take to answer at all.
+pub(super) async fn check_topics(plan: &Plan, limit: Duration) -> Result<Vec<Duration>, StartError> {
+    if plan.embedded_broker {
+        return Ok(Vec::new());
+    }
+    let kafka = kafka_options(&plan.config, &plan.secrets);
+    verify_topics(&plan.config, &kafka, limit).await?;
+    if plan.roles.contains(&Role::Delay) { former_tiers(&plan.config, &kafka).await } else { Ok(Vec::new()) }
+}
+
+async fn verify_topics(config: &Config, kafka: &KafkaOptions, limit: Duration) -> Result<(), StartError> {
+    let problems =
+        topics::verify(kafka, &topic_plans(config), limit).await.map_err(|error| broker_trouble(config, &error))?;
     let Some(first) = problems.first() else { return Ok(()) };
     let more = match problems.len() {
         1 => String::new(),
@@ -144,7 +158,7 @@ pub(super) async fn verify_topics(config: &Config, kafka: &KafkaOptions) -> Resu
 }
 
 /// Tiers that are no longer configured and whose topics are still there, maybe with records.
-pub(super) async fn former_tiers(config: &Config, kafka: &KafkaOptions) -> Result<Vec<Duration>, StartError> {
+async fn former_tiers(config: &Config, kafka: &KafkaOptions) -> Result<Vec<Duration>, StartError> {
     let names = topics::names(kafka).await.map_err(|error| broker_trouble(config, &error))?;
     let (topics, configured) = (config.topics(), config.tiers());
     let mut former: Vec<Duration> =
@@ -161,7 +175,7 @@ pub(super) async fn former_tiers(config: &Config, kafka: &KafkaOptions) -> Resul
 pub fn broker_trouble(config: &Config, error: &crate::kafka::KafkaError) -> StartError {
     use crate::kafka::KafkaError as E;
     match error {
-        E::Admin { .. } => StartError::Unreachable(format!(
+        E::Admin { .. } => StartError::NoBroker(format!(
             "kafka.brokers: {} cannot be used ({}): start the broker, or correct the address or the login",
             config.kafka.brokers,
             chain(error)

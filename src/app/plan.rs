@@ -47,7 +47,7 @@ impl Role {
 pub type Providers = HashMap<ProviderId, Arc<dyn RechargeProvider>>;
 
 /// What a process is to be.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// The configuration, checked.
     pub config: Config,

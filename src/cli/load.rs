@@ -71,7 +71,9 @@ pub(crate) async fn run(args: LoadArgs, output: Output) -> Result<(), CliError> 
     let plans = crate::app::topic_plans(&loaded.config);
     let plan: Vec<_> = plans.into_iter().filter(|plan| *plan.name == *topic).collect();
     // A producer alone would wait for a broker that is away; asking for the topic first tells at once.
-    let problems = topics::verify(&kafka, &plan).await.map_err(|error| broker_trouble(&loaded.config, &error))?;
+    let problems = topics::verify(&kafka, &plan, topics::ANSWER_LIMIT)
+        .await
+        .map_err(|error| broker_trouble(&loaded.config, &error))?;
     if let Some(topics::Problem::Missing { .. }) = problems.first() {
         return Err(CliError::config(format!(
             "kafka.topic_prefix: there is no topic {topic}: run `recharged topics create`"

@@ -62,7 +62,7 @@ impl From<StartError> for CliError {
     fn from(error: StartError) -> Self {
         match error {
             StartError::Config(message) => Self::config(message),
-            StartError::Unreachable(message) => Self::unreachable(message),
+            StartError::Unreachable(message) | StartError::NoBroker(message) => Self::unreachable(message),
             StartError::Failed(message) => Self::failed(message),
         }
     }
@@ -72,15 +72,13 @@ pub(crate) async fn run(args: RunArgs, _output: Output) -> Result<(), CliError> 
     let loaded = args.from.load(Needs::RUN)?;
     let secrets = loaded.secrets(environment())?;
     telemetry::init(&loaded.config.log).map_err(|error| CliError::config(format!("log.level: {error}")))?;
-    let signals =
+    let mut signals =
         lifecycle::signals().map_err(|error| CliError::failed(format!("no signals can be heard ({error})")))?;
     let roles = args.roles();
     let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
     info!(version = env!("CARGO_PKG_VERSION"), roles = names.join(","), "starting");
     let plan = Plan { config: loaded.config, secrets, roles, embedded_broker: false, providers: None };
-    let app = app::start(plan).await?;
-    info!(listen = %app.address, "started");
-    told(app.lifecycle.run_until_done(signals).await)
+    told(app::run(plan, &mut signals).await?)
 }
 
 /// What the exit code says of an end; the log says the same. What is left behind is never lost,

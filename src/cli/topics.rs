@@ -56,7 +56,7 @@ pub(crate) async fn run(args: TopicsArgs, output: Output) -> Result<(), CliError
         }
     }
     // What could not be raised is told after a creation, too.
-    let problems = topics::verify(&kafka, &plans).await.map_err(unreachable)?;
+    let problems = topics::verify(&kafka, &plans, topics::ANSWER_LIMIT).await.map_err(unreachable)?;
     for problem in &problems {
         say(output, false, problem.to_string())?;
     }

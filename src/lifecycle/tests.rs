@@ -24,9 +24,9 @@ async fn a_signal_stops_components_in_the_reverse_order_of_adding() {
         });
     }
     let drain = lifecycle.drain();
-    let (sender, signals) = mpsc::channel(2);
+    let (sender, mut signals) = mpsc::channel(2);
     sender.send("SIGTERM").await.unwrap();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert!(outcome.is_clean(), "{outcome:?}");
     assert!(drain.is_cancelled());
     assert_eq!(*order.lock().unwrap(), ["dispatch", "relay", "producer"]);
@@ -45,8 +45,8 @@ async fn a_component_that_ends_unasked_stops_the_process_and_is_named() {
                 _ => panic!("as planned"),
             }
         });
-        let (_sender, signals) = mpsc::channel(2);
-        let outcome = lifecycle.run_until_done(signals).await;
+        let (_sender, mut signals) = mpsc::channel(2);
+        let outcome = lifecycle.run_until_done(&mut signals).await;
         let failed = outcome.failed.unwrap();
         assert!(failed.starts_with("fragile: ") && failed.contains(said), "{failed}");
         assert!(outcome.unfinished.is_empty());
@@ -59,9 +59,9 @@ async fn a_component_that_overruns_its_budget_is_given_up_and_reported() {
     lifecycle.add("good", Duration::from_secs(1), obedient);
     lifecycle.add("stuck", Duration::from_secs(3), |_| std::future::pending());
     lifecycle.drain().cancel();
-    let (_sender, signals) = mpsc::channel(2);
+    let (_sender, mut signals) = mpsc::channel(2);
     let begun = Instant::now();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert_eq!(outcome.unfinished, ["stuck"]);
     assert_eq!(outcome.failed, None);
     assert_eq!(begun.elapsed().as_secs(), 3);
@@ -74,7 +74,7 @@ async fn the_hard_deadline_ends_every_budget() {
         lifecycle.add(name, Duration::from_secs(15), |_| std::future::pending());
     }
     let (hard, drain) = (lifecycle.hard_deadline(), lifecycle.drain());
-    let (_sender, signals) = mpsc::channel(2);
+    let (_sender, mut signals) = mpsc::channel(2);
     let begun = Instant::now();
     tokio::spawn(async move {
         drain.cancelled().await;
@@ -83,7 +83,7 @@ async fn the_hard_deadline_ends_every_budget() {
         hard.at_most(Duration::from_mins(1));
     });
     lifecycle.drain().cancel();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert_eq!(outcome.unfinished, ["three", "two", "one"]);
     assert_eq!(begun.elapsed().as_secs(), 10);
 }
@@ -107,9 +107,9 @@ async fn who_waits_in_vain_is_told_to_give_up_and_says_what_it_leaves() {
     }
     lifecycle.hard_deadline().at_most(Duration::from_secs(9));
     lifecycle.drain().cancel();
-    let (_sender, signals) = mpsc::channel(2);
+    let (_sender, mut signals) = mpsc::channel(2);
     let begun = Instant::now();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     // After 3 s by its own budget, after 5 s by the limit of all; the rest is for closing.
     assert_eq!(begun.elapsed().as_secs(), 7);
     assert_eq!(outcome.left, ["waits: 3 orders are not written", "waits long: 3 orders are not written"]);
@@ -121,9 +121,9 @@ async fn who_does_not_even_say_what_it_leaves_is_ended() {
     let mut lifecycle = Lifecycle::new(LIMIT);
     lifecycle.add_patient("mute", Duration::from_secs(3), CancellationToken::new(), |_| std::future::pending());
     lifecycle.drain().cancel();
-    let (_sender, signals) = mpsc::channel(2);
+    let (_sender, mut signals) = mpsc::channel(2);
     let begun = Instant::now();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert_eq!((outcome.unfinished.as_slice(), begun.elapsed().as_secs()), (["mute"].as_slice(), 4));
 }
 
@@ -131,7 +131,7 @@ async fn who_does_not_even_say_what_it_leaves_is_ended() {
 async fn a_second_signal_ends_at_once() {
     let mut lifecycle = Lifecycle::new(LIMIT);
     lifecycle.add("slow", Duration::from_secs(15), |_| std::future::pending());
-    let (sender, signals) = mpsc::channel(2);
+    let (sender, mut signals) = mpsc::channel(2);
     let begun = Instant::now();
     tokio::spawn(async move {
         sender.send("SIGTERM").await.unwrap();
@@ -139,7 +139,7 @@ async fn a_second_signal_ends_at_once() {
         sender.send("SIGINT").await.unwrap();
         std::future::pending::<()>().await;
     });
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert!(outcome.aborted);
     assert_eq!(outcome.unfinished, ["slow"]);
     assert_eq!(begun.elapsed().as_secs(), 1);
@@ -152,8 +152,8 @@ async fn an_error_while_stopping_is_a_failure() {
         stop.cancelled().await;
         Err(anyhow::anyhow!("3 records were not acknowledged"))
     });
-    let (sender, signals) = mpsc::channel(2);
+    let (sender, mut signals) = mpsc::channel(2);
     sender.send("SIGTERM").await.unwrap();
-    let outcome = lifecycle.run_until_done(signals).await;
+    let outcome = lifecycle.run_until_done(&mut signals).await;
     assert_eq!(outcome.failed.as_deref(), Some("flusher: 3 records were not acknowledged"));
 }

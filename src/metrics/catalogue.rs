@@ -130,6 +130,10 @@ pub(super) const SLA_DEADLINE: Metric =
 pub(super) const PENDING_ORDERS: Metric = gauge("recharge_pending_orders", &["state"], "Open orders");
 pub(super) const OVERDUE_ORDERS: Metric =
     gauge("recharge_overdue_orders", &[], "Orders that are open past their deadline and not in doubt: stuck");
+pub(super) const OPEN_CASES: Metric =
+    gauge("recharge_open_cases", &["kind"], "Cases that a person or the provider has not ended yet");
+pub(super) const ESCALATED_CASES: Metric =
+    gauge("recharge_escalated_cases", &["kind"], "Open cases that have waited so long that a person must look");
 pub(super) const OLDEST_PENDING: Metric = gauge(
     "recharge_oldest_pending_age_seconds",
     &[],
@@ -266,6 +270,8 @@ pub(super) const OWN: &[Metric] = &[
     PENDING_ORDERS,
     OVERDUE_ORDERS,
     OLDEST_PENDING,
+    OPEN_CASES,
+    ESCALATED_CASES,
     DISPATCH_SLACK,
     PROVIDER_REQUESTS,
     PROVIDER_REQUEST_DURATION,

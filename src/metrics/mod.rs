@@ -20,7 +20,7 @@ pub use delay::{DelayMetrics, KeptLateness, keep_lateness, kept_lateness};
 pub use exporter::{Exporter, InstallError, ProcessInfo, install};
 pub use kafka::KafkaMetrics;
 pub use lane::LaneMetrics;
-pub use orders::{IntakeMetrics, OutcomeMetrics, open_orders, open_orders_age};
+pub use orders::{IntakeMetrics, OutcomeMetrics};
 pub use relay::{RelayMetrics, dead_letter, preset_dead_letters};
 pub use store::StoreMetrics;
 pub use watchdog::WatchdogMetrics;

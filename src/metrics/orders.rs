@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use metrics::{Counter, Histogram};
 
+use super::Family;
 use super::catalogue as names;
-use super::{Family, exact};
 use crate::domain::inbound::DeadLetterReason;
 use crate::domain::{Reason, Sla, State, Transition};
 use crate::faults::{Bug, is_planted};
@@ -153,18 +153,4 @@ impl Default for OutcomeMetrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// How many orders are in an open state, from the one pass that counts them.
-pub fn open_orders(state: State, count: u64) {
-    if !state.is_closed() {
-        names::PENDING_ORDERS.gauge(&[state.as_str()]).set(exact(count));
-    }
-}
-
-/// How many open orders are past their deadline without being in doubt, and how long ago the
-/// oldest paid one of all was paid (zero without any).
-pub fn open_orders_age(overdue: u64, oldest: Duration) {
-    names::OVERDUE_ORDERS.gauge(&[]).set(exact(overdue));
-    names::OLDEST_PENDING.gauge(&[]).set(oldest.as_secs_f64());
 }

@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 26] = [
+const OPERATIONS: [&str; 27] = [
     "insert",
     "load",
     "apply",
@@ -25,9 +25,10 @@ const OPERATIONS: [&str; 26] = [
     "reserve",
     "pause",
     "low_water",
-    "raise_low_water",
+    "move_low_water",
     "horizon",
     "undecided",
+    "census",
     "hold",
     "unanswered",
     "cases",

@@ -4,11 +4,20 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::Family;
 use super::catalogue as names;
-use crate::domain::Timestamp;
+use super::{Family, exact};
+use crate::domain::{CaseKind, State, Timestamp};
+use crate::ports::Census;
 
-const ACTIONS: [&str; 4] = ["expire", "reconcile", "escalate", "requeue"];
+const ACTIONS: [&str; 5] = ["expire", "reconcile", "escalate", "requeue", "stuck"];
+
+const OPEN: [&str; 5] = [
+    State::AwaitingPayment.as_str(),
+    State::Queued.as_str(),
+    State::InFlight.as_str(),
+    State::RetryWait.as_str(),
+    State::InDoubt.as_str(),
+];
 
 /// The watchdog.
 #[derive(Debug, Clone)]
@@ -16,6 +25,10 @@ pub struct WatchdogMetrics {
     actions: Family<Counter>,
     scan: Histogram,
     last_success: Gauge,
+    open: Family<Gauge>,
+    overdue: Gauge,
+    oldest: Gauge,
+    cases: Family<(Gauge, Gauge)>,
 }
 
 impl Default for WatchdogMetrics {
@@ -27,14 +40,21 @@ impl Default for WatchdogMetrics {
 impl WatchdogMetrics {
     /// For this process.
     pub fn new() -> Self {
+        let kinds: Vec<&'static str> = CaseKind::ALL.iter().map(|kind| kind.as_str()).collect();
         Self {
             actions: Family::new(&ACTIONS, |action| names::WATCHDOG_ACTIONS.counter(&[action])),
             scan: names::WATCHDOG_SCAN.histogram(&[]),
             last_success: names::WATCHDOG_LAST_SUCCESS.gauge(&[]),
+            open: Family::new(&OPEN, |state| names::PENDING_ORDERS.gauge(&[state])),
+            overdue: names::OVERDUE_ORDERS.gauge(&[]),
+            oldest: names::OLDEST_PENDING.gauge(&[]),
+            cases: Family::new(&kinds, |kind| {
+                (names::OPEN_CASES.gauge(&[kind]), names::ESCALATED_CASES.gauge(&[kind]))
+            }),
         }
     }
 
-    /// It did something: `expire`, `reconcile`, `escalate` or `requeue`.
+    /// It did something: `expire`, `reconcile`, `escalate` or `requeue`; or could not: `stuck`.
     pub fn acted(&self, action: &'static str) {
         if let Some(counter) = self.actions.get(action) {
             counter.increment(1);
@@ -46,5 +66,25 @@ impl WatchdogMetrics {
         self.scan.record(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970, exact for ages")]
         self.last_success.set(at.timestamp_millis() as f64 / 1000.0);
+    }
+
+    /// What is open, at `now`.
+    pub fn counted(&self, census: &Census, now: Timestamp) {
+        for state in OPEN {
+            let orders = census.open.iter().find(|(of, _)| of.as_str() == state).map_or(0, |(_, orders)| *orders);
+            if let Some(gauge) = self.open.get(state) {
+                gauge.set(exact(orders));
+            }
+        }
+        self.overdue.set(exact(census.overdue));
+        let oldest = census.oldest_paid_at.map_or(Duration::ZERO, |at| (now - at).to_std().unwrap_or_default());
+        self.oldest.set(oldest.as_secs_f64());
+        for kind in CaseKind::ALL {
+            let of_kind = census.cases.iter().find(|(of, ..)| of == kind);
+            if let Some((open, escalated)) = self.cases.get(kind.as_str()) {
+                open.set(exact(of_kind.map_or(0, |(_, open, _)| *open)));
+                escalated.set(exact(of_kind.map_or(0, |(.., escalated)| *escalated)));
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{Order, OrderId, ProviderId, Timestamp};
+use crate::domain::{CaseKind, Order, ProviderId, State, Timestamp};
 
 use super::StoreError;
 
@@ -11,8 +11,29 @@ use super::StoreError;
 pub struct DeadlinePosition {
     /// A deadline.
     pub at: Timestamp,
-    /// Of the orders with this very deadline, those up to this one are behind the reader.
-    pub order_id: Option<OrderId>,
+    /// Of the orders with this very deadline, those up to this id are behind the reader.
+    pub order_id: Option<String>,
+}
+
+/// A page of orders in the order of their deadlines.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DeadlinePage {
+    /// The orders.
+    pub orders: Vec<Order>,
+    /// Rows among them that hold what this build does not know: another version's, or somebody's hand.
+    /// They keep nobody else from being read.
+    pub unreadable: Vec<UnreadableRow>,
+    /// Where the next page begins; none behind the last one.
+    pub next: Option<DeadlinePosition>,
+}
+
+/// A row that makes no order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableRow {
+    /// Its key, as it stands.
+    pub order_id: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// Which transactions a reader sees.
@@ -24,14 +45,28 @@ pub struct Horizon {
     pub next: i64,
 }
 
+/// What is open, for the gauges.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Open orders by state, those in doubt among them; states without any may be absent.
+    pub open: Vec<(State, u64)>,
+    /// Open past their deadline and not in doubt.
+    pub overdue: u64,
+    /// When the oldest order was paid that is paid and open.
+    pub oldest_paid_at: Option<Timestamp>,
+    /// Open cases by kind: how many, and how many of them were escalated.
+    pub cases: Vec<(CaseKind, u64, u64)>,
+}
+
 /// Reads that cost what is due, not what exists.
 #[async_trait]
 pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
     /// The low-water mark: every order with an earlier deadline is decided.
     async fn low_water(&self) -> Result<Timestamp, StoreError>;
 
-    /// Raises the mark; a lower one than it has changes nothing.
-    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError>;
+    /// Moves the mark, if it still stands at `from`; `false` if another watchdog moved it, or the database
+    /// went back to an earlier one.
+    async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
 
     /// What has ended by now, and what has begun.
     async fn horizon(&self) -> Result<Horizon, StoreError>;
@@ -44,7 +79,11 @@ pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError>;
+    ) -> Result<DeadlinePage, StoreError>;
+
+    /// Counts what is open: the orders with deadlines from `low_water` on, and the cases. Costs what came in
+    /// within the longest time to a deadline, so it is no read for every second.
+    async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError>;
 
     /// Orders in flight at a provider whose send was claimed before a moment and has no answer yet,
     /// by deadline as above.
@@ -55,5 +94,5 @@ pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError>;
+    ) -> Result<DeadlinePage, StoreError>;
 }

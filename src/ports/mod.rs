@@ -16,7 +16,7 @@ mod subscription;
 pub use book::{OrderBook, OrderFilter, OrderView};
 pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
-pub use deadlines::{DeadlineBook, DeadlinePosition, Horizon};
+pub use deadlines::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, UnreadableRow};
 pub use log::{EventLog, LogBatch, LogPosition};
 pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};

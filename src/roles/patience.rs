@@ -1,12 +1,15 @@
 //! Waiting for a store or broker that is away: tries again with growing waits until it works or
 //! the role is told to drop everything. Says so once, and once more when it is over.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::ports::{OutRecord, PublishError, Publisher, StoreError, StoreErrorKind};
+use crate::domain::{Order, OrderId, Transition};
+use crate::ports::{OrderStore, OutRecord, PublishError, Publisher, StoreError, StoreErrorKind, Written};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -62,6 +65,42 @@ where
             Err(StoreError { operation, kind: StoreErrorKind::Unreachable, source: "told to wait no longer".into() })
         }
     }
+}
+
+/// Writes transitions until the store has answered. A commit whose answer was lost is known again by its
+/// row, so that whoever counts what was written counts it. A batch that meets rows held by others for the
+/// `contended_max`th time is refused as if its data were at fault.
+pub(super) async fn applied(
+    operation: &'static str,
+    store: &dyn OrderStore,
+    transitions: &[Transition],
+    contended_max: u32,
+    abort: &CancellationToken,
+) -> Result<Vec<Written>, StoreError> {
+    let (tries, contended) = (AtomicU32::new(0), AtomicU32::new(0));
+    let write = || async {
+        tries.fetch_add(1, Ordering::Relaxed);
+        store.apply(transitions).await.map_err(|error| {
+            let is_enough = error.kind == StoreErrorKind::Contention
+                && contended.fetch_add(1, Ordering::Relaxed) + 1 >= contended_max;
+            if is_enough { StoreError { kind: StoreErrorKind::BadData, ..error } } else { error }
+        })
+    };
+    let mut written = stored_unless(operation, abort, write).await?;
+    let overtaken = |(transition, written): (&Transition, &Written)| {
+        (*written == Written::Overtaken).then(|| transition.after.order_id.clone())
+    };
+    let ids: Vec<OrderId> = transitions.iter().zip(&written).filter_map(overtaken).collect();
+    if tries.into_inner() > 1 && !ids.is_empty() {
+        let rows = stored_unless(operation, abort, || store.load(&ids)).await?;
+        let rows: HashMap<&OrderId, Order> = ids.iter().zip(rows).filter_map(|(id, row)| Some((id, row?))).collect();
+        for (transition, written) in transitions.iter().zip(&mut written) {
+            if rows.get(&transition.after.order_id) == Some(&transition.after) {
+                *written = Written::Stored;
+            }
+        }
+    }
+    Ok(written)
 }
 
 /// Publishes until every record is acknowledged; `false` if told to stop before. Only what was
@@ -122,5 +161,126 @@ impl Waits {
             () = abort.cancelled() => false,
             () = tokio::time::sleep(wait) => true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::domain::{
+        Currency, Decision, Input, Money, NewOrder, OnUnknown, Policy, ProviderId, Recipient, Timestamp, decide,
+    };
+    use crate::ports::{Inserted, SchemaError};
+
+    /// Rows of one store whose next commits go through unheard, or meet a row that is held.
+    #[derive(Debug, Default)]
+    struct Deaf {
+        rows: Mutex<HashMap<OrderId, Order>>,
+        unheard: AtomicU32,
+        held: AtomicU32,
+    }
+
+    fn once(counter: &AtomicU32) -> bool {
+        counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    #[async_trait]
+    impl OrderStore for Deaf {
+        async fn insert(&self, _: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
+            unreachable!("nothing is inserted here")
+        }
+
+        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+            let rows = self.rows.lock().unwrap();
+            Ok(ids.iter().map(|id| rows.get(id).cloned()).collect())
+        }
+
+        async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+            let error = |kind| StoreError { operation: "apply", kind, source: "as the test wants it".into() };
+            if once(&self.held) {
+                return Err(error(StoreErrorKind::Contention));
+            }
+            let mut rows = self.rows.lock().unwrap();
+            let mut write = |transition: &Transition| {
+                let version = rows.get(&transition.after.order_id).map_or(0, |row| row.version);
+                if version != transition.from_version {
+                    return Written::Overtaken;
+                }
+                rows.insert(transition.after.order_id.clone(), transition.after.clone());
+                Written::Stored
+            };
+            let written = batch.iter().map(&mut write).collect();
+            if once(&self.unheard) { Err(error(StoreErrorKind::Unreachable)) } else { Ok(written) }
+        }
+
+        async fn now(&self) -> Result<Timestamp, StoreError> {
+            Ok(at(0))
+        }
+
+        async fn check(&self) -> Result<(), SchemaError> {
+            Ok(())
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
+    }
+
+    fn arrival(id: &str, second: i64) -> Transition {
+        let new = NewOrder {
+            order_id: OrderId::parse(id).unwrap(),
+            recipient: Recipient::read("+8613800000017", None),
+            amount: Money { minor: 5000, currency: Currency::parse("CNY").unwrap() },
+            carrier: None,
+            created_at: at(second),
+            paid_at: Some(at(second)),
+            payment_id: None,
+            notify: false,
+            metadata: None,
+            phone_hash: None,
+        };
+        let policy = Policy {
+            sla: Duration::from_mins(3),
+            unpaid_timeout: Duration::from_mins(30),
+            on_unknown: OnUnknown::Hold,
+            reconcile_within: Duration::from_hours(24),
+            max_attempts: 3,
+            backoff_first: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(30),
+            providers: HashMap::new(),
+        };
+        let input = Input::Arrived { new: Box::new(new), verdict: Ok(ProviderId::new("lane")) };
+        match decide(None, &input, at(second), &policy) {
+            Decision::Apply(transition) => *transition,
+            Decision::Keep(why) => panic!("{why:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_whose_answer_was_lost_is_known_by_its_row_and_what_others_wrote_is_not_taken_for_it() {
+        let store = Deaf::default();
+        let abort = CancellationToken::new();
+        // Another one was quicker with the second order.
+        store.apply(&[arrival("b", 7)]).await.unwrap();
+        store.unheard.store(1, Ordering::Relaxed);
+        let written = applied("test", &store, &[arrival("a", 0), arrival("b", 0)], u32::MAX, &abort).await.unwrap();
+        assert_eq!(written, [Written::Stored, Written::Overtaken]);
+        // Without a lost answer nothing is looked up: what is overtaken is.
+        let again = applied("test", &store, &[arrival("a", 0)], u32::MAX, &abort).await.unwrap();
+        assert_eq!(again, [Written::Overtaken]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_stays_held_is_taken_for_a_matter_of_its_batch() {
+        let store = Deaf { held: AtomicU32::new(1), ..Deaf::default() };
+        let abort = CancellationToken::new();
+        assert_eq!(applied("test", &store, &[arrival("a", 0)], 2, &abort).await.unwrap(), [Written::Stored]);
+        store.held.store(2, Ordering::Relaxed);
+        let error = applied("test", &store, &[arrival("b", 0)], 2, &abort).await.unwrap_err();
+        assert!(error.is_about_data(), "{error:?}");
     }
 }

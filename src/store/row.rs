@@ -9,7 +9,9 @@ use crate::domain::{
     Attempt, AttemptState, CaseChange, CaseKind, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money, Order,
     OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
 };
-use crate::ports::{Case, CaseKey, Resolution, StoreError, StoreErrorKind};
+use crate::ports::{
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Resolution, StoreError, StoreErrorKind, UnreadableRow,
+};
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,50 @@ pub(crate) struct OrderRow {
     pub(crate) closed_at: Option<Timestamp>,
     pub(crate) refund_requested: bool,
     pub(crate) cases: i32,
+}
+
+/// What a census reads of one state of orders.
+pub(crate) struct OpenRow {
+    pub(crate) state: String,
+    pub(crate) orders: i64,
+    pub(crate) overdue: i64,
+    pub(crate) oldest_paid_at: Option<Timestamp>,
+}
+
+/// What a census reads of one kind of cases.
+pub(crate) struct OpenCasesRow {
+    pub(crate) kind: String,
+    pub(crate) cases: i64,
+    pub(crate) escalated: i64,
+}
+
+/// A census of its rows; what this build does not know is in none of its gauges.
+pub(crate) fn census(open: &[OpenRow], cases: &[OpenCasesRow]) -> Census {
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    Census {
+        open: open.iter().filter_map(|row| Some((State::parse(&row.state)?, count(row.orders)))).collect(),
+        overdue: open.iter().map(|row| count(row.overdue)).sum(),
+        oldest_paid_at: open.iter().filter_map(|row| row.oldest_paid_at).min(),
+        cases: cases
+            .iter()
+            .filter_map(|row| Some((CaseKind::parse(&row.kind)?, count(row.cases), count(row.escalated))))
+            .collect(),
+    }
+}
+
+/// A page that was read in the order of deadlines, `limit` rows at most.
+pub(crate) fn deadline_page(rows: Vec<OrderRow>, limit: usize) -> DeadlinePage {
+    let last = rows.last().filter(|_| rows.len() >= limit);
+    let next = last.map(|row| DeadlinePosition { at: row.deadline_at, order_id: Some(row.order_id.clone()) });
+    let mut page = DeadlinePage { next, ..DeadlinePage::default() };
+    for row in rows {
+        let order_id = row.order_id.clone();
+        match row.into_order() {
+            Ok(order) => page.orders.push(order),
+            Err(corrupt) => page.unreadable.push(UnreadableRow { order_id, why: corrupt.to_string() }),
+        }
+    }
+    page
 }
 
 impl OrderRow {

@@ -61,10 +61,6 @@ fn use_everything() {
     store.query("insert", Duration::from_millis(2));
     store.error("apply", StoreErrorKind::Contention);
     store.pool(1, 2, 10);
-    for state in State::ALL {
-        metrics::open_orders(*state, 0);
-    }
-    metrics::open_orders_age(0, Duration::ZERO);
     metrics::clock_skew("database", 0.001);
 }
 

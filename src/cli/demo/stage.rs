@@ -116,8 +116,8 @@ impl Stage {
         let stop_service = lifecycle.drain();
         // The demo hears the signals itself, so the service gets none.
         let service = tokio::spawn(async move {
-            let (silent, signals) = tokio::sync::mpsc::channel(1);
-            let outcome = lifecycle.run_until_done(signals).await;
+            let (silent, mut signals) = tokio::sync::mpsc::channel(1);
+            let outcome = lifecycle.run_until_done(&mut signals).await;
             drop(silent);
             outcome
         });

@@ -17,8 +17,6 @@ use crate::kafka::{KafkaError, KafkaOptions};
 
 use super::{Outcome, TopicPlan};
 
-/// How long the first request waits for a broker that may not be there at all.
-const FIRST_LIMIT: Duration = Duration::from_secs(8);
 /// How long one request may take, the brokers' work included.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -55,14 +53,16 @@ pub(super) struct Setting {
 pub(super) struct Admin {
     client: Arc<AdminClient<AdminContext>>,
     options: AdminOptions,
+    /// How long a broker that may not be there at all is waited for.
+    answer_limit: Duration,
 }
 
 impl Admin {
-    pub(super) fn connect(kafka: &KafkaOptions) -> Result<Self, KafkaError> {
+    pub(super) fn connect(kafka: &KafkaOptions, answer_limit: Duration) -> Result<Self, KafkaError> {
         let scrubber = kafka.scrubber();
         let client = create(&kafka.config(&[])?, AdminContext(Listener::new(scrubber.clone())), &scrubber)?;
         let options = AdminOptions::new().request_timeout(Some(LIMIT)).operation_timeout(Some(LIMIT));
-        Ok(Self { client: Arc::new(client), options })
+        Ok(Self { client: Arc::new(client), options, answer_limit })
     }
 
     /// Its thread takes a moment to end; not on a worker of the runtime.
@@ -73,8 +73,8 @@ impl Admin {
     }
 
     pub(super) async fn find(&self, topic: &str) -> Result<Found, KafkaError> {
-        let (client, name) = (Arc::clone(&self.client), topic.to_owned());
-        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&name), FIRST_LIMIT));
+        let (client, name, limit) = (Arc::clone(&self.client), topic.to_owned(), self.answer_limit);
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(Some(&name), limit));
         let failed = |source| KafkaError::Admin { operation: "asking for a topic", source };
         let metadata = asked.await.map_err(|_| failed(ClientError::Canceled))?.map_err(failed)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
@@ -95,8 +95,8 @@ impl Admin {
 
     /// The names of all topics that this login may see.
     pub(super) async fn names(&self) -> Result<Vec<String>, KafkaError> {
-        let client = Arc::clone(&self.client);
-        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, FIRST_LIMIT));
+        let (client, limit) = (Arc::clone(&self.client), self.answer_limit);
+        let asked = tokio::task::spawn_blocking(move || client.inner().fetch_metadata(None, limit));
         let failed = |source| KafkaError::Admin { operation: "listing the topics", source };
         let metadata = asked.await.map_err(|_| failed(ClientError::Canceled))?.map_err(failed)?;
         Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())

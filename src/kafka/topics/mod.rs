@@ -10,6 +10,8 @@ use super::{KafkaError, KafkaOptions};
 
 use admin::{Admin, Found};
 
+/// How long the first request waits for a broker that may not be there at all.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(8);
 /// A broker may answer that a topic is made some time before it knows the topic itself.
 const UNTIL_SEEN: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -130,7 +132,7 @@ pub enum Problem {
 /// Makes what is missing and raises what is too little. What cannot be reached by that remains
 /// for [`verify`] to tell.
 pub async fn create(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Outcome>, KafkaError> {
-    let admin = Admin::connect(kafka)?;
+    let admin = Admin::connect(kafka, ANSWER_LIMIT)?;
     let mut outcomes = Vec::new();
     for plan in plans {
         match admin.find(&plan.name).await? {
@@ -161,8 +163,10 @@ async fn await_created(admin: &Admin, outcomes: &[Outcome]) -> Result<(), KafkaE
 }
 
 /// Compares the topics with their plans; nothing is changed.
-pub async fn verify(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Problem>, KafkaError> {
-    let admin = Admin::connect(kafka)?;
+///
+/// `limit` is how long a broker that may not be there at all is waited for.
+pub async fn verify(kafka: &KafkaOptions, plans: &[TopicPlan], limit: Duration) -> Result<Vec<Problem>, KafkaError> {
+    let admin = Admin::connect(kafka, limit)?;
     let mut problems = Vec::new();
     for plan in plans {
         problems.extend(differences(&admin, plan).await?);
@@ -173,7 +177,7 @@ pub async fn verify(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Pro
 
 /// The names of all topics that this login may see.
 pub async fn names(kafka: &KafkaOptions) -> Result<Vec<String>, KafkaError> {
-    let admin = Admin::connect(kafka)?;
+    let admin = Admin::connect(kafka, ANSWER_LIMIT)?;
     let names = admin.names().await?;
     admin.close().await;
     Ok(names)

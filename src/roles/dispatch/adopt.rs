@@ -75,9 +75,9 @@ impl Lane {
                 let read =
                     || self.deadlines.unanswered(self.provider.id(), claimed_before, &after, to, self.rules.batch_max);
                 let page = patience::stored_unless("unanswered", abort, read).await?;
-                let Some(end) = page.last() else { break };
-                after = DeadlinePosition { at: end.deadline_at, order_id: Some(end.order_id.clone()) };
-                adopted += self.adopt_page(page, abort).await?;
+                adopted += self.adopt_page(page.orders, abort).await?;
+                let Some(next) = page.next else { break };
+                after = next;
             }
             from = to;
         }

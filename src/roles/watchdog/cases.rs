@@ -4,20 +4,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tracing::{debug, warn};
 
 use crate::domain::inquiry::last_query;
 use crate::domain::{Command, CommandKind, Order, OrderId, Policy, ProviderId, Timestamp};
 use crate::ports::{OutRecord, OverdueQuestion, QuestionTime};
-use crate::roles::{RoleError, StopSignals, patience};
+use crate::roles::{RoleError, StopSignals};
 
 use super::Watchdog;
 
 /// A question that is later than this was lost.
 const LOST_AFTER: Duration = Duration::from_mins(1);
-/// A lane takes its questions within this time, or is ill.
-const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 impl Watchdog {
     /// Needs the database alone.
@@ -54,7 +51,7 @@ impl Watchdog {
             for (question, order) in overdue.iter().zip(&orders) {
                 let next = next_look(question, order.as_ref(), now, due_by, &self.rules.policy);
                 if let (Next::AskNow, Some(order)) = (next, order)
-                    && let Some((lane, record)) = self.question(order)
+                    && let Some((lane, record)) = self.question(order, &Command::of(CommandKind::Query, order))
                 {
                     debug!(order_id = %order.order_id, "a question was lost and is asked again");
                     records.entry(lane).or_default().push(record);
@@ -66,7 +63,8 @@ impl Watchdog {
                 };
                 times.push(QuestionTime { key: question.key.clone(), was: question.next_query_at, next });
             }
-            join_all(records.into_iter().map(|(lane, records)| self.ask_lane(lane, records, stop))).await;
+            let asked = self.ask_lanes(records, stop).await;
+            (0..asked).for_each(|_| self.metrics.acted("requeue"));
             if stop.drain.is_cancelled() {
                 return Ok(());
             }
@@ -76,25 +74,6 @@ impl Watchdog {
             if overdue.len() < self.rules.batch_max {
                 return Ok(());
             }
-        }
-    }
-
-    /// The question about an order, for its lane; `None` where that is not configured.
-    fn question(&self, order: &Order) -> Option<(ProviderId, OutRecord)> {
-        let lane = order.provider.as_ref()?;
-        let (topics, command) = (self.rules.lanes.get(lane)?, Command::of(CommandKind::Query, order));
-        Some((lane.clone(), self.rules.commands.due(topics, &command, &order.recipient, self.clock.now())))
-    }
-
-    /// Asks one lane's questions. A lane that takes none is asked again when they are overdue the next time:
-    /// the other lanes do not wait for it.
-    async fn ask_lane(&self, lane: ProviderId, records: Vec<OutRecord>, stop: &StopSignals) {
-        let questions = records.len();
-        let asks = patience::published("questions", self.publisher.as_ref(), records, &stop.drain);
-        match tokio::time::timeout(TAKEN_WITHIN, asks).await {
-            Ok(true) => (0..questions).for_each(|_| self.metrics.acted("requeue")),
-            Ok(false) => {}
-            Err(_) => warn!(%lane, questions, "this lane takes no questions: they are asked again in a minute"),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! The deadlines: read from the database alone, in their order, from a low-water mark below which
-//! everything is decided; decided, and written fenced, like everybody else's moves.
+//! everything is decided; decided, and written fenced, like everybody else's moves. A row that cannot be
+//! read or written keeps no other one waiting.
 
 use std::time::Duration;
 
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
-use crate::domain::{Decision, Input, Order, State, Timestamp, Transition, decide};
+use crate::domain::{Decision, Input, Order, Timestamp, Transition, decide};
 use crate::faults::{self, Bug, is_planted};
-use crate::ports::{DeadlinePosition, Written};
+use crate::ports::{DeadlinePage, DeadlinePosition};
 use crate::roles::{RoleError, StopSignals};
 
 use super::mark::Mark;
+use super::questions::Questions;
+use super::verdicts::Verdicts;
 use super::{Watchdog, wait};
 
 /// What it does at a deadline is right whoever was away, but a process that has just started lets
@@ -26,12 +29,12 @@ const WHOLE_EVERY: Duration = Duration::from_secs(5);
 
 impl Watchdog {
     /// Works until told to stop.
-    pub(super) async fn decide_deadlines(&self, stop: &StopSignals) -> Result<(), RoleError> {
+    pub(super) async fn decide_deadlines(&self, questions: &Questions, stop: &StopSignals) -> Result<(), RoleError> {
         if wait(stop, QUIET).await {
             return Ok(());
         }
         let Some(low) = self.patiently("low_water", stop, || self.deadlines.low_water()).await? else { return Ok(()) };
-        let mut mark = Mark::new(low);
+        let (mut mark, mut verdicts) = (Mark::new(low), Verdicts::new(questions));
         let (mut decided_to, mut whole_at) = (low, Duration::ZERO);
         loop {
             let (mut now, since_boot) = (self.clock.now(), self.clock.since_boot());
@@ -39,8 +42,11 @@ impl Watchdog {
                 now += Duration::from_secs(1);
             }
             let is_whole = since_boot >= whole_at;
-            let from = if is_whole { mark.low() } else { decided_to };
-            let Some(overtaken) = self.decide_due(from, now, stop).await? else { return Ok(()) };
+            if is_whole && !self.find_mark(&mut mark, now, stop).await? {
+                return Ok(());
+            }
+            let from = if is_whole { mark.low() } else { decided_to.min(now) };
+            let Some(overtaken) = self.decide_due(from, now, &mut verdicts, stop).await? else { return Ok(()) };
             // Whoever moved them at that very moment may have left something to decide.
             decided_to = if overtaken == 0 { now } else { from };
             if is_whole {
@@ -62,12 +68,29 @@ impl Watchdog {
         }
     }
 
+    /// Where the low-water mark stands by now; `false` if told to stop. The database may be another one
+    /// than a moment ago, which took over without the last moves of its mark; and its time may have gone
+    /// back: what comes due from now on must not lie below the mark.
+    async fn find_mark(&self, mark: &mut Mark, now: Timestamp, stop: &StopSignals) -> Result<bool, RoleError> {
+        let Some(low) = self.patiently("low_water", stop, || self.deadlines.low_water()).await? else {
+            return Ok(false);
+        };
+        mark.stands_at(low);
+        let Some(to) = mark.too_high(now) else { return Ok(true) };
+        error!(from = %low, %to, "the database's time went back: the low-water mark of the deadlines goes back with it");
+        let lower = || self.deadlines.move_low_water(low, to);
+        let Some(_) = self.patiently("move_low_water", stop, lower).await? else { return Ok(false) };
+        mark.stands_at(to);
+        Ok(true)
+    }
+
     /// Decides every order whose deadline has come; returns how many were moved by others meanwhile, or `None` if
     /// told to stop before the end.
     async fn decide_due(
         &self,
         from: Timestamp,
         now: Timestamp,
+        verdicts: &mut Verdicts<'_>,
         stop: &StopSignals,
     ) -> Result<Option<usize>, RoleError> {
         let mut overtaken = 0;
@@ -75,43 +98,45 @@ impl Watchdog {
         loop {
             let read = || self.deadlines.undecided(&after, now, self.rules.batch_max);
             let Some(page) = self.patiently("undecided", stop, read).await? else { return Ok(None) };
-            let Some(last) = page.last() else { return Ok(Some(overtaken)) };
-            let (next, is_last) = (DeadlinePosition::behind(last), page.len() < self.rules.batch_max);
-            let Some(missed) = self.decide_page(page, stop).await? else { return Ok(None) };
+            let next = page.next.clone();
+            let Some(missed) = self.decide_page(page, verdicts, stop).await? else { return Ok(None) };
             overtaken += missed;
-            if is_last {
-                return Ok(Some(overtaken));
-            }
+            let Some(next) = next else { return Ok(Some(overtaken)) };
             after = next;
         }
     }
 
-    async fn decide_page(&self, page: Vec<Order>, stop: &StopSignals) -> Result<Option<usize>, RoleError> {
-        let now = self.clock.now();
-        let mut transitions: Vec<Transition> = Vec::with_capacity(page.len());
-        for order in &page {
-            match decide(Some(order), &Input::Deadline, now, &self.rules.policy) {
-                Decision::Apply(transition) => transitions.push(*transition),
-                Decision::Keep(why) => debug!(order_id = %order.order_id, ?why, "its deadline decides nothing"),
-            }
+    async fn decide_page(
+        &self,
+        page: DeadlinePage,
+        verdicts: &mut Verdicts<'_>,
+        stop: &StopSignals,
+    ) -> Result<Option<usize>, RoleError> {
+        for row in &page.unreadable {
+            error!(
+                order_id = row.order_id,
+                why = row.why,
+                "its deadline has come, and its row cannot be read: mend it"
+            );
+            self.metrics.acted("stuck");
         }
+        let now = self.clock.now();
+        let transitions = page.orders.iter().filter_map(|order| self.verdict(order, now)).collect::<Vec<_>>();
         if transitions.is_empty() {
             return Ok(Some(0));
         }
         faults::point("watchdog::decided");
-        let write = || self.store.apply(&transitions);
-        let Some(written) = self.patiently("deadline", stop, write).await? else { return Ok(None) };
-        let mut overtaken = 0;
-        for (transition, written) in transitions.iter().zip(written) {
-            match written {
-                Written::Stored => {
-                    self.outcomes.written(transition);
-                    self.metrics.acted(action(transition));
-                }
-                Written::Overtaken => overtaken += 1,
+        verdicts.write(self, transitions, stop).await
+    }
+
+    fn verdict(&self, order: &Order, now: Timestamp) -> Option<Transition> {
+        match decide(Some(order), &Input::Deadline, now, &self.rules.policy) {
+            Decision::Apply(transition) => Some(*transition),
+            Decision::Keep(why) => {
+                debug!(order_id = %order.order_id, ?why, "its deadline decides nothing");
+                None
             }
         }
-        Ok(Some(overtaken))
     }
 
     /// Raises the low-water mark where that is safe.
@@ -124,14 +149,15 @@ impl Watchdog {
         let after = DeadlinePosition { at: mark.low(), order_id: None };
         let read = || self.deadlines.undecided(&after, to, 1);
         let Some(left) = self.patiently("undecided", stop, read).await? else { return Ok(false) };
-        if let Some(order) = left.first() {
-            warn!(order_id = %order.order_id, "an order stays undecided behind its deadline: the low-water mark waits for it");
+        if let Some(left) = first_id(&left) {
+            warn!(order_id = left, "an order stays undecided behind its deadline: the low-water mark waits for it");
             return Ok(true);
         }
-        let Some(()) = self.patiently("raise_low_water", stop, || self.deadlines.raise_low_water(to)).await? else {
-            return Ok(false);
-        };
-        mark.raised(to);
+        let raise = || self.deadlines.move_low_water(mark.low(), to);
+        let Some(raised) = self.patiently("move_low_water", stop, raise).await? else { return Ok(false) };
+        if raised {
+            mark.stands_at(to);
+        }
         Ok(true)
     }
 
@@ -141,10 +167,11 @@ impl Watchdog {
         let after = DeadlinePosition { at: now, order_id: None };
         let read = || self.deadlines.undecided(&after, latest, 1);
         let next = self.patiently("undecided", stop, read).await?;
-        Ok(next.map(|orders| orders.first().map_or(latest, |order| order.deadline_at)))
+        Ok(next.map(|page| page.orders.first().map_or(latest, |order| order.deadline_at)))
     }
 }
 
-fn action(transition: &Transition) -> &'static str {
-    if transition.after.state == State::InDoubt { "reconcile" } else { "expire" }
+fn first_id(page: &DeadlinePage) -> Option<&str> {
+    let readable = page.orders.first().map(|order| order.order_id.as_str());
+    readable.or_else(|| page.unreadable.first().map(|row| row.order_id.as_str()))
 }

@@ -35,7 +35,7 @@ impl Mark {
         if is_planted(Bug::MarkTooEarly) {
             return Some(now);
         }
-        match self.noted {
+        match self.noted.filter(|(at, _)| *at <= now) {
             Some((at, next)) if horizon.oldest >= next => {
                 self.noted = Some((now, horizon.next));
                 let to = at - chrono::TimeDelta::from_std(MARGIN).unwrap_or_default();
@@ -49,8 +49,15 @@ impl Mark {
         }
     }
 
-    pub(super) fn raised(&mut self, to: Timestamp) {
-        self.low = self.low.max(to);
+    /// It stands there, whoever moved it: another watchdog, or a database that went back.
+    pub(super) fn stands_at(&mut self, low: Timestamp) {
+        self.low = low;
+    }
+
+    /// Where it must stand when it is `now`, if that is further back: the database's time went back, and
+    /// what comes due from now on lies below the mark.
+    pub(super) fn too_high(&self, now: Timestamp) -> Option<Timestamp> {
+        (now < self.low).then(|| now - chrono::TimeDelta::from_std(MARGIN).unwrap_or_default())
     }
 }
 
@@ -69,7 +76,7 @@ mod tests {
         // One of those that ran is still running.
         assert_eq!(mark.look(at(101), Horizon { oldest: 9, next: 20 }), None);
         assert_eq!(mark.look(at(102), Horizon { oldest: 10, next: 30 }), Some(at(95)));
-        mark.raised(at(95));
+        mark.stands_at(at(95));
         assert_eq!(mark.low(), at(95));
         // The next step counts from the moment of the last.
         assert_eq!(mark.look(at(103), Horizon { oldest: 29, next: 31 }), None);
@@ -77,11 +84,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_never_falls() {
+    fn the_mark_falls_only_where_the_time_went_back() {
         let mut mark = Mark::new(at(1_000));
-        mark.look(at(100), Horizon { oldest: 1, next: 1 });
-        assert_eq!(mark.look(at(101), Horizon { oldest: 1, next: 1 }), None);
-        mark.raised(at(5));
-        assert_eq!(mark.low(), at(1_000));
+        assert_eq!(mark.too_high(at(1_001)), None);
+        mark.look(at(1_001), Horizon { oldest: 1, next: 1 });
+        assert_eq!(mark.too_high(at(400)), Some(at(395)));
+        mark.stands_at(at(395));
+        // What was noted in a time that has not come yet says nothing.
+        assert_eq!(mark.look(at(401), Horizon { oldest: 1, next: 1 }), None);
+        assert_eq!(mark.look(at(402), Horizon { oldest: 1, next: 1 }), Some(at(396)));
     }
 }

@@ -4,29 +4,35 @@
 //! deadline. It writes fenced, like everybody else, so any number of them may run.
 
 mod cases;
+mod census;
 mod deadlines;
 #[cfg(test)]
 mod fixture;
 mod mark;
+mod questions;
 mod repair;
+mod verdicts;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{Order, Policy, ProviderId};
+use tracing::error;
+
+use crate::domain::{Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
-use crate::ports::{
-    CaseBook, Clock, DeadlineBook, DeadlinePosition, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError,
-};
+use crate::ports::{CaseBook, Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError};
 
 use super::commands::CommandWriter;
 use super::{RoleError, StopSignals, patience};
+use questions::Questions;
 
 /// What was lost is looked for this often,
 const MEND_EVERY: Duration = Duration::from_secs(1);
 /// and in the cases, whose questions are not so urgent, this often.
 const CASES_EVERY: Duration = Duration::from_secs(5);
+/// A net that has failed is begun again after this long.
+const AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// The role.
 #[derive(Debug)]
@@ -69,13 +75,32 @@ pub struct WatchdogRules {
 impl Watchdog {
     /// Works until told to stop.
     pub async fn run(self, stop: StopSignals) -> Result<(), RoleError> {
+        let (questions, waiting) = Questions::new();
         tokio::try_join!(
-            self.decide_deadlines(&stop),
-            self.tell_people(&stop),
-            self.repair(&stop),
-            self.mend_cases(&stop)
+            self.decide_deadlines(&questions, &stop),
+            self.ask_for_verdicts(waiting, &stop),
+            self.persistently("escalating cases", &stop, || self.tell_people(&stop)),
+            self.persistently("the repair", &stop, || self.repair(&stop)),
+            self.persistently("asking again", &stop, || self.mend_cases(&stop)),
+            self.persistently("the census", &stop, || self.take_census(&stop)),
         )
         .map(drop)
+    }
+
+    /// What fails beside the deadlines is told, and begun again: deadlines are decided all the same.
+    async fn persistently<F, Fut>(&self, what: &'static str, stop: &StopSignals, work: F) -> Result<(), RoleError>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<(), RoleError>>,
+    {
+        while let Err(trouble) = work().await {
+            error!(what, error = ?trouble, "a net of the watchdog has failed; it is begun again in a minute");
+            self.metrics.acted("stuck");
+            if wait(stop, AGAIN_AFTER).await {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Cases whose time has come are escalated.
@@ -110,12 +135,6 @@ impl Watchdog {
             Err(_) if stop.drain.is_cancelled() => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl DeadlinePosition {
-    fn behind(order: &Order) -> Self {
-        Self { at: order.deadline_at, order_id: Some(order.order_id.clone()) }
     }
 }
 

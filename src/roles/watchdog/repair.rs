@@ -189,18 +189,14 @@ impl Repair {
             loop {
                 let read = || watchdog.deadlines.undecided(&after, until, watchdog.rules.batch_max);
                 let Some(page) = watchdog.patiently("undecided", stop, read).await? else { return Ok(()) };
-                let Some(last) = page.last() else { break };
-                let is_last = page.len() < watchdog.rules.batch_max;
-                after = DeadlinePosition::behind(last);
-                for (lane, page) in by_lane(page, &marks) {
+                for (lane, page) in by_lane(page.orders, &marks) {
                     let Some(desk) = self.desks.get_mut(&lane) else { continue };
                     if !desk.hand_in(&lane, page, stop).await {
                         return Ok(());
                     }
                 }
-                if is_last {
-                    break;
-                }
+                let Some(next) = page.next else { break };
+                after = next;
             }
             *done_to = Some(until);
         }

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
-use crate::domain::{Order, ProviderId, Timestamp};
-use crate::ports::{DeadlineBook, DeadlinePosition, Horizon, StoreError};
-use crate::store::row::OrderRow;
+use crate::domain::{ProviderId, Timestamp};
+use crate::ports::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, StoreError};
+use crate::store::row::{OpenCasesRow, OpenRow, OrderRow, census, deadline_page};
 
 #[async_trait]
 impl DeadlineBook for PostgresStore {
@@ -20,14 +20,14 @@ impl DeadlineBook for PostgresStore {
             .await
     }
 
-    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
+    async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
         self.hot
-            .run("raise_low_water", move |on| {
+            .run("move_low_water", move |on| {
                 Box::pin(async move {
-                    sqlx::query!("update watchdog set low_water = $1 where only_one and low_water < $1", to)
+                    sqlx::query!("update watchdog set low_water = $2 where only_one and low_water = $1", from, to)
                         .execute(on)
                         .await
-                        .map(drop)
+                        .map(|done| done.rows_affected() > 0)
                 })
             })
             .await
@@ -57,10 +57,16 @@ impl DeadlineBook for PostgresStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
-        let (after, limit) = (after.clone(), i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = self.hot.run("undecided", move |on| Box::pin(undecided(on, after, until, limit))).await?;
-        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("undecided"))).collect()
+    ) -> Result<DeadlinePage, StoreError> {
+        let (after, most) = (after.clone(), i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = self.hot.run("undecided", move |on| Box::pin(undecided(on, after, until, most))).await?;
+        Ok(deadline_page(rows, limit))
+    }
+
+    async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError> {
+        let open = self.hot.run("census", move |on| Box::pin(open_orders(on, low_water, now))).await?;
+        let cases = self.hot.run("census", |on| Box::pin(open_cases(on))).await?;
+        Ok(census(&open, &cases))
     }
 
     async fn unanswered(
@@ -70,15 +76,48 @@ impl DeadlineBook for PostgresStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
+    ) -> Result<DeadlinePage, StoreError> {
         let (provider, after) = (provider.as_str().to_owned(), after.clone());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = self
             .hot
-            .run("unanswered", move |on| Box::pin(unanswered(on, provider, claimed_before, after, until, limit)));
-        let rows = read.await?;
-        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("unanswered"))).collect()
+            .run("unanswered", move |on| Box::pin(unanswered(on, provider, claimed_before, after, until, most)));
+        Ok(deadline_page(read.await?, limit))
     }
+}
+
+/// Orders in doubt have their deadlines behind them: they are found by their cases.
+async fn open_orders(on: &mut PgConnection, low_water: Timestamp, now: Timestamp) -> Result<Vec<OpenRow>, sqlx::Error> {
+    sqlx::query_as!(
+        OpenRow,
+        r#"
+        select state as "state!", count(*) as "orders!", count(*) filter (where deadline_at < $2) as "overdue!",
+               min(paid_at) as "oldest_paid_at?"
+        from orders
+        where deadline_at >= $1 and state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+        group by state
+        union all
+        select 'in_doubt', count(*), 0, min(o.paid_at)
+        from cases c join orders o on o.order_id = c.order_id
+        where c.state = 'open' and c.kind = 'in_doubt' and o.state = 'in_doubt'
+        "#,
+        low_water,
+        now,
+    )
+    .fetch_all(on)
+    .await
+}
+
+async fn open_cases(on: &mut PgConnection) -> Result<Vec<OpenCasesRow>, sqlx::Error> {
+    sqlx::query_as!(
+        OpenCasesRow,
+        r#"
+        select kind, count(*) as "cases!", count(*) filter (where escalated) as "escalated!"
+        from cases where state = 'open' group by kind
+        "#
+    )
+    .fetch_all(on)
+    .await
 }
 
 async fn unanswered(
@@ -89,7 +128,7 @@ async fn unanswered(
     until: Timestamp,
     limit: i64,
 ) -> Result<Vec<OrderRow>, sqlx::Error> {
-    let behind = after.order_id.as_ref().map_or("", |id| id.as_str());
+    let behind = after.order_id.as_deref().unwrap_or_default();
     sqlx::query_as!(
         OrderRow,
         r#"
@@ -122,7 +161,7 @@ async fn undecided(
     until: Timestamp,
     limit: i64,
 ) -> Result<Vec<OrderRow>, sqlx::Error> {
-    let behind = after.order_id.as_ref().map_or("", |id| id.as_str());
+    let behind = after.order_id.as_deref().unwrap_or_default();
     sqlx::query_as!(
         OrderRow,
         r#"

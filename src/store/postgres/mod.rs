@@ -76,7 +76,9 @@ fn connect_options(
 /// Every hot statement reads by a key, and no other plan of it is ever right. Saying so makes one
 /// plan good for any size of the tables, so that it is made once and not for each execution
 /// (docs/adr/0103): a third of the cost at batches of 10, a sixth at 500.
-const BY_KEY: [(&str, &str); 5] = [
+const BY_KEY: [(&str, &str); 6] = [
+    // A row that somebody holds, say in a console, is told from a server that does not answer.
+    ("lock_timeout", "2000"),
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),

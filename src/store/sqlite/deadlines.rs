@@ -2,12 +2,14 @@
 #![expect(clippy::disallowed_methods, reason = "SQLite's statements are checked by the tests of both adapters")]
 
 use async_trait::async_trait;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::rows::order_row;
-use crate::domain::{Order, ProviderId, Timestamp};
-use crate::ports::{DeadlineBook, DeadlinePosition, Horizon, StoreError, StoreErrorKind};
-use crate::store::row::OrderRow;
+use crate::domain::{ProviderId, Timestamp};
+use crate::ports::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, StoreError, StoreErrorKind};
+use crate::store::row::{OpenCasesRow, OpenRow, OrderRow, census, deadline_page};
 
 #[async_trait]
 impl DeadlineBook for SqliteStore {
@@ -23,14 +25,15 @@ impl DeadlineBook for SqliteStore {
         })
     }
 
-    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
-        self.write("raise_low_water", move |on| {
+    async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.write("move_low_water", move |on| {
             Box::pin(async move {
-                sqlx::query("update watchdog set low_water = ?1 where low_water < ?1")
+                sqlx::query("update watchdog set low_water = ?2 where low_water = ?1")
+                    .bind(from.timestamp_micros())
                     .bind(to.timestamp_micros())
                     .execute(on)
                     .await
-                    .map(drop)
+                    .map(|done| done.rows_affected() > 0)
             })
         })
         .await
@@ -45,20 +48,34 @@ impl DeadlineBook for SqliteStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
-        let behind = after.order_id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned());
+    ) -> Result<DeadlinePage, StoreError> {
+        let behind = after.order_id.clone().unwrap_or_default();
         let (at, until) = (after.at.timestamp_micros(), until.timestamp_micros());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows: Vec<OrderRow> = self
             .read("undecided", move |on| {
                 Box::pin(async move {
                     let rows =
-                        sqlx::query(UNDECIDED).bind(at).bind(until).bind(behind).bind(limit).fetch_all(on).await?;
+                        sqlx::query(UNDECIDED).bind(at).bind(until).bind(behind).bind(most).fetch_all(on).await?;
                     rows.iter().map(order_row).collect()
                 })
             })
             .await?;
-        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("undecided"))).collect()
+        Ok(deadline_page(rows, limit))
+    }
+
+    async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError> {
+        let (low_water, now) = (low_water.timestamp_micros(), now.timestamp_micros());
+        let read = self.read("census", move |on| {
+            Box::pin(async move {
+                let open = sqlx::query(OPEN_ORDERS).bind(low_water).bind(now).fetch_all(&mut *on).await?;
+                let cases = sqlx::query(OPEN_CASES).fetch_all(on).await?;
+                let open = open.iter().map(open_row).collect::<Result<Vec<_>, _>>()?;
+                let cases = cases.iter().map(open_cases_row).collect::<Result<Vec<_>, _>>()?;
+                Ok(census(&open, &cases))
+            })
+        });
+        read.await
     }
 
     async fn unanswered(
@@ -68,22 +85,50 @@ impl DeadlineBook for SqliteStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
-        let behind = after.order_id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned());
+    ) -> Result<DeadlinePage, StoreError> {
+        let behind = after.order_id.clone().unwrap_or_default();
         let (at, until) = (after.at.timestamp_micros(), until.timestamp_micros());
         let (provider, claimed_before) = (provider.as_str().to_owned(), claimed_before.timestamp_micros());
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let read = self.read("unanswered", move |on| {
             Box::pin(async move {
-                let query = sqlx::query(UNANSWERED).bind(at).bind(until).bind(behind).bind(limit);
+                let query = sqlx::query(UNANSWERED).bind(at).bind(until).bind(behind).bind(most);
                 let rows = query.bind(provider).bind(claimed_before).fetch_all(on).await?;
                 rows.iter().map(order_row).collect()
             })
         });
         let rows: Vec<OrderRow> = read.await?;
-        rows.into_iter().map(|row| row.into_order().map_err(|corrupt| corrupt.error("unanswered"))).collect()
+        Ok(deadline_page(rows, limit))
     }
 }
+
+fn open_row(row: &SqliteRow) -> Result<OpenRow, sqlx::Error> {
+    Ok(OpenRow {
+        state: row.try_get("state")?,
+        orders: row.try_get("orders")?,
+        overdue: row.try_get("overdue")?,
+        oldest_paid_at: row.try_get::<Option<i64>, _>("oldest_paid_at")?.and_then(Timestamp::from_timestamp_micros),
+    })
+}
+
+fn open_cases_row(row: &SqliteRow) -> Result<OpenCasesRow, sqlx::Error> {
+    Ok(OpenCasesRow { kind: row.try_get("kind")?, cases: row.try_get("cases")?, escalated: row.try_get("escalated")? })
+}
+
+/// Orders in doubt have their deadlines behind them: they are found by their cases.
+const OPEN_ORDERS: &str = "
+    select state, count(*) as orders, coalesce(sum(deadline_at < ?2), 0) as overdue, min(paid_at) as oldest_paid_at
+    from orders
+    where deadline_at >= ?1 and state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+    group by state
+    union all
+    select 'in_doubt', count(*), 0, min(o.paid_at)
+    from cases c join orders o on o.order_id = c.order_id
+    where c.state = 'open' and c.kind = 'in_doubt' and o.state = 'in_doubt'";
+
+const OPEN_CASES: &str = "
+    select kind, count(*) as cases, coalesce(sum(escalated), 0) as escalated
+    from cases where state = 'open' group by kind";
 
 const UNANSWERED: &str = "
     select * from orders

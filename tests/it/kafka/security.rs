@@ -32,7 +32,7 @@ fn password() -> String {
 async fn scram_over_tls_writes_reads_and_administers() {
     let (topic, name) = (topic("scram", 1).await, unique("g"));
     let options = scram(&password());
-    assert_eq!(topics::verify(&options, &[plan(&topic, 1)]).await.unwrap(), vec![]);
+    assert_eq!(topics::verify(&options, &[plan(&topic, 1)], topics::ANSWER_LIMIT).await.unwrap(), vec![]);
     let producer = Producer::new(&options, ProducerOptions::default()).unwrap();
     producer.publish(&[out(&topic, None, "7")]).await.remove(0).unwrap();
     let (handle, mut readers) = Consumer::start(&options, group(&name, &[(&topic, 10)])).unwrap();

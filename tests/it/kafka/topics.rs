@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use recharged::kafka::KafkaOptions;
-use recharged::kafka::topics::{Outcome, Problem, TopicPlan, Want, create, verify};
+use recharged::kafka::topics::{ANSWER_LIMIT, Outcome, Problem, TopicPlan, Want, create, verify};
 
 use super::support::{kafka, plan, unique};
 
@@ -25,9 +25,9 @@ async fn a_topic_is_made_as_planned_and_making_it_again_changes_nothing() {
         ],
     );
     let plans = [planned];
-    assert_eq!(verify(&kafka(), &plans).await.unwrap(), vec![Problem::Missing { topic: name.clone() }]);
+    assert_eq!(verify(&kafka(), &plans, ANSWER_LIMIT).await.unwrap(), vec![Problem::Missing { topic: name.clone() }]);
     assert_eq!(create(&kafka(), &plans).await.unwrap(), vec![Outcome::Created { topic: name.clone() }]);
-    assert_eq!(verify(&kafka(), &plans).await.unwrap(), vec![]);
+    assert_eq!(verify(&kafka(), &plans, ANSWER_LIMIT).await.unwrap(), vec![]);
     assert_eq!(create(&kafka(), &plans).await.unwrap(), vec![Outcome::Unchanged { topic: name }]);
 }
 
@@ -41,7 +41,7 @@ async fn what_is_too_little_is_raised_and_other_settings_stay() {
     create(&kafka(), &[before]).await.unwrap();
     let after =
         with(plan(&name, 2), &[("retention.ms", Want::AtLeast(5000)), ("max.message.bytes", Want::AtLeast(3_000_000))]);
-    let problems = verify(&kafka(), std::slice::from_ref(&after)).await.unwrap();
+    let problems = verify(&kafka(), std::slice::from_ref(&after), ANSWER_LIMIT).await.unwrap();
     assert_eq!(problems.len(), 3, "{problems:?}");
     let outcomes = create(&kafka(), std::slice::from_ref(&after)).await.unwrap();
     assert!(outcomes.contains(&Outcome::PartitionsRaised { topic: name.clone(), from: 1, to: 2 }), "{outcomes:?}");
@@ -52,9 +52,9 @@ async fn what_is_too_little_is_raised_and_other_settings_stay() {
         to: "5000".to_owned(),
     };
     assert!(outcomes.contains(&retention), "{outcomes:?}");
-    assert_eq!(verify(&kafka(), &[after]).await.unwrap(), vec![]);
+    assert_eq!(verify(&kafka(), &[after], ANSWER_LIMIT).await.unwrap(), vec![]);
     let untouched = with(plan(&name, 2), &[("segment.bytes", Want::Exactly("1048576".to_owned()))]);
-    assert_eq!(verify(&kafka(), &[untouched]).await.unwrap(), vec![]);
+    assert_eq!(verify(&kafka(), &[untouched], ANSWER_LIMIT).await.unwrap(), vec![]);
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn nothing_is_ever_shrunk_and_what_differs_is_told() {
     );
     let outcomes = create(&kafka(), std::slice::from_ref(&small)).await.unwrap();
     assert_eq!(outcomes, vec![Outcome::Unchanged { topic: name.clone() }]);
-    let problems = verify(&kafka(), &[small]).await.unwrap();
+    let problems = verify(&kafka(), &[small], ANSWER_LIMIT).await.unwrap();
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
@@ -80,7 +80,7 @@ async fn nothing_is_ever_shrunk_and_what_differs_is_told() {
     );
     let copies = TopicPlan { replication: Some(3), ..plan(&name, 4) };
     assert_eq!(
-        verify(&kafka(), &[copies]).await.unwrap(),
+        verify(&kafka(), &[copies], ANSWER_LIMIT).await.unwrap(),
         vec![Problem::Replication { topic: name.clone(), found: 1, wanted: 3 }]
     );
 }
@@ -98,6 +98,6 @@ async fn a_refused_topic_says_why_and_does_not_stop_the_others() {
 async fn brokers_that_do_not_answer_are_a_passing_error() {
     let mut nowhere = KafkaOptions::plain("127.0.0.1:1", "kafka-tests");
     nowhere.properties.insert("socket.timeout.ms".to_owned(), "1000".to_owned());
-    let error = verify(&nowhere, &[plan("any", 1)]).await.unwrap_err();
+    let error = verify(&nowhere, &[plan("any", 1)], ANSWER_LIMIT).await.unwrap_err();
     assert!(error.is_transient(), "{error:?}");
 }

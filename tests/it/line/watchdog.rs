@@ -1,15 +1,16 @@
 //! The watchdog, alone: every order comes to its honest end at its deadline, whoever is away.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use recharged::domain::{Reason, Sla, State};
 use recharged::ports::OrderFilter;
-use recharged::providers::simulator::{Latency, Profile};
+use recharged::providers::simulator::{Latency, Outcomes, Profile, RequestKind};
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 use super::servers::Torture;
 use super::support::{changed, timeline};
-use crate::harness::Wishes;
+use crate::harness::{Line, PATIENCE, Wishes};
 use crate::pace::at_most;
 
 const SHORT: &str = "[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n";
@@ -36,8 +37,10 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     line.until_counts("all are stored", |counts| counts.values().sum::<u64>() == 600).await;
     intake.kill();
 
-    let watchdog = line.start_roles("watchdog", "watchdog", &[]).await;
+    // They begin when the broker is gone already: one that has this role alone, and one that has every role.
     torture.services(&["broker", "kill"]).await;
+    let watchdog = line.spawn_roles("watchdog", "watchdog", &[]);
+    let whole = line.spawn("whole", &[]);
     line.until_counts("every order is decided", |counts| {
         let of = |state| counts.get(&state).copied().unwrap_or(0);
         of(State::InDoubt) == 50 && of(State::Failed) == 500 && of(State::Cancelled) == 50
@@ -79,8 +82,40 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     assert!(late[0] >= 0, "decided before the deadline");
     let latest = Duration::from_millis(late[late.len() - 1].try_into().unwrap());
     at_most("the latest verdict", latest, Duration::from_millis(1_500), Duration::from_secs(20));
-    assert_eq!(watchdog.metric("recharge_watchdog_actions_total").await, Some(600.0));
-    assert_eq!(watchdog.metric("recharge_sla_orders_total").await, Some(550.0));
+    for (metric, expected) in [("recharge_watchdog_actions_total", 600.0), ("recharge_sla_orders_total", 550.0)] {
+        let counted = watchdog.metric(metric).await.unwrap() + whole.metric(metric).await.unwrap();
+        assert!((counted - expected).abs() < 0.5, "{metric}: {counted}");
+    }
+    for service in [&watchdog, &whole] {
+        assert!(service.answers_ok("/livez").await && !service.answers_ok("/readyz").await);
+    }
+
+    torture.services(&["up"]).await;
+    watchdog.until_ready().await;
+    whole.until_ready().await;
+    line.send("after", 20).await;
+    line.until_counts("the new ones are sent", |counts| counts.get(&State::InFlight) == Some(&20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_held_or_unreadable_holds_up_no_other() {
+    let line = Line::set_up(Wishes { toml: SHORT.to_owned(), ..Wishes::default() }).await;
+    let mut intake = line.start_roles("intake", "intake", &[]).await;
+    line.send("w", 300).await;
+    line.until_counts("all are stored", |counts| counts.get(&State::Queued) == Some(&300)).await;
+    intake.kill();
+    // Somebody's hand, and somebody's console.
+    line.doctor("update orders set currency = 'cny' where order_id = 'w-7'").await;
+    let mut console = line.connect().await;
+    console.execute("begin").await.unwrap();
+    console.execute("select 1 from orders where order_id = 'w-9' for update").await.unwrap();
+    let watchdog = line.start_roles("watchdog", "watchdog", &[]).await;
+    until_failed(&line, 298).await;
+    assert!(watchdog.log_text().contains("cannot be read"), "the unreadable row is told");
+    console.execute("rollback").await.unwrap();
+    until_failed(&line, 299).await;
+    line.doctor("update orders set currency = 'CNY' where order_id = 'w-7'").await;
+    until_failed(&line, 300).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,4 +136,44 @@ async fn two_of_them_count_and_refund_each_order_once() {
     assert!((missed - 2_000.0).abs() < 0.5, "{missed} were counted");
     let refunds = line.read("refunds", |records| records.len() >= 2_000).await;
     assert_eq!(refunds.len(), 2_000);
+}
+
+/// Waits until so many orders have failed; by SQL, since not every row can be read otherwise.
+async fn until_failed(line: &Line, wanted: i64) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut connection = line.connect().await;
+    loop {
+        let failed: i64 = sqlx::query_scalar("select count(*) from orders where state = 'failed'")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        if failed == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{failed} of {wanted} have failed");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_comes_into_doubt_at_its_deadline_is_asked_about_then_and_not_a_minute_later() {
+    // Accepted, and never delivered: each answer is "in progress".
+    let outcomes = Outcomes { never: 1.0, ..Outcomes::default() };
+    let profile = Profile { accepted_first: 1.0, outcomes, ..Profile::default() };
+    let line = Line::set_up(Wishes { profile, toml: SHORT.to_owned(), ..Wishes::default() }).await;
+    let service = line.start("service", &[]).await;
+    line.send("d", 20).await;
+    line.until_counts("all are in doubt", |counts| counts.get(&State::InDoubt) == Some(&20)).await;
+    let (began, before) = (Instant::now(), line.simulator.arrivals_us_of(RequestKind::Query).len());
+    while line.simulator.arrivals_us_of(RequestKind::Query).len() < before + 20 {
+        assert!(began.elapsed() < PATIENCE, "nobody asks");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    at_most("the first question after the deadline", began.elapsed(), Duration::from_secs(5), Duration::from_secs(40));
+    assert_eq!(service.metric("recharge_overdue_orders").await, Some(0.0));
+    let deadline = Instant::now() + PATIENCE;
+    while service.metric("recharge_open_cases").await != Some(20.0) {
+        assert!(Instant::now() < deadline, "the cases are counted now and then");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }

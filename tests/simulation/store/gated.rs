@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, Inserted,
-    LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota, ReadMark, ReadMarks,
-    Reservation, SchemaError, StoreError, Written,
+    Case, CaseBook, CaseFilter, Census, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold,
+    Horizon, Inserted, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota, ReadMark,
+    ReadMarks, Reservation, SchemaError, StoreError, Written,
 };
 
 use super::{MemStore, away};
@@ -62,12 +62,13 @@ gated! {
 gated! {
     DeadlineBook {
         async fn low_water(&self) -> Result<Timestamp, StoreError>;
-        async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError>;
+        async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
         async fn horizon(&self) -> Result<Horizon, StoreError>;
         async fn undecided(&self, after: &DeadlinePosition, until: Timestamp, limit: usize)
-            -> Result<Vec<Order>, StoreError>;
+            -> Result<DeadlinePage, StoreError>;
+        async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError>;
         async fn unanswered(&self, provider: &ProviderId, claimed_before: Timestamp, after: &DeadlinePosition,
-            until: Timestamp, limit: usize) -> Result<Vec<Order>, StoreError>;
+            until: Timestamp, limit: usize) -> Result<DeadlinePage, StoreError>;
     }
 }
 

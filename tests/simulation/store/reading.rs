@@ -1,11 +1,13 @@
 //! What is read by deadline, by sequence and by provider.
 
 use async_trait::async_trait;
-use recharged::domain::{AttemptState, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp};
+use recharged::domain::{
+    AttemptState, CaseKind, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp,
+};
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Clock, DeadlineBook, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch, LogPosition, Questions,
-    Quota, Reservation, StoreError,
+    Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
+    LogPosition, Questions, Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 
@@ -18,11 +20,18 @@ impl DeadlineBook for MemStore {
         Ok(self.state.lock().unwrap().low_water)
     }
 
-    async fn raise_low_water(&self, to: Timestamp) -> Result<(), StoreError> {
-        self.there("raise_low_water").await?;
-        let mut state = self.state.lock().unwrap();
-        state.low_water = state.low_water.max(to);
-        Ok(())
+    async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.there("move_low_water").await?;
+        let moved = {
+            let mut state = self.state.lock().unwrap();
+            let fits = state.low_water == from;
+            if fits {
+                state.low_water = to;
+            }
+            fits
+        };
+        self.back("move_low_water").await?;
+        Ok(moved)
     }
 
     async fn horizon(&self) -> Result<Horizon, StoreError> {
@@ -37,9 +46,42 @@ impl DeadlineBook for MemStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
+    ) -> Result<DeadlinePage, StoreError> {
         self.there("undecided").await?;
         Ok(self.by_deadline(after, until, limit, is_undecided))
+    }
+
+    async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError> {
+        self.there("census").await?;
+        let state = self.state.lock().unwrap();
+        let open_doubt = |order: &Order| {
+            let case = state.cases.get(&(order.order_id.clone(), CaseKind::InDoubt.as_str()));
+            case.is_some_and(|case| case.resolution.is_none())
+        };
+        let mut census = Census::default();
+        for order in state.rows.values() {
+            let counts = match order.state {
+                OrderState::InDoubt => open_doubt(order),
+                state => !state.is_closed() && order.deadline_at >= low_water,
+            };
+            if !counts {
+                continue;
+            }
+            match census.open.iter_mut().find(|(state, _)| *state == order.state) {
+                Some((_, orders)) => *orders += 1,
+                None => census.open.push((order.state, 1)),
+            }
+            census.overdue += u64::from(order.state != OrderState::InDoubt && order.deadline_at < now);
+            census.oldest_paid_at = [census.oldest_paid_at, order.paid_at].into_iter().flatten().min();
+        }
+        for case in state.cases.values().filter(|case| case.resolution.is_none()) {
+            let escalated = u64::from(case.escalated);
+            match census.cases.iter_mut().find(|(kind, ..)| *kind == case.key.kind) {
+                Some((_, open, told)) => (*open, *told) = (*open + 1, *told + escalated),
+                None => census.cases.push((case.key.kind, 1, escalated)),
+            }
+        }
+        Ok(census)
     }
 
     async fn unanswered(
@@ -49,7 +91,7 @@ impl DeadlineBook for MemStore {
         after: &DeadlinePosition,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<Order>, StoreError> {
+    ) -> Result<DeadlinePage, StoreError> {
         self.there("unanswered").await?;
         let is_unanswered = |order: &Order| {
             let sent = order.attempt.as_ref().filter(|attempt| attempt.state == AttemptState::Sent);
@@ -68,14 +110,21 @@ impl MemStore {
         until: Timestamp,
         limit: usize,
         fits: impl Fn(&Order) -> bool,
-    ) -> Vec<Order> {
+    ) -> DeadlinePage {
         let state = self.state.lock().unwrap();
-        let behind = (after.at, after.order_id.as_ref());
+        let behind = (after.at, after.order_id.as_deref());
         let key = |order: &&Order| (order.deadline_at, order.order_id.clone());
         let rows = state.rows.values().filter(|order| order.deadline_at <= until && fits(order));
-        let mut due: Vec<&Order> = rows.filter(|order| (order.deadline_at, Some(&order.order_id)) > behind).collect();
+        let mut due: Vec<&Order> =
+            rows.filter(|order| (order.deadline_at, Some(order.order_id.as_str())) > behind).collect();
         due.sort_by_key(key);
-        due.into_iter().take(limit).cloned().collect()
+        let orders: Vec<Order> = due.into_iter().take(limit).cloned().collect();
+        let last = orders.last().filter(|_| orders.len() >= limit);
+        let next = last.map(|order| DeadlinePosition {
+            at: order.deadline_at,
+            order_id: Some(order.order_id.as_str().to_owned()),
+        });
+        DeadlinePage { orders, unreadable: Vec::new(), next }
     }
 }
 

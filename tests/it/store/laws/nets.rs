@@ -16,6 +16,9 @@ use super::super::place::Place;
 
 on_every_adapter!(
     a_send_without_an_answer_is_found_by_its_lane_and_age,
+    what_is_undecided_comes_in_the_order_of_deadlines_page_by_page,
+    the_low_water_mark_moves_from_where_it_stands_and_from_nowhere_else,
+    a_census_counts_what_is_open,
     cases_are_read_oldest_first_and_page_by_page,
     a_question_that_is_overdue_is_found_until_its_time_is_set,
     a_case_is_escalated_once_and_only_while_it_is_open,
@@ -50,16 +53,86 @@ async fn a_send_without_an_answer_is_found_by_its_lane_and_age(place: &Place) {
     let (later, until) = (now + SECOND, rows[2].deadline_at);
     let found = |lane, claimed_before, after: DeadlinePosition, limit| async move {
         let found = store.unanswered(&lane, claimed_before, &after, until, limit).await.unwrap();
-        found.into_iter().map(|order| order.order_id).collect::<Vec<OrderId>>()
+        found.orders.into_iter().map(|order| order.order_id).collect::<Vec<OrderId>>()
     };
     assert_eq!(found(lane(), later, start.clone(), 10).await, [id("old-1"), id("old-2")]);
     assert_eq!(found(lane(), later, start.clone(), 1).await, [id("old-1")]);
-    let behind = DeadlinePosition { at: rows[1].deadline_at, order_id: Some(id("old-1")) };
+    let behind = DeadlinePosition { at: rows[1].deadline_at, order_id: Some("old-1".to_owned()) };
     assert_eq!(found(lane(), later, behind, 10).await, [id("old-2")]);
     let sent_at = rows[1].attempt.as_ref().unwrap().claimed_at;
     assert!(found(lane(), sent_at, start.clone(), 10).await.is_empty(), "none is so old");
     let other = recharged::domain::ProviderId::new("other");
     assert!(found(other, later, start, 10).await.is_empty());
+}
+
+async fn what_is_undecided_comes_in_the_order_of_deadlines_page_by_page(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    // Two share a deadline; one is settled, one in doubt and counted, one in doubt before its deadline.
+    let rows: Vec<_> = ["c", "a", "b", "settled", "doubt"].iter().zip([2, 1, 1, 1, 1]).collect();
+    for (order, seconds) in rows {
+        let at = now + seconds * SECOND;
+        insert_one(store, &arrive(new_order(order, at), at)).await;
+    }
+    let settled = claim(&load_one(store, &id("settled")).await.unwrap(), now + SECOND);
+    apply_one(store, &settled).await;
+    apply_one(store, &succeed(&settled.after, now + 2 * SECOND)).await;
+    let doubt = claim(&load_one(store, &id("doubt")).await.unwrap(), now + SECOND);
+    apply_one(store, &doubt).await;
+    apply_one(store, &into_doubt(&doubt.after)).await;
+    let first = load_one(store, &id("a")).await.unwrap().deadline_at;
+    let mut after = DeadlinePosition { at: first, order_id: None };
+    let mut seen: Vec<String> = Vec::new();
+    loop {
+        let page = store.undecided(&after, first + SECOND, 2).await.unwrap();
+        assert!(page.orders.len() <= 2 && page.unreadable.is_empty());
+        seen.extend(page.orders.iter().map(|order| order.order_id.to_string()));
+        let Some(next) = page.next else { break };
+        after = next;
+    }
+    assert_eq!(seen, ["a", "b", "c"]);
+    let before = DeadlinePosition { at: first - SECOND, order_id: None };
+    assert!(store.undecided(&before, first - Duration::from_micros(1), 9).await.unwrap().orders.is_empty());
+    let behind = DeadlinePosition { at: first, order_id: Some("b".to_owned()) };
+    assert!(store.undecided(&behind, first, 9).await.unwrap().orders.is_empty(), "all of that moment are behind");
+}
+
+async fn the_low_water_mark_moves_from_where_it_stands_and_from_nowhere_else(place: &Place) {
+    let store = place.store.as_ref();
+    let (low, now) = (store.low_water().await.unwrap(), store.now().await.unwrap());
+    assert!(!store.move_low_water(now, now + SECOND).await.unwrap(), "it does not stand there");
+    assert!(store.move_low_water(low, now).await.unwrap());
+    assert_eq!(store.low_water().await.unwrap(), now);
+    assert!(!store.move_low_water(low, now + SECOND).await.unwrap(), "another has moved it");
+    assert!(store.move_low_water(now, now - SECOND).await.unwrap(), "where the time went back it goes back too");
+    assert_eq!(store.low_water().await.unwrap(), now - SECOND);
+    let horizon = store.horizon().await.unwrap();
+    assert!(horizon.oldest <= horizon.next);
+}
+
+async fn a_census_counts_what_is_open(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    assert_eq!(store.census(now, now).await.unwrap().overdue, 0);
+    doubtful(store, "doubt").await;
+    let flying = in_flight(store, "flying").await;
+    for (order, earlier) in [("old", 200), ("young", 0)] {
+        let at = now - earlier * SECOND;
+        insert_one(store, &arrive(new_order(order, at), at)).await;
+    }
+    let census = store.census(now - 400 * SECOND, now).await.unwrap();
+    let mut open: Vec<_> = census.open.iter().filter(|(_, orders)| *orders > 0).copied().collect();
+    open.sort();
+    assert_eq!(open, [(State::Queued, 2), (State::InFlight, 1), (State::InDoubt, 1)]);
+    assert_eq!((census.overdue, census.oldest_paid_at), (1, Some(now - 200 * SECOND)));
+    assert_eq!(census.cases, [(CaseKind::InDoubt, 1, 0)]);
+    store.escalate(flying.deadline_at + policy().reconcile_within + SECOND, 10).await.unwrap();
+    let later = store.census(now, now).await.unwrap();
+    assert_eq!(
+        (later.overdue, later.cases.as_slice()),
+        (0, [(CaseKind::InDoubt, 1, 1)].as_slice()),
+        "from the mark on"
+    );
 }
 
 async fn cases_are_read_oldest_first_and_page_by_page(place: &Place) {
