@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::config::{ConfigArgs, environment};
 use super::orders::{in_words, time, trouble};
@@ -11,13 +12,16 @@ use super::output::{CliError, Output};
 use super::values;
 use crate::app::open_checked_store;
 use crate::config::{Config, Needs};
-use crate::domain::{CaseKind, Decision, Input, Order, OrderId, State, Timestamp, decide};
+use crate::domain::{CaseKind, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide};
 use crate::ports::{Case, CaseFilter, Store, Written};
+use crate::roles::patience;
 
 /// Cases read at once.
 const PAGE: usize = 1_000;
 /// Somebody else may move the order at the same moment, a few times.
 const TRIES: u32 = 5;
+/// A database that has not said whether it has written something after this long is away.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
 
 /// `recharged cases`.
 #[derive(Debug, Clone, Args)]
@@ -322,11 +326,14 @@ async fn resolve(store: &dyn Store, config: &Config, ruling: &Ruling, output: Ou
     let policy = config.policy();
     for _ in 0..TRIES {
         let (order, open) = (order(store, &ruling.id).await?, cases_of(store, &ruling.id, false).await?);
+        if open.is_empty() {
+            return Err(nothing_open(store, &ruling.id).await);
+        }
         let kind = which(&open, ruling)?;
         let input = ruling.input(kind, &order)?;
         let now = store.now().await.map_err(|error| trouble(&error))?;
         let Decision::Apply(transition) = decide(Some(&order), &input, now, &policy) else { continue };
-        let written = store.apply(std::slice::from_ref(&*transition)).await.map_err(|error| trouble(&error))?;
+        let written = written(store, &transition).await?;
         if written != [Written::Stored] {
             continue;
         }
@@ -349,6 +356,32 @@ async fn resolve(store: &dyn Store, config: &Config, ruling: &Ruling, output: Ou
         "order {} was moved by others {TRIES} times meanwhile: look at it again with `recharged cases show {}`",
         ruling.id, ruling.id
     )))
+}
+
+/// What a person decided is written once: a commit whose answer was lost is known by its row.
+async fn written(store: &dyn Store, transition: &Transition) -> Result<Vec<Written>, CliError> {
+    let (batch, abort) = (std::slice::from_ref(transition), CancellationToken::new());
+    let write = patience::applied("resolve", store, batch, u32::MAX, &abort);
+    match tokio::time::timeout(ANSWERS_WITHIN, write).await {
+        Ok(written) => written.map_err(|error| trouble(&error)),
+        Err(_) => Err(CliError::unreachable(format!(
+            "store.url: the database did not say whether it has written this: look with `recharged cases show {}` \
+             before you decide again",
+            transition.after.order_id
+        ))),
+    }
+}
+
+/// That nothing is open, and what became of it.
+async fn nothing_open(store: &dyn Store, id: &OrderId) -> CliError {
+    let resolved = cases_of(store, id, true).await.ok().and_then(|cases| cases.into_iter().next_back());
+    let last = resolved.and_then(|case| Some((case.key.kind, case.resolution?)));
+    CliError::failed(match last {
+        Some((kind, how)) => {
+            format!("order {id} has no open case; its case {} was resolved at {} by {}", kind.as_str(), how.at, how.by)
+        }
+        None => format!("order {id} has no open case"),
+    })
 }
 
 fn which(open: &[Case], ruling: &Ruling) -> Result<CaseKind, CliError> {

@@ -76,13 +76,17 @@ pub enum Written {
 pub trait OrderStore: Send + Sync + std::fmt::Debug {
     /// Inserts new orders (transitions from version 0); ids may repeat within the batch (the
     /// first stands). Answers in the order of the batch.
+    ///
+    /// An order that is open behind its deadline, by the store's own clock, is not stored: the watchdog may have
+    /// passed that moment. The insert fails as contended then, and the order has to be decided anew.
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError>;
 
     /// Loads orders, in the order of the ids.
     async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError>;
 
     /// Writes transitions, each fenced by its `from_version`. Where an order stands in the batch
-    /// several times the first counts, and the others are overtaken. Answers in the order of the batch.
+    /// several times the first counts, and the others are overtaken. One that gives an open order a new
+    /// deadline which has passed by now is overtaken, too. Answers in the order of the batch.
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
 
     /// The store's clock.

@@ -70,7 +70,7 @@ where
 /// Writes transitions until the store has answered. A commit whose answer was lost is known again by its
 /// row, so that whoever counts what was written counts it. A batch that meets rows held by others for the
 /// `contended_max`th time is refused as if its data were at fault.
-pub(super) async fn applied(
+pub async fn applied(
     operation: &'static str,
     store: &dyn OrderStore,
     transitions: &[Transition],

@@ -37,10 +37,11 @@ pub(super) fn not_stored(firsts: &[&Transition], stored: &Stored) -> Vec<OrderId
     firsts.iter().map(|first| &first.after.order_id).filter(|id| !stored.has(id)).cloned().collect()
 }
 
-/// A row that was in the way of an insert and was gone a moment later.
+/// An order that is neither stored nor there: its deadline passed on the way, or the row that was in the way
+/// of the insert was gone a moment later.
 #[derive(Debug, thiserror::Error)]
-#[error("an order was deleted while it was inserted")]
-struct Vanished;
+#[error("an order's deadline passed while it was inserted, or it was deleted")]
+struct NeitherStoredNorThere;
 
 /// An insert's answers, of a batch of so many orders. `existing` is what was found of the orders that were not stored; those
 /// that were stored are in `batch` alone. Of several of one id, the later ones meet the first.
@@ -66,7 +67,7 @@ pub(super) fn insert_answers(
             }
             None => {
                 let kind = StoreErrorKind::Contention;
-                return Err(StoreError { operation: "insert", kind, source: Box::new(Vanished) });
+                return Err(StoreError { operation: "insert", kind, source: Box::new(NeitherStoredNorThere) });
             }
         });
     }

@@ -127,6 +127,8 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
                 inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases,
                 int8send((select pg_current_xact_id()::text::bigint))
             from input
+            -- Behind its deadline an open order may lie below the watchdog's mark: it is decided anew.
+            where closed_at is not null or deadline_at > clock_timestamp()
             on conflict (order_id) do nothing
             returning order_id
         ), logged as (
@@ -224,6 +226,8 @@ fn apply(columns: &Columns<'_>) -> impl Write + use<> {
             where o.order_id = i.order_id and o.version = i.from_version
               -- A closed order never changes its state (docs/adr/0101).
               and (o.state not in ('succeeded', 'failed', 'cancelled') or o.state = i.state)
+              -- A new deadline lies ahead, or what it decides is decided in the same breath.
+              and (i.deadline_at = o.deadline_at or i.closed_at is not null or i.deadline_at > clock_timestamp())
             returning o.order_id, i.entry
         ), logged as (
             insert into order_event_batches (xid, at, size, entries)

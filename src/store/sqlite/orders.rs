@@ -60,7 +60,7 @@ impl OrderStore for SqliteStore {
     }
 }
 
-// `where true` tells SQLite's grammar that `on` begins no join.
+// The `where` tells SQLite's grammar, too, that `on` begins no join.
 const INSERT: &str = "
     insert into orders (
         order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
@@ -76,7 +76,8 @@ const INSERT: &str = "
         value->>'declined', value->>'wake_at', value->>'reason', value->>'sla', value->>'closed_at',
         value->>'refund_requested', value->>'cases'
     from json_each(?1)
-    where true
+    -- Behind its deadline an open order may lie below the watchdog's mark: it is decided anew.
+    where value->>'closed_at' is not null or value->>'deadline_at' > ?2
     on conflict (order_id) do nothing
     returning order_id";
 
@@ -93,6 +94,9 @@ const APPLY: &str = "
     from json_each(?1) as i
     where orders.order_id = i.value->>'order_id' and orders.version = i.value->>'from_version'
       and (orders.state not in ('succeeded', 'failed', 'cancelled') or orders.state = i.value->>'state')
+      -- A new deadline lies ahead, or what it decides is decided in the same breath.
+      and (orders.deadline_at = i.value->>'deadline_at' or i.value->>'closed_at' is not null
+           or i.value->>'deadline_at' > ?2)
     returning orders.order_id";
 
 /// Writes the rows by `statement`, and with those that were written their log entries, refunds
@@ -102,7 +106,8 @@ async fn write(
     statement: &'static str,
     batch: JsonBatch,
 ) -> Result<Vec<String>, sqlx::Error> {
-    let stored: Vec<String> = sqlx::query_scalar(statement).bind(&batch.rows).fetch_all(&mut *on).await?;
+    let query = sqlx::query_scalar(statement).bind(&batch.rows).bind(now().timestamp_micros());
+    let stored: Vec<String> = query.fetch_all(&mut *on).await?;
     if stored.is_empty() {
         return Ok(stored);
     }

@@ -241,6 +241,20 @@ impl MemStore {
         answers
     }
 
+    /// An open order with a new deadline that has passed is not stored.
+    fn refuse_late(&self, operation: &'static str, batch: &[Transition]) -> Result<(), StoreError> {
+        let (now, state) = (self.time.now(), self.state.lock().unwrap());
+        let is_late = |transition: &Transition| {
+            let order = &transition.after;
+            let is_new = state.rows.get(&order.order_id).is_none_or(|row| row.deadline_at != order.deadline_at);
+            is_new && !order.state.is_closed() && order.deadline_at <= now
+        };
+        if !batch.iter().any(is_late) {
+            return Ok(());
+        }
+        Err(StoreError { operation, kind: StoreErrorKind::Contention, source: "a deadline passed".into() })
+    }
+
     fn begin<'a>(&'a self, batch: &'a [Transition], commit: Commit) -> Running<'a> {
         let mut state = self.state.lock().unwrap();
         state.next += 1;
@@ -301,6 +315,7 @@ fn away(operation: &'static str) -> StoreError {
 impl OrderStore for MemStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         self.there("insert").await?;
+        self.refuse_late("insert", batch)?;
         let mut running = self.begin(batch, Commit::Inserts);
         tokio::time::sleep(self.commit_time(batch)).await;
         let (answers, _) = running.end(true);
@@ -316,6 +331,7 @@ impl OrderStore for MemStore {
 
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         self.there("apply").await?;
+        self.refuse_late("apply", batch)?;
         let mut running = self.begin(batch, Commit::Moves);
         tokio::time::sleep(self.commit_time(batch)).await;
         let (_, answers) = running.end(true);

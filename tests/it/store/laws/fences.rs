@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recharged::domain::{Input, QueryOutcome, Receipt, State};
-use recharged::ports::{CaseFilter, OrderFilter, Written};
+use recharged::domain::{Input, NewOrder, QueryOutcome, Receipt, State};
+use recharged::ports::{CaseFilter, Inserted, OrderFilter, Written};
 
 use super::super::fixture::{
-    Refunded, apply_one, arrive, claim, id, in_flight, insert_one, into_doubt, load_one, new_order, resolve_as_failed,
-    step, succeed,
+    Refunded, apply_one, arrive, claim, id, in_flight, insert_one, into_doubt, lane, load_one, new_order,
+    resolve_as_failed, step, succeed,
 };
 use super::super::on_every_adapter;
 use super::super::place::Place;
@@ -20,6 +20,7 @@ on_every_adapter!(
     a_refund_is_requested_once,
     closed_states_cannot_be_left,
     a_caller_that_goes_away_leaves_no_half_write,
+    no_open_order_gets_a_deadline_that_has_passed,
 );
 
 async fn of_two_writers_one_wins(place: &Place) {
@@ -164,4 +165,31 @@ async fn a_caller_that_goes_away_leaves_no_half_write(place: &Place) {
     }
     assert_eq!(place.orders().await, 800);
     assert_eq!(place.entries().await.len(), 800);
+}
+
+async fn no_open_order_gets_a_deadline_that_has_passed(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    // Decided long ago, by whoever stood still since.
+    let then = now - Duration::from_secs(200);
+    let late = arrive(new_order("late", then), then);
+    assert!(late.after.deadline_at < now && !late.after.state.is_closed());
+    let error = store.insert(std::slice::from_ref(&late)).await.unwrap_err();
+    assert!(error.is_transient(), "decided anew, it can be stored: {error:?}");
+    assert_eq!(load_one(store, &id("late")).await, None);
+    assert!(store.timeline(&id("late")).await.unwrap().is_empty());
+
+    let unpaid = NewOrder { paid_at: None, payment_id: None, ..new_order("unpaid", now) };
+    let unpaid = arrive(unpaid, now);
+    assert_eq!(insert_one(store, &unpaid).await, Inserted::Stored);
+    let paid = Input::Paid { paid_at: then, payment_id: None, verdict: Ok(lane()) };
+    let paid_late = step(&unpaid.after, &paid, then);
+    assert!(paid_late.after.deadline_at < now && !paid_late.after.state.is_closed());
+    let written = store.apply(std::slice::from_ref(&paid_late)).await;
+    assert!(!matches!(written.as_deref(), Ok([Written::Stored])), "{written:?}");
+    assert_eq!(load_one(store, &id("unpaid")).await.as_ref(), Some(&unpaid.after));
+    // What its deadline decides is decided in the same breath.
+    let decided = step(&unpaid.after, &paid, now);
+    assert!(decided.after.state.is_closed());
+    assert_eq!(apply_one(store, &decided).await, Written::Stored);
 }
