@@ -216,6 +216,11 @@ impl Parts {
                 policy: config.policy(),
                 commands: self.command_writer()?,
                 lanes: self.lane_topics(),
+                intervals: config
+                    .providers
+                    .iter()
+                    .map(|(name, provider)| (ProviderId::new(name), provider.quota.terms().interval))
+                    .collect(),
                 partitions: usize::from(config.kafka.topics.partitions),
                 batch_max: BATCH_MAX,
             },

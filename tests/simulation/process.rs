@@ -213,6 +213,7 @@ impl<'a> Parts<'a> {
                 policy: self.outside.policy.clone(),
                 commands: self.commands.clone(),
                 lanes: HashMap::from([(lane(), topics())]),
+                intervals: HashMap::from([(lane(), self.outside.terms.interval)]),
                 partitions: PARTITIONS,
                 batch_max: 20,
             },

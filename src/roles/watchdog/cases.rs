@@ -11,7 +11,7 @@ use crate::domain::{Command, CommandKind, Order, OrderId, Policy, ProviderId, Ti
 use crate::ports::{OutRecord, OverdueQuestion, QuestionTime};
 use crate::roles::{RoleError, StopSignals};
 
-use super::Watchdog;
+use super::{CASES_EVERY, Watchdog};
 
 /// A question that is later than this was lost.
 const LOST_AFTER: Duration = Duration::from_mins(1);
@@ -36,6 +36,7 @@ impl Watchdog {
 
     /// Asks the questions that are overdue, and notes when those stand that are not.
     pub(super) async fn ask_again(&self, stop: &StopSignals) -> Result<(), RoleError> {
+        let mut left = self.questions_left();
         loop {
             let now = self.clock.now();
             let Some(due_by) = now.checked_sub_signed(chrono::TimeDelta::from_std(LOST_AFTER).unwrap_or_default())
@@ -52,6 +53,7 @@ impl Watchdog {
                 let next = next_look(question, order.as_ref(), now, due_by, &self.rules.policy);
                 if let (Next::AskNow, Some(order)) = (next, order)
                     && let Some((lane, record)) = self.question(order, &Command::of(CommandKind::Query, order))
+                    && take_one(&mut left, &lane)
                 {
                     debug!(order_id = %order.order_id, "a question was lost and is asked again");
                     records.entry(lane).or_default().push(record);
@@ -75,6 +77,30 @@ impl Watchdog {
                 return Ok(());
             }
         }
+    }
+}
+
+impl Watchdog {
+    /// What each lane may be asked again in one look: as much as its quota lets it ask until the next. What a
+    /// lane has no time for would only make its topic longer, once a minute and from each watchdog.
+    fn questions_left(&self) -> HashMap<ProviderId, usize> {
+        let per_look = |interval: &Duration| {
+            let permits = CASES_EVERY.as_nanos() / interval.as_nanos().max(1);
+            usize::try_from(permits).unwrap_or(usize::MAX).max(1)
+        };
+        self.rules.intervals.iter().map(|(lane, interval)| (lane.clone(), per_look(interval))).collect()
+    }
+}
+
+/// Takes one of what is left to a lane; `false` where nothing is, and its question waits a minute more.
+fn take_one(left: &mut HashMap<ProviderId, usize>, lane: &ProviderId) -> bool {
+    match left.get_mut(lane) {
+        Some(0) => false,
+        Some(left) => {
+            *left -= 1;
+            true
+        }
+        None => true,
     }
 }
 
@@ -147,6 +173,15 @@ mod tests {
         assert_eq!(next(Some(&doubtful), Some((900, 3)), 960), Next::AskNow);
         // That was for something that nobody asks any more.
         assert_eq!(next(Some(&doubtful), Some((900, 2)), 260), Next::AskNow);
+    }
+
+    #[test]
+    fn a_lane_is_asked_again_for_no_more_than_it_can_ask() {
+        let (slow, other) = (ProviderId::new("slow"), ProviderId::new("other"));
+        let mut left = HashMap::from([(slow.clone(), 2)]);
+        let asked: Vec<bool> = (0..3).map(|_| take_one(&mut left, &slow)).collect();
+        assert_eq!(asked, [true, true, false]);
+        assert!(take_one(&mut left, &other), "of a lane whose quota is not known nothing is held back");
     }
 
     #[test]

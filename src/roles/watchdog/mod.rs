@@ -66,6 +66,8 @@ pub struct WatchdogRules {
     pub commands: CommandWriter,
     /// Where the lanes' commands go.
     pub lanes: HashMap<ProviderId, LaneTopics>,
+    /// The time between two calls that each lane's quota grants: no more questions are asked again.
+    pub intervals: HashMap<ProviderId, Duration>,
     /// Partitions of a lane's topic at least.
     pub partitions: usize,
     /// Orders in one statement at most.
