@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::DemoArgs;
-use super::plan::{TooFewOrders, Trouble};
+use super::plan::{Expected, TooFewOrders, Trouble};
 use super::props::{Folder, configure, open_broker, quota, refuse_used, seller, simulate};
 use super::report::DemoReport;
 use super::tap::{Seen, Tap};
@@ -267,7 +267,7 @@ impl Stage {
         self.tap.close().await;
         drop(self.broker);
         // One that was broken off had no time for everything.
-        let expected = if sold.is_some() { self.trouble.expected() } else { Vec::new() };
+        let expected = if sold.is_some() { self.trouble.expected() } else { Expected::default() };
         Ok(DemoReport::new(report, (dropped, self.seed), sold.is_some(), &seen, &strikes, &expected))
     }
 }
