@@ -13,7 +13,7 @@ use crate::words::told;
 use crate::world::{Life, World};
 
 pub(crate) const ONE_RECHARGE: &str = "never two executed recharges of an order";
-pub(crate) const NO_SILENT_REFUND: &str = "never a refund of an executed recharge without an open case";
+pub(crate) const NO_SILENT_REFUND: &str = "never a refund of an executed recharge without an open case of that";
 pub(crate) const ASKED_ALONE: &str = "never asked while somebody else asks";
 
 /// What must hold always.
@@ -70,14 +70,15 @@ pub(crate) fn check(setting: &Setting) -> BTreeSet<Kind> {
 
 const FLAGGED: OnUnknown = OnUnknown::RefundFlagged;
 
+/// Two claims: with one alone nothing could be executed twice.
 fn two_processes(duplicates: DuplicateSemantics) -> Setting {
-    Setting { slowness: Slowness::OneCrashOnePause, claims: 1, ..Setting::new(duplicates) }
+    Setting { slowness: Slowness::OneCrashOnePause, ..Setting::new(duplicates) }
 }
 
 /// Two orders share nothing but their processes and the time: little of each is enough.
 fn two_orders(duplicates: DuplicateSemantics) -> Setting {
     let small = Setting { hesitant: false, lost_replies: false, commit_lag: 0, ..two_processes(duplicates) };
-    Setting { orders: 2, questions: 0, last: 4, ..small }
+    Setting { orders: 2, claims: 1, questions: 0, last: 4, ..small }
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn campaign_three_claims() {
 fn campaign_two_processes() {
     for on_unknown in [OnUnknown::Hold, FLAGGED] {
         for duplicates in ALL {
-            check(&Setting { on_unknown, claims: 2, ..two_processes(duplicates) });
+            check(&Setting { on_unknown, thorough: true, ..two_processes(duplicates) });
         }
     }
 }
@@ -151,5 +152,31 @@ fn campaign_two_orders() {
         check(&two_orders(duplicates));
         check(&Setting { questions: 1, pause: false, ..two_orders(duplicates) });
         check(&Setting { questions: 1, crash: false, last: 3, ..two_orders(duplicates) });
+    }
+}
+
+/// Two orders of two claims each, with questions, lost replies, a crash and a pause: all of it together is more
+/// than can be looked at (`docs/MODEL.md`), so each run leaves one of these out, or ends early.
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_two_orders_with_two_claims() {
+    let small =
+        |duplicates| Setting { orders: 2, hesitant: false, commit_lag: 0, last: 1, ..two_processes(duplicates) };
+    let which = std::env::var("MODEL_WHICH").ok();
+    for duplicates in ALL.into_iter().take(1) {
+        for (name, setting) in [
+            ("a", Setting { lost_replies: false, crash: false, pause: false, ..small(duplicates) }),
+            ("b", Setting { lost_replies: false, questions: 0, ..small(duplicates) }),
+            ("c", Setting { crash: false, pause: false, ..small(duplicates) }),
+            ("d", Setting { last: 0, ..small(duplicates) }),
+            ("e", Setting { pause: false, questions: 0, ..small(duplicates) }),
+            ("f", Setting { crash: false, questions: 0, ..small(duplicates) }),
+            ("g", Setting { late_bytes: false, ..small(duplicates) }),
+        ] {
+            if which.as_ref().is_none_or(|which| which == name) {
+                println!("{name}");
+                check(&setting);
+            }
+        }
     }
 }
