@@ -32,7 +32,7 @@ const BUGS: [(Bug, &[Law], u64); 27] = [
     (Bug::CountTwice, &[Law::Counted], 1),
     (Bug::DeadlineTooEarly, &[Law::Deadline], 1),
     (Bug::RefundTheUnknown, &[Law::ExecutedOnce], 4),
-    (Bug::RefundAgain, &[Law::RefundedOnce], 1),
+    (Bug::RefundAgain, &[Law::RefundedOnce], 32),
     (Bug::ClaimBeside, &[Law::OneAtATime], 4),
     (Bug::MarkTooEarly, &[Law::Deadline, Law::EveryOrderEnds], 12),
     (Bug::ForwardTooEarly, &[Law::NeverEarly], 1),
