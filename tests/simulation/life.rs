@@ -142,7 +142,7 @@ impl Life {
     fn was_held_up(&self, since: Duration) {
         const USUAL: Duration = Duration::from_millis(20);
         let now = self.time.since_boot();
-        if now - since > USUAL {
+        if now.saturating_sub(since) > USUAL {
             self.strikes.held_up(self.slot, since, now);
         }
     }

@@ -81,7 +81,7 @@ impl Oracle<'_> {
         // Any watchdog will do.
         let held_up = self.hold_ups.iter().map(|hold_ups| held_up(hold_ups, from, next_look)).min().unwrap_or_default();
         let tries_again = if held_up.is_zero() { Duration::ZERO } else { TRIED_AGAIN };
-        let wrong = self.world.time.precision() - PRECISION;
+        let wrong = self.world.time.precision().saturating_sub(PRECISION);
         held_up + tries_again + next_look + wrong + SOON
     }
 }
@@ -94,5 +94,5 @@ fn held_up(hold_ups: &[(Duration, Duration)], from: Duration, next_look: Duratio
             until = until.max(*ends);
         }
     }
-    until - from
+    until.saturating_sub(from)
 }

@@ -239,7 +239,7 @@ impl Oracle<'_> {
     fn look_at_quota(&self) {
         let rate = self.world.weather.permits_per_second;
         // A process whose clock is wrong takes a permit for due that is not, by as much.
-        let wrong = (self.world.time.precision() - PRECISION).as_secs_f64();
+        let wrong = self.world.time.precision().saturating_sub(PRECISION).as_secs_f64();
         let room = f64::from(self.world.outside.terms.burst) + (0.25 + wrong) * rate;
         let (mut level, mut last) = (0.0_f64, None);
         for at in self.world.outside.provider.arrivals() {
