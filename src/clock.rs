@@ -107,6 +107,25 @@ mod tests {
     }
 
     #[test]
+    fn a_database_whose_clock_is_set_forth_and_back_is_followed_with_the_next_measurement_and_not_before() {
+        let clock = SystemClock::new();
+        let origin = || clock.origin_micros.load(Ordering::Relaxed);
+        let (first, trip) = (origin(), Duration::from_millis(4));
+        let measure = |step_micros: i64| {
+            let asked = clock.since_boot();
+            let at = Timestamp::from_timestamp_micros(first + step_micros + duration_micros(asked)).unwrap_or_default();
+            clock.learn(at, asked, asked + trip);
+        };
+        for step in [1_000_000, 0, -1_000_000, 0] {
+            let before = origin();
+            measure(step);
+            // As far as the database went, but for the trip, which nobody can tell apart from it.
+            assert!((first + step).abs_diff(origin()) <= 4_000, "set by {step} µs: off by {}", origin() - first - step);
+            assert!(before.abs_diff(origin()) >= 996_000, "it was measured, and nothing moved");
+        }
+    }
+
+    #[test]
     fn time_since_boot_never_goes_back() {
         let clock = SystemClock::new();
         let readings: Vec<Duration> = (0..1000).map(|_| clock.since_boot()).collect();

@@ -80,6 +80,10 @@ pub enum Bug {
     DeadlineTooEarly,
     /// An open attempt is refunded at the deadline.
     RefundTheUnknown,
+    /// An order whose refund was requested at its deadline is refunded again when it fails.
+    RefundAgain,
+    /// An order whose send is under way is claimed once more.
+    ClaimBeside,
     /// The low-water mark rises past what is still being written.
     MarkTooEarly,
     /// Delayed records leave a tenth of a second early.

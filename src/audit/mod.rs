@@ -2,19 +2,24 @@
 //! of itself, this is what counts.
 
 mod events;
+mod tally;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{CaseKind, LoggedEvent, Money, Msisdn, Order, OrderId, Sla, State};
-use crate::ports::{OrderFilter, OrderView, Store, StoreError};
+use crate::domain::{LoggedEvent, Money, Msisdn, Order, OrderId};
+use crate::ports::{Case, CaseFilter, OrderFilter, Store, StoreError};
 
 pub use events::{EventTrail, Events, ToldEvent};
+use tally::Tally;
 
 /// Orders read from the store at once.
 const PAGE: usize = 2_000;
+/// An order is decided so soon after its deadline, whoever has died: one that is not was forgotten.
+pub const DECIDED_WITHIN: Duration = Duration::from_secs(8);
 
 /// What the audit found, and the figures of the run (`interface.md` section 1).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -107,22 +112,10 @@ pub struct Audit {
     /// Orders of which a refund was requested although they neither failed nor were cancelled nor
     /// are in doubt; where one succeeded late, its case excuses it.
     pub wrongly_refunded: u64,
-    /// Orders in doubt that nobody has a case of.
+    /// Orders in doubt without an open case of that.
     pub untold: u64,
-}
-
-/// The cases of an order that failed which tell of its delivery, or that it was never ruled out.
-const TELL_OF_A_DELIVERY: [CaseKind; 4] =
-    [CaseKind::FailedUnproven, CaseKind::LateSuccess, CaseKind::DoubleSuccess, CaseKind::ProviderFlipped];
-/// Those of one that succeeded which tell of another amount, or of a second delivery.
-const TELL_OF_AN_AMOUNT: [CaseKind; 2] = [CaseKind::AmountMismatch, CaseKind::DoubleSuccess];
-/// Those which tell that nothing of its delivery may stand.
-const TELL_OF_A_REVERSAL: [CaseKind; 2] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict];
-
-/// Whether an order ever had one of these. A case of another matter, settled long ago perhaps, does
-/// not tell anybody of this.
-fn is_told(order: &Order, kinds: &[CaseKind]) -> bool {
-    kinds.iter().any(|kind| order.cases & kind.bit() != 0)
+    /// Orders that nobody decided at their deadline ([`DECIDED_WITHIN`]).
+    pub overdue: u64,
 }
 
 /// What was delivered under a reference.
@@ -136,6 +129,13 @@ pub struct Delivered {
     pub phone: Msisdn,
     /// How much, the first time.
     pub amount: Money,
+}
+
+impl Delivered {
+    /// What the recipient has of it.
+    fn stand(&self) -> u64 {
+        u64::from(self.times.saturating_sub(self.reversed))
+    }
 }
 
 /// What was delivered, by reference.
@@ -161,7 +161,8 @@ pub async fn reckon(
     sold: Option<u64>,
     on_progress: impl Fn(u64),
 ) -> Result<Report, StoreError> {
-    let mut tally = Tally::new(delivered);
+    // Before the first row is read: what is undecided in a row that is read later was so for longer.
+    let mut tally = Tally::new(delivered, store.now().await? - DECIDED_WITHIN);
     let mut after: Option<OrderId> = None;
     loop {
         let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
@@ -169,7 +170,12 @@ pub async fn reckon(
         after = Some(last.order.order_id.clone());
         for view in &page {
             let references = references_of(store, &view.order).await?;
-            tally.count(view, &references);
+            let cases = if tally.depends_on_cases(view, &references) {
+                cases_of(store, &view.order).await?
+            } else {
+                Vec::new()
+            };
+            tally.count(view, &references, &cases);
         }
         on_progress(tally.report.orders);
     }
@@ -191,127 +197,10 @@ pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<Strin
     Ok(references)
 }
 
-struct Tally<'a> {
-    delivered: &'a Deliveries,
-    deliveries_found: u64,
-    report: Report,
-    resolution: Histogram<u64>,
-    first_paid: Option<i64>,
-    last_closed: Option<i64>,
-}
-
-impl<'a> Tally<'a> {
-    fn new(delivered: &'a Deliveries) -> Self {
-        Self {
-            delivered,
-            deliveries_found: 0,
-            report: Report {
-                orders: 0,
-                succeeded: 0,
-                failed: 0,
-                cancelled: 0,
-                in_doubt: 0,
-                open: 0,
-                refunds: 0,
-                sla: SlaCount::default(),
-                orders_per_second: None,
-                resolution_ms: Percentiles::default(),
-                delay_lateness_ms: Percentiles::default(),
-                early: 0,
-                reversals: 0,
-                cases: 0,
-                audit: Audit::default(),
-                events: None,
-            },
-            resolution: micros_histogram(),
-            first_paid: None,
-            last_closed: None,
-        }
-    }
-
-    fn count(&mut self, view: &OrderView, references: &[String]) {
-        let order = &view.order;
-        let delivered = || references.iter().filter_map(|reference| self.delivered.get(reference));
-        let times: u64 = delivered().map(|delivered| u64::from(delivered.times)).sum();
-        let is_right = |delivered: &Delivered| {
-            order.recipient.msisdn() == Some(delivered.phone) && order.amount == delivered.amount
-        };
-        let all_right = delivered().all(is_right);
-        let reversed: u64 = delivered().map(|delivered| u64::from(delivered.reversed)).sum();
-        // What the recipient has.
-        let stand = times.saturating_sub(reversed);
-        self.deliveries_found += times;
-        let report = &mut self.report;
-        report.orders += 1;
-        report.refunds += u64::from(order.refund_requested);
-        report.reversals += reversed;
-        report.cases += u64::from(order.has_cases());
-        match order.sla {
-            Some(Sla::Met) => report.sla.met += 1,
-            Some(Sla::Missed) => report.sla.missed += 1,
-            None => {}
-        }
-        report.audit.double += u64::from(stand > 1);
-        match order.state {
-            State::Succeeded => {
-                report.succeeded += 1;
-                report.audit.lost += u64::from(times == 0);
-                let is_taken_back = times > 0 && stand == 0;
-                report.audit.taken_back += u64::from(is_taken_back && !is_told(order, &TELL_OF_A_REVERSAL));
-                report.audit.misdelivered += u64::from(!all_right && !is_told(order, &TELL_OF_AN_AMOUNT));
-                let is_refunded = order.refund_requested && !is_told(order, &[CaseKind::LateSuccess]);
-                report.audit.wrongly_refunded += u64::from(is_refunded);
-            }
-            State::Failed | State::Cancelled => {
-                let is_failed = order.state == State::Failed;
-                report.failed += u64::from(is_failed);
-                report.cancelled += u64::from(!is_failed);
-                report.audit.wrongly_failed += u64::from(stand > 0 && !is_told(order, &TELL_OF_A_DELIVERY));
-                report.audit.unrefunded += u64::from(order.paid_at.is_some() && !order.refund_requested);
-            }
-            State::InDoubt => {
-                report.in_doubt += 1;
-                report.audit.untold += u64::from(!view.case_open || !is_told(order, &[CaseKind::InDoubt]));
-            }
-            // Of what was delivered the line may yet hear.
-            State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => {
-                report.open += 1;
-                report.audit.wrongly_refunded += u64::from(order.refund_requested);
-            }
-        }
-        self.time(order);
-    }
-
-    fn time(&mut self, order: &Order) {
-        let Some(paid) = order.paid_at.map(|at| at.timestamp_micros()) else { return };
-        self.first_paid = Some(self.first_paid.map_or(paid, |first| first.min(paid)));
-        let Some(closed) = order.closed_at.map(|at| at.timestamp_micros()) else { return };
-        self.last_closed = Some(self.last_closed.map_or(closed, |last| last.max(closed)));
-        self.resolution.saturating_record(u64::try_from(closed - paid).unwrap_or(0));
-    }
-
-    fn close(mut self, sold: Option<u64>) -> Report {
-        let all: u64 = self.delivered.values().map(|delivered| u64::from(delivered.times)).sum();
-        let audit = &mut self.report.audit;
-        audit.unaccounted = all.saturating_sub(self.deliveries_found);
-        audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
-        let of_the_ledger = audit.lost
-            + audit.double
-            + audit.wrongly_failed
-            + audit.taken_back
-            + audit.unaccounted
-            + audit.misdelivered;
-        let of_the_books = audit.unrefunded + audit.wrongly_refunded + audit.untold;
-        audit.clean = of_the_ledger + of_the_books == 0;
-        self.report.resolution_ms = percentiles(&self.resolution);
-        if let (Some(first), Some(last)) = (self.first_paid, self.last_closed) {
-            let closed = self.report.succeeded + self.report.failed;
-            #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-            let rate = closed as f64 / ((last - first).max(1) as f64 / 1e6);
-            self.report.orders_per_second = Some(rate);
-        }
-        self.report
-    }
+/// Every case of an order, also those that are settled; one of a kind at most.
+async fn cases_of(store: &dyn Store, order: &Order) -> Result<Vec<Case>, StoreError> {
+    let filter = CaseFilter { order_id: Some(order.order_id.clone()), with_resolved: true, ..CaseFilter::default() };
+    store.cases(&filter, None, PAGE).await
 }
 
 /// A histogram of microseconds up to a day; what is longer counts as a day.

@@ -105,7 +105,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "audit         {:>10}   lost {}, delivered twice {}, wrongly failed {}, taken back {}, unaccounted {}, misdelivered {}, \
-             not refunded {}, wrongly refunded {}, in doubt without a case {}",
+             not refunded {}, wrongly refunded {}, in doubt without a case {}, not decided at the deadline {}",
             if audit.clean { "clean" } else { "NOT CLEAN" },
             audit.lost,
             audit.double,
@@ -115,7 +115,8 @@ impl fmt::Display for Report {
             audit.misdelivered,
             audit.unrefunded,
             audit.wrongly_refunded,
-            audit.untold
+            audit.untold,
+            audit.overdue
         )?;
         let Some(events) = &self.events else { return Ok(()) };
         write!(

@@ -13,7 +13,8 @@ use crate::words::told;
 use crate::world::{Life, World};
 
 pub(crate) const ONE_RECHARGE: &str = "never two executed recharges of an order";
-pub(crate) const NO_SILENT_REFUND: &str = "never a refund of an executed recharge without an open case";
+pub(crate) const NO_SILENT_REFUND: &str = "never a refund of an executed recharge without an open case of that";
+const DECIDED_AT_THE_END: &str = "where nothing can happen any more every order is decided";
 pub(crate) const ASKED_ALONE: &str = "never asked while somebody else asks";
 
 /// What must hold always.
@@ -24,16 +25,13 @@ pub(crate) fn laws() -> Vec<Property<Universe>> {
         Property::always("at its deadline every order is decided", |universe: &Universe, world: &World| {
             world.lives().all(|life| !life.is_forgotten(world.now, &universe.judge))
         }),
-        Property::always(
-            "where nothing can happen any more every order is decided",
-            |universe: &Universe, world: &World| {
-                world.lives().all(|life| life.row.is_decided()) || universe.may_tick(world) || {
-                    let mut actions = Vec::new();
-                    universe.actions(world, &mut actions);
-                    actions.into_iter().any(|action| universe.next_state(world, action).is_some())
-                }
-            },
-        ),
+        Property::always(DECIDED_AT_THE_END, |universe: &Universe, world: &World| {
+            world.lives().all(|life| life.row.is_decided()) || universe.may_tick(world) || {
+                let mut actions = Vec::new();
+                universe.actions(world, &mut actions);
+                actions.into_iter().any(|action| universe.next_state(world, action).is_some())
+            }
+        }),
         Property::always("what a row says is so", |_, world: &World| world.lives().all(Life::is_honest)),
         Property::always(ASKED_ALONE, |_, world: &World| world.lives().all(|life| !life.was_rushed)),
     ]
@@ -68,16 +66,24 @@ pub(crate) fn check(setting: &Setting) -> BTreeSet<Kind> {
     looked.kinds
 }
 
+/// The same for a world that ends before any deadline: there orders are still open at its end.
+fn check_before_deadline(setting: &Setting) {
+    let looked = look(setting, || laws().into_iter().filter(|law| law.name != DECIDED_AT_THE_END).collect());
+    assert!(looked.broken.is_empty(), "{setting}\n{:#?}", looked.broken);
+    assert!(looked.worlds > 1_000, "only {} worlds: the search does not search", looked.worlds);
+}
+
 const FLAGGED: OnUnknown = OnUnknown::RefundFlagged;
 
+/// Two claims: with one alone nothing could be executed twice.
 fn two_processes(duplicates: DuplicateSemantics) -> Setting {
-    Setting { slowness: Slowness::OneCrashOnePause, claims: 1, ..Setting::new(duplicates) }
+    Setting { slowness: Slowness::OneCrashOnePause, ..Setting::new(duplicates) }
 }
 
 /// Two orders share nothing but their processes and the time: little of each is enough.
 fn two_orders(duplicates: DuplicateSemantics) -> Setting {
     let small = Setting { hesitant: false, lost_replies: false, commit_lag: 0, ..two_processes(duplicates) };
-    Setting { orders: 2, questions: 0, last: 4, ..small }
+    Setting { orders: 2, claims: 1, questions: 0, last: 4, ..small }
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn campaign_three_claims() {
 fn campaign_two_processes() {
     for on_unknown in [OnUnknown::Hold, FLAGGED] {
         for duplicates in ALL {
-            check(&Setting { on_unknown, claims: 2, ..two_processes(duplicates) });
+            check(&Setting { on_unknown, ..two_processes(duplicates) });
         }
     }
 }
@@ -151,5 +157,21 @@ fn campaign_two_orders() {
         check(&two_orders(duplicates));
         check(&Setting { questions: 1, pause: false, ..two_orders(duplicates) });
         check(&Setting { questions: 1, crash: false, last: 3, ..two_orders(duplicates) });
+    }
+}
+
+/// Two orders of two claims each, to 10 s. All of it together (questions, lost replies, a crash and a pause) is more
+/// than can be looked at, as `docs/MODEL.md` tells, so each run leaves some of it out.
+#[test]
+#[ignore = "many minutes: scripts/campaign model"]
+fn campaign_two_orders_with_two_claims() {
+    for duplicates in ALL {
+        let all = Setting { orders: 2, hesitant: false, commit_lag: 0, last: 1, ..two_processes(duplicates) };
+        let asked = Setting { lost_replies: false, crash: false, pause: false, ..all.clone() };
+        let unasked = Setting { questions: 0, ..all.clone() };
+        check_before_deadline(&asked);
+        check_before_deadline(&Setting { lost_replies: false, ..unasked.clone() });
+        check_before_deadline(&Setting { pause: false, ..unasked.clone() });
+        check_before_deadline(&Setting { crash: false, ..unasked });
     }
 }

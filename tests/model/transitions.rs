@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use proptest::prelude::*;
-use recharged::domain::{CaseKind, Decision, DuplicateSemantics, OnUnknown, Order, Policy, State, decide};
+use recharged::domain::{CaseKind, Decision, DuplicateSemantics, OnUnknown, Order, Policy, decide};
 
 use crate::checks::check;
 use crate::judge::{Answer, Asked, Judge, Kind, Word};
@@ -81,26 +81,81 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
     row
 }
 
+/// What the model does not take, one by one, and why: a new kind is in no list, and must be modelled or excused.
+const EXCUSED: [(&str, &[&str]); 6] = [
+    (
+        "the modelled provider knows no cooldown: its no speaks of the attempt that it refuses",
+        &[
+            "in_flight | reply: cooldown | in_flight | attempt_updated",
+            "in_flight | reply: cooldown | retry_wait | retry_scheduled",
+            "in_flight | reply: cooldown | in_doubt | in_doubt",
+            "in_flight | reply: cooldown | failed | failed",
+            "in_doubt | reply: cooldown | in_doubt | attempt_updated",
+            "in_doubt | reply: cooldown | failed | failed",
+            "succeeded | reply: cooldown | succeeded | attempt_updated",
+        ],
+    ),
+    (
+        "the modelled provider takes nothing back",
+        &[
+            "in_flight | report: reversed | failed | failed",
+            "retry_wait | report: reversed | failed | failed",
+            "in_doubt | report: reversed | failed | failed",
+            "succeeded | report: reversed | succeeded | attempt_updated",
+            "succeeded | report: reversed | succeeded | case_opened",
+        ],
+    ),
+    (
+        "no rule binds a person",
+        &[
+            "awaiting_payment | case closed | awaiting_payment | case_resolved",
+            "queued | case closed | queued | case_resolved",
+            "in_flight | case closed | in_flight | case_resolved",
+            "retry_wait | case closed | retry_wait | case_resolved",
+            "in_doubt | case closed | in_doubt | case_resolved",
+            "succeeded | case closed | succeeded | case_resolved",
+            "failed | case closed | failed | case_resolved",
+            "cancelled | case closed | cancelled | case_resolved",
+            "in_doubt | resolved | succeeded | succeeded",
+            "in_doubt | resolved | failed | failed",
+        ],
+    ),
+    (
+        "the modelled provider never delivers what it had refused, nor refuses what it delivered",
+        &[
+            "succeeded | reply: accepted | succeeded | attempt_updated",
+            "succeeded | reply: delivered | succeeded | case_opened",
+            "succeeded | reply: duplicate | succeeded | attempt_updated",
+            "succeeded | reply: not sent | succeeded | attempt_updated",
+            "succeeded | reply: refused | succeeded | attempt_updated",
+            "succeeded | reply: throttled | succeeded | attempt_updated",
+            "succeeded | reply: unknown | succeeded | attempt_updated",
+            "succeeded | report: delivered | succeeded | case_opened",
+            "succeeded | report: failed | succeeded | attempt_updated",
+            "succeeded | report: failed | succeeded | case_opened",
+            "succeeded | report: in progress | succeeded | attempt_updated",
+            "succeeded | report: provider unknown | succeeded | attempt_updated",
+        ],
+    ),
+    (
+        "the modelled provider does not fail what never reached it",
+        &["retry_wait | report: failed | retry_wait | retry_scheduled"],
+    ),
+    (
+        "answers that cross, or come unasked: the modelled time has no instant left for a third question",
+        &[
+            "retry_wait | report: delivered | succeeded | succeeded",
+            "retry_wait | report: failed | failed | failed",
+            "retry_wait | report: in progress | in_flight | attempt_updated",
+            "retry_wait | report: provider unknown | in_flight | attempt_updated",
+        ],
+    ),
+];
+
 /// Why the model does not take a kind of transition, where it does not.
 fn why_not(kind: &Kind) -> Option<&'static str> {
-    let Kind { from, on, to, .. } = kind;
-    match *on {
-        "reply: cooldown" => {
-            Some("the modelled provider knows no cooldown: its no speaks of the attempt that it refuses")
-        }
-        "report: reversed" => Some("the modelled provider takes nothing back"),
-        "resolved" | "case closed" => Some("no rule binds a person"),
-        _ if *from == Some(State::Succeeded) && (on.starts_with("reply") || on.starts_with("report")) => {
-            Some("the modelled provider never delivers what it had refused, nor refuses what it delivered")
-        }
-        "report: failed" if *from == Some(State::RetryWait) && *to == State::RetryWait => {
-            Some("the modelled provider does not fail what never reached it")
-        }
-        _ if *from == Some(State::RetryWait) && on.starts_with("report") => {
-            Some("answers that cross, or come unasked: the modelled time has no instant left for a third question")
-        }
-        _ => None,
-    }
+    let name = kind.to_string();
+    EXCUSED.iter().find(|(_, kinds)| kinds.contains(&name.as_str())).map(|(reason, _)| *reason)
 }
 
 /// What the model takes: the union of small worlds that together leave nothing out.
@@ -139,8 +194,10 @@ fn the_model_takes_every_transition_that_decide_has_but_for_those_with_a_reason(
     };
     assert_eq!(told(&expected, &taken), Vec::<String>::new(), "decide has these, and the model never takes them");
     assert_eq!(told(&taken, &expected), Vec::<String>::new(), "the model takes these, which should not be possible");
-    let reasons: BTreeSet<&str> = all.iter().filter_map(why_not).collect();
-    assert_eq!(reasons.len(), 6, "a reason for which there is no transition any more: {reasons:?}");
+    let names: BTreeSet<String> = all.iter().map(ToString::to_string).collect();
+    let excused = EXCUSED.iter().flat_map(|(_, kinds)| kinds.iter());
+    let idle: Vec<&&str> = excused.filter(|kind| !names.contains(**kind)).collect();
+    assert!(idle.is_empty(), "excuses for transitions that `decide` no longer has: {idle:?}");
 }
 
 fn inputs_of_walks() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {

@@ -219,9 +219,12 @@ impl Life {
         self.calls().filter(|call| call.recharge == Some(Recharge::Executed)).count()
     }
 
-    /// Refunded, executed, and no case says so.
+    /// Refunded, executed, and no open case says that this may be so. A case of another matter, a second payment
+    /// for example, tells nobody of it.
     pub(crate) fn is_refunded_in_silence(&self) -> bool {
-        self.row.refund && self.executed() > 0 && self.row.open == 0
+        let telling = [CaseKind::InDoubt, CaseKind::FailedUnproven, CaseKind::LateSuccess];
+        let telling = telling.iter().fold(0, |set, kind| set | kind.bit());
+        self.row.refund && self.executed() > 0 && self.row.open & telling == 0
     }
 
     /// Its deadline has come, and the watchdog has nothing to say about it.

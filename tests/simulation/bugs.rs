@@ -9,7 +9,7 @@ use crate::runs::{in_parallel, live, seeds};
 use crate::weather::Weather;
 
 /// A bug, the laws of which it breaks at least one, and the first seed that shows it.
-const BUGS: [(Bug, &[Law], u64); 25] = [
+const BUGS: [(Bug, &[Law], u64); 27] = [
     (Bug::SkipTheFence, &[Law::RowsAreLegal], 1),
     (Bug::AcknowledgeBeforeStored, &[Law::Offsets], 1),
     (Bug::CommitTheHighest, &[Law::Offsets], 1),
@@ -21,7 +21,7 @@ const BUGS: [(Bug, &[Law], u64); 25] = [
     (Bug::ResendTheUnknown, &[Law::AskedBeforeSentAgain], 1),
     (Bug::UnsafeResend, &[Law::ExecutedOnce], 15),
     (Bug::WhoseClaim, &[Law::ExecutedOnce, Law::OneAtATime], 82),
-    (Bug::ForgetNotFound, &[Law::ExecutedOnce], 46),
+    (Bug::ForgetNotFound, &[Law::ExecutedOnce], 1),
     (Bug::SendTheOvertaken, &[Law::ExecutedOnce], 1),
     (Bug::ZombieSends, &[Law::SendWindow], 1),
     (Bug::StalePermits, &[Law::Quota], 32),
@@ -32,6 +32,8 @@ const BUGS: [(Bug, &[Law], u64); 25] = [
     (Bug::CountTwice, &[Law::Counted], 1),
     (Bug::DeadlineTooEarly, &[Law::Deadline], 1),
     (Bug::RefundTheUnknown, &[Law::ExecutedOnce], 4),
+    (Bug::RefundAgain, &[Law::RefundedOnce], 32),
+    (Bug::ClaimBeside, &[Law::OneAtATime], 4),
     (Bug::MarkTooEarly, &[Law::Deadline, Law::EveryOrderEnds], 12),
     (Bug::ForwardTooEarly, &[Law::NeverEarly], 1),
     (Bug::AcknowledgeBeforeForwarded, &[Law::Offsets], 1),

@@ -15,7 +15,7 @@ mod place {
 
     use super::fixture::Refunded;
     use crate::laws::Findings;
-    use crate::life::TrueTime;
+    use crate::life::{PRECISION, TrueTime};
     use crate::provider::terms;
     use crate::store::MemStore;
     use crate::weather::{Rates, Strikes};
@@ -31,7 +31,7 @@ mod place {
             // The suite writes in ways in which no role does: only its own expectations count.
             strikes.heal();
             let duplicates = recharged::domain::DuplicateSemantics::RejectsAlways;
-            let time = Arc::new(TrueTime::new());
+            let time = Arc::new(TrueTime::new(PRECISION));
             let memory = Arc::new(MemStore::new(time, 1, Rates::default(), strikes, findings, terms(duplicates)));
             Self { store: Arc::<MemStore>::clone(&memory), memory }
         }

@@ -2,6 +2,7 @@
 //! operation on the outside passes here when it begins and when it ends, so a process that stands
 //! still neither sends nor hears, and one that died in the middle of an operation has done it, or not.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,28 +18,38 @@ use crate::weather::{Fault, Strikes};
 #[derive(Debug)]
 pub(crate) struct TrueTime {
     start: Instant,
+    /// As far as a process's clock may be wrong in this life.
+    precision: Duration,
 }
 
-const EPOCH: i64 = 1_800_000_000;
+/// When a life begins.
+pub(crate) const EPOCH: Timestamp = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
 
 impl TrueTime {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now() }
+    pub(crate) fn new(precision: Duration) -> Self {
+        Self { start: Instant::now(), precision }
+    }
+
+    pub(crate) fn precision(&self) -> Duration {
+        self.precision
     }
 }
 
 impl Clock for TrueTime {
     fn now(&self) -> Timestamp {
-        let passed = i64::try_from(self.since_boot().as_micros()).unwrap();
-        Timestamp::from_timestamp_micros(EPOCH * 1_000_000 + passed).unwrap()
+        recharged::domain::plus(EPOCH, self.since_boot())
     }
     fn since_boot(&self) -> Duration {
         self.start.elapsed()
     }
 }
 
-/// As far as a process's clock may be wrong: what measuring it over the wire leaves.
+/// As far as a process's clock may be wrong mostly: what measuring it over the wire leaves.
 pub(crate) const PRECISION: Duration = Duration::from_millis(20);
+/// As far as it is wrong where the database's clock was set, until it is measured again.
+pub(crate) const JUMP: Duration = Duration::from_secs(1);
+/// It is measured this often, and that may take a moment.
+pub(crate) const MEASURED_EVERY: Duration = Duration::from_millis(1_100);
 
 /// What happens to a process in the middle of something.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +70,8 @@ pub(crate) struct Life {
     dies_at: AtomicU64,
     stops_at: Mutex<Option<(u64, Duration)>>,
     unheard_until: Mutex<Option<Instant>>,
+    /// Operations of what watches the deadlines that began then, and have not succeeded yet.
+    under_way: Mutex<HashMap<&'static str, Duration>>,
     news: mpsc::Sender<News>,
     strikes: Arc<Strikes>,
 }
@@ -81,6 +94,7 @@ impl Life {
             dies_at: AtomicU64::new(u64::MAX),
             stops_at: Mutex::default(),
             unheard_until: Mutex::default(),
+            under_way: Mutex::default(),
             news,
             strikes,
         })
@@ -111,12 +125,36 @@ impl Life {
         }
     }
 
+    /// An operation of what watches the deadlines begins.
+    pub(crate) fn begins(&self, operation: &'static str) -> Duration {
+        let now = self.time.since_boot();
+        self.under_way.lock().unwrap().entry(operation).or_insert(now);
+        now
+    }
+
+    /// It has succeeded, which began then. What held it up, once or while it was tried again and again, is no fault of
+    /// the watchdog's.
+    pub(crate) fn succeeds(&self, operation: &'static str, began: Duration) {
+        let since = self.under_way.lock().unwrap().remove(operation).unwrap_or(began);
+        self.was_held_up(since);
+    }
+
+    fn was_held_up(&self, since: Duration) {
+        const USUAL: Duration = Duration::from_millis(20);
+        let now = self.time.since_boot();
+        if now.saturating_sub(since) > USUAL {
+            self.strikes.held_up(self.slot, since, now);
+        }
+    }
+
     pub(crate) fn is_dead(&self) -> bool {
         self.is_dead.load(Ordering::Relaxed)
     }
 
     pub(crate) fn kill(&self) {
         self.is_dead.store(true, Ordering::Relaxed);
+        // What it was at when it died, it had not done.
+        self.under_way.lock().unwrap().drain().for_each(|(_, since)| self.was_held_up(since));
     }
 
     pub(crate) fn kill_in(&self, operations: u64) {

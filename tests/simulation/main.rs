@@ -35,16 +35,19 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use recharged::domain::State;
-use runs::{in_parallel, live, seeds};
+use runs::{in_parallel, is_aimed, live, seeds};
 use weather::{Fault, Incident, Rates, Weather};
 
 #[test]
 fn in_any_weather_no_order_is_lost_doubled_or_wrongly_ended() {
     let strikes: Mutex<HashMap<Fault, u64>> = Mutex::default();
+    let missed: Mutex<[usize; 2]> = Mutex::default();
     let seeds = seeds(2_000);
     in_parallel(seeds.clone(), |seed| {
         let report = live(seed, Weather::of(seed));
         report.check(seed);
+        let mut missed = missed.lock().unwrap();
+        *missed = [missed[0] + report.missed[0], missed[1] + report.missed[1]];
         let mut strikes = strikes.lock().unwrap();
         for fault in Fault::ALL {
             *strikes.entry(fault).or_default() += report.strikes.of(fault);
@@ -55,12 +58,15 @@ fn in_any_weather_no_order_is_lost_doubled_or_wrongly_ended() {
     if seeds.end - seeds.start >= 200 {
         let idle: Vec<_> = Fault::ALL.iter().filter(|fault| strikes[fault] == 0).collect();
         assert!(idle.is_empty(), "these never struck: {idle:?}");
+        let [missed, strictly] = missed.into_inner().unwrap();
+        eprintln!("{missed} orders missed their deadline, {strictly} of them were held to a quarter of a second");
+        assert!(strictly * 2 > missed, "most are excused: {strictly} of {missed} were held to the shortest bound");
     }
 }
 
 #[test]
 fn the_same_seed_lives_the_same_life() {
-    for seed in 1..=12 {
+    for seed in seeds(12) {
         let lives = [live(seed, Weather::of(seed)), live(seed, Weather::of(seed))];
         assert_eq!(lives[0].fingerprint, lives[1].fingerprint, "seed {seed}");
     }
@@ -69,20 +75,20 @@ fn the_same_seed_lives_the_same_life() {
 #[test]
 fn without_faults_every_order_is_delivered_once_in_time_and_all_of_it_is_told() {
     let mut claims_overtaken = 0;
-    for seed in 1..=20 {
+    for seed in seeds(20) {
         let processes = usize::try_from(seed % 3).unwrap() + 1;
         let report = live(seed, Weather { processes, ..Weather::calm() });
         report.check(seed);
         assert_eq!(report.of(State::Succeeded), 100, "seed {seed}: {:?}", report.states);
         claims_overtaken += report.claims_overtaken;
     }
-    assert!(claims_overtaken > 0, "no claim met a row that had moved: its fence was not tried");
+    assert!(claims_overtaken > 0 || is_aimed(), "no claim met a row that had moved: its fence was not tried");
 }
 
 #[test]
 fn without_faults_what_is_paid_in_time_is_recharged_and_what_is_not_is_cancelled() {
     let (mut cancelled, mut recharged) = (0, 0);
-    for seed in 1..=20 {
+    for seed in seeds(20) {
         let processes = usize::try_from(seed % 3).unwrap() + 1;
         let rates = Rates { unpaid: 0.8, cancelled: 0.2, ..Weather::calm().rates };
         let report = live(seed, Weather { processes, rates, ..Weather::calm() });
@@ -92,13 +98,13 @@ fn without_faults_what_is_paid_in_time_is_recharged_and_what_is_not_is_cancelled
         recharged += ended[0];
         cancelled += ended[1];
     }
-    assert!(cancelled > 400 && recharged > 400, "{cancelled} were cancelled, {recharged} recharged");
+    assert!(is_aimed() || cancelled > 400 && recharged > 400, "{cancelled} were cancelled, {recharged} recharged");
 }
 
 #[test]
 fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
     let mut adopted = Vec::new();
-    for seed in 1..=60 {
+    for seed in seeds(60) {
         let crash = |at| {
             let crash = Incident::Crash { slot: 0, away: Duration::from_secs(2) };
             (Duration::from_millis(at), crash)
@@ -108,8 +114,8 @@ fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
         report.check(seed);
         adopted.extend(report.adoptions());
     }
-    assert!(adopted.len() > 30, "only {} sends lost their caller: nothing was tried", adopted.len());
-    let longest = adopted.iter().max().unwrap();
+    assert!(is_aimed() || adopted.len() > 30, "only {} sends lost their caller: nothing was tried", adopted.len());
+    let longest = adopted.iter().max().copied().unwrap_or_default();
     // Away for 2 s; then its partitions come within 1 s; send window, call time-out and margin (11 s).
     assert!(longest.num_seconds() <= 15, "a send that nobody waited for was asked about after {longest}");
 }
@@ -117,22 +123,24 @@ fn a_crash_costs_a_calls_time_out_and_not_the_deadline() {
 #[test]
 fn what_a_broker_has_lost_is_asked_for_again_before_the_deadline() {
     let mut lost = 0;
-    for seed in 1..=10 {
+    for seed in seeds(10) {
         let rates = Rates { lost: 0.2, ..Rates::default() };
         let report = live(seed, Weather { rates, ..Weather::calm() });
         report.check(seed);
         assert_eq!(report.of(State::Succeeded), 100, "seed {seed}: lost {} commands", report.lost);
         lost += report.lost;
     }
-    assert!(lost > 100, "only {lost} commands were lost: nothing was tried");
+    assert!(is_aimed() || lost > 100, "only {lost} commands were lost: nothing was tried");
 }
 
 #[test]
 fn an_order_that_was_stored_behind_its_deadline_is_decided_all_the_same() {
-    for seed in 1..=5 {
+    for seed in seeds(5) {
         let cut_off = Some(Duration::from_secs(600));
         let report = live(seed, Weather { orders: 50, cut_off, dispatches: false, ..Weather::calm() });
         let undecided = [State::Queued, State::RetryWait, State::InFlight].map(|state| report.of(state));
         assert_eq!(undecided, [0; 3], "seed {seed}: behind the low-water mark nobody looks");
+        report.check(seed);
+        assert_eq!(report.of(State::Failed), 50, "seed {seed}: {:?}", report.states);
     }
 }

@@ -121,7 +121,7 @@ impl<'a> Parts<'a> {
         Self {
             outside,
             life: Arc::clone(life),
-            store: Arc::new(ProcessStore { store: Arc::clone(&outside.store), life: Arc::clone(life) }),
+            store: Arc::new(ProcessStore { store: Arc::clone(&outside.store), life: Arc::clone(life), watches: false }),
             publisher: Self::publisher(outside, life, false),
             at_hand: Arc::new(RowsAtHand::new(100)),
             outcomes: Arc::new(OutcomeMetrics::new()),
@@ -202,9 +202,11 @@ impl<'a> Parts<'a> {
     }
 
     fn watchdog(&self) -> Watchdog {
+        let (store, life) = (Arc::clone(&self.outside.store), Arc::clone(&self.life));
+        let watching = Arc::new(ProcessStore { store, life, watches: true });
         Watchdog {
-            store: self.store.clone(),
-            deadlines: self.store.clone(),
+            store: watching.clone(),
+            deadlines: watching,
             cases: self.store.clone(),
             read_marks: self.store.clone(),
             publisher: self.publisher.clone(),

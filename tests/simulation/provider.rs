@@ -15,7 +15,7 @@ use recharged::domain::{
 use recharged::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
 
 use crate::laws::{Findings, Law};
-use crate::life::{Life, PRECISION, TrueTime};
+use crate::life::{Life, TrueTime};
 use crate::weather::{Fault, Strikes};
 
 #[derive(Debug)]
@@ -48,9 +48,20 @@ struct Ledger {
     first_sent: HashMap<String, Timestamp>,
     /// Orders of which a send is under way.
     under_way: HashMap<String, u32>,
-    /// Orders of which a send went unheard, and was not asked about since.
-    unheard: HashMap<String, String>,
+    /// Orders of which a send went unheard, and of which nobody has heard since what became of it.
+    unheard: HashMap<String, Unanswered>,
+    /// When each reference came to its end, delivered or refused.
+    ended: HashMap<String, Timestamp>,
     silent_until: Option<Timestamp>,
+}
+
+/// A send that nobody heard of.
+#[derive(Debug, Clone)]
+struct Unanswered {
+    reference: String,
+    sent_at: Timestamp,
+    /// When it was first asked about so late that "not found" told something.
+    not_found_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -125,13 +136,26 @@ impl SimProvider {
         self.ledger.lock().unwrap().delivered.clone()
     }
 
+    /// When a reference came to the end that it has, if it has one.
+    pub(crate) fn ended_at(&self, reference: &str) -> Option<Timestamp> {
+        let ledger = self.ledger.lock().unwrap();
+        let is_ended = matches!(ledger.recharges.get(reference)?, Recharge::Executed | Recharge::Refused(_));
+        ledger.ended.get(reference).copied().filter(|_| is_ended)
+    }
+
+    /// Whether bytes are still under way.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.catch_up(self.time.now());
+        !self.ledger.lock().unwrap().on_the_way.is_empty()
+    }
+
     pub(crate) fn arrivals(&self) -> Vec<Timestamp> {
         self.ledger.lock().unwrap().arrivals.clone()
     }
 
     /// What was on its way arrives, what was accepted is completed, each at its time.
     fn catch_up(&self, now: Timestamp) {
-        let arrived: Vec<String> = {
+        let arrived: Vec<(Timestamp, String)> = {
             let mut ledger = self.ledger.lock().unwrap();
             let ledger = &mut *ledger;
             ledger.on_the_way.sort_by_key(|(at, _)| *at);
@@ -140,6 +164,7 @@ impl SimProvider {
                 if let Recharge::Accepted(at, delivers) = *recharge
                     && at <= now
                 {
+                    ledger.ended.insert(reference.clone(), at);
                     *recharge = if delivers {
                         *ledger.delivered.entry(reference.clone()).or_default() += 1;
                         Recharge::Executed
@@ -148,35 +173,26 @@ impl SimProvider {
                     };
                 }
             }
-            ledger.on_the_way.drain(..due).map(|(_, reference)| reference).collect()
+            ledger.on_the_way.drain(..due).collect()
         };
-        for reference in arrived {
-            self.execute(&reference, now);
+        for (at, reference) in arrived {
+            self.execute(&reference, at);
         }
     }
 
     /// What truly happens to a request that arrived.
     fn execute(&self, reference: &str, now: Timestamp) -> SubmitOutcome {
+        if let Some(known) = self.known(reference) {
+            return known;
+        }
         let declines = self.strikes(self.faults, Fault::Declined);
         let finally = self.rng.lock().unwrap().random_bool(0.3);
-        let accepts = self.strikes(self.accepted, Fault::AcceptedFirst);
+        let accepts = !declines && self.strikes(self.accepted, Fault::AcceptedFirst);
         let fails_then = accepts && self.strikes(self.faults, Fault::AcceptedThenFailed);
         let takes = self.millis(500, 30_000);
         let mut ledger = self.ledger.lock().unwrap();
-        match (self.capabilities.duplicates, ledger.recharges.get(reference)) {
-            (_, None)
-            | (DuplicateSemantics::NotDeduplicated, _)
-            | (DuplicateSemantics::RejectsUnlessFailed, Some(Recharge::Refused(_))) => {}
-            (DuplicateSemantics::ReplaysResult, Some(known)) => {
-                return match known {
-                    Recharge::Executed => SubmitOutcome::Succeeded(Receipt::default()),
-                    Recharge::Refused(failure) => SubmitOutcome::Rejected(failure.clone()),
-                    Recharge::Accepted(..) => SubmitOutcome::Accepted { provider_ref: Some(format!("P{reference}")) },
-                };
-            }
-            (DuplicateSemantics::RejectsAlways | DuplicateSemantics::RejectsUnlessFailed, Some(_)) => {
-                return SubmitOutcome::Duplicate;
-            }
+        if !accepts {
+            ledger.ended.insert(reference.to_owned(), now);
         }
         if declines {
             let after = Duration::from_secs(1);
@@ -193,11 +209,28 @@ impl SimProvider {
         SubmitOutcome::Succeeded(Receipt::default())
     }
 
+    /// What is said of a reference that is known and not taken again.
+    fn known(&self, reference: &str) -> Option<SubmitOutcome> {
+        let ledger = self.ledger.lock().unwrap();
+        match (self.capabilities.duplicates, ledger.recharges.get(reference)?) {
+            (DuplicateSemantics::NotDeduplicated, _)
+            | (DuplicateSemantics::RejectsUnlessFailed, Recharge::Refused(_)) => None,
+            (DuplicateSemantics::ReplaysResult, known) => Some(match known {
+                Recharge::Executed => SubmitOutcome::Succeeded(Receipt::default()),
+                Recharge::Refused(failure) => SubmitOutcome::Rejected(failure.clone()),
+                Recharge::Accepted(..) => SubmitOutcome::Accepted { provider_ref: Some(format!("P{reference}")) },
+            }),
+            (DuplicateSemantics::RejectsAlways | DuplicateSemantics::RejectsUnlessFailed, _) => {
+                Some(SubmitOutcome::Duplicate)
+            }
+        }
+    }
+
     /// A request leaves: what becomes of it, and when its sender hears of that.
     fn receive(&self, request: &SubmitRequest) -> (SubmitOutcome, Duration) {
         let (reference, now) = (request.client_ref.as_str(), self.time.now());
         self.catch_up(now);
-        let window = SEND_WINDOW + PRECISION * 3;
+        let window = SEND_WINDOW + self.time.precision() * 3;
         self.findings.hold(Law::SendWindow, now <= plus(request.first_sent_at, window), || {
             format!("{reference} left at {now}, and was claimed at {}", request.first_sent_at)
         });
@@ -211,7 +244,7 @@ impl SimProvider {
             self.findings.hold(Law::OneAtATime, *others == 1, || format!("{reference} was sent beside another send"));
             let unheard = ledger.unheard.get(order).cloned();
             self.findings.hold(Law::AskedBeforeSentAgain, unheard.is_none(), || {
-                format!("{reference} was sent, and nobody asked what became of {}", unheard.unwrap_or_default())
+                format!("{reference} was sent, and nobody had heard what became of {unheard:?}")
             });
             ledger.silent_until.is_some_and(|until| until > now)
         };
@@ -266,15 +299,42 @@ impl SimProvider {
     fn is_asked(&self, reference: &str, now: Timestamp) {
         let mut ledger = self.ledger.lock().unwrap();
         ledger.arrivals.push(now);
-        ledger.unheard.remove(order_of(reference));
         let interval = self.capabilities.query_min_interval;
         let last = ledger.asked.insert(reference.to_owned(), now);
-        let too_often = last.is_some_and(|last| now + PRECISION * 2 < plus(last, interval));
+        let slack = self.time.precision() * 2;
+        let too_often = last.is_some_and(|last| now + slack < plus(last, interval));
         self.findings.hold(Law::AskedInTurn, !too_often, || format!("{reference} was asked about too often"));
         let sent = ledger.first_sent.get(reference).copied();
-        let too_early =
-            sent.is_some_and(|at| now + SEND_WINDOW + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
+        let too_early = sent.is_some_and(|at| now + SEND_WINDOW + slack < plus(at, self.capabilities.query_not_before));
         self.findings.hold(Law::AskedInTurn, !too_early, || format!("{reference} was asked about too early"));
+    }
+}
+
+impl SimProvider {
+    /// A process hears the answer to a question that was asked at `asked_at`: what became of an unheard send is known
+    /// where the provider has spoken, or twice did not know it so late that this tells something.
+    fn is_heard(&self, reference: &str, asked_at: Timestamp, answer: &QueryOutcome) {
+        let mut ledger = self.ledger.lock().unwrap();
+        let order = order_of(reference);
+        let Some(unanswered) = ledger.unheard.get_mut(order).filter(|one| one.reference == reference) else { return };
+        let slack = self.time.precision() * 2;
+        let is_known = match answer {
+            QueryOutcome::Succeeded(_) | QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => true,
+            QueryOutcome::NotFound => {
+                // Counted by the service from the claim, which is older than the first byte.
+                let tells =
+                    asked_at + SEND_WINDOW + slack >= plus(unanswered.sent_at, self.capabilities.not_found_grace);
+                let first = unanswered.not_found_at;
+                if tells {
+                    unanswered.not_found_at = first.or(Some(asked_at));
+                }
+                tells && first.is_some_and(|first| asked_at > first)
+            }
+            QueryOutcome::InProgress | QueryOutcome::ProviderUnknown | QueryOutcome::Unavailable { .. } => false,
+        };
+        if is_known {
+            ledger.unheard.remove(order);
+        }
     }
 }
 
@@ -321,7 +381,8 @@ impl RechargeProvider for ProcessProvider {
         }
         let (outcome, takes) = self.provider.receive(request);
         let reference = request.client_ref.as_str();
-        let mut unheard = Unheard { provider: &self.provider, reference, heard: false };
+        let sent_at = self.provider.time.now();
+        let mut unheard = Unheard { provider: &self.provider, reference, sent_at, heard: false };
         tokio::time::sleep(takes).await;
         unheard.heard = !matches!(outcome, SubmitOutcome::Unknown(_) | SubmitOutcome::Duplicate);
         drop(unheard);
@@ -340,6 +401,7 @@ impl RechargeProvider for ProcessProvider {
         let answer = self.provider.answer(reference, now);
         tokio::time::sleep(self.provider.millis(1, 500)).await;
         self.life.pass().await;
+        self.provider.is_heard(reference, now, &answer);
         answer
     }
 }
@@ -348,6 +410,7 @@ impl RechargeProvider for ProcessProvider {
 struct Unheard<'a> {
     provider: &'a SimProvider,
     reference: &'a str,
+    sent_at: Timestamp,
     heard: bool,
 }
 
@@ -356,7 +419,9 @@ impl Drop for Unheard<'_> {
         let mut ledger = self.provider.ledger.lock().unwrap();
         *ledger.under_way.get_mut(order_of(self.reference)).unwrap() -= 1;
         if !self.heard {
-            ledger.unheard.insert(order_of(self.reference).to_owned(), self.reference.to_owned());
+            let (reference, sent_at) = (self.reference.to_owned(), self.sent_at);
+            let unanswered = Unanswered { reference, sent_at, not_found_at: None };
+            ledger.unheard.insert(order_of(self.reference).to_owned(), unanswered);
         }
     }
 }

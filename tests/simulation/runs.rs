@@ -10,8 +10,16 @@ use crate::recorder::Counting;
 use crate::weather::Weather;
 use crate::world::World;
 
-/// Lives one life, alone on this thread.
+/// Lives one life, alone on this thread. One that panics says how to see it again.
 pub(crate) fn live(seed: u64, weather: Weather) -> Report {
+    let lived = std::panic::catch_unwind(AssertUnwindSafe(|| live_on(seed, weather)));
+    lived.unwrap_or_else(|panic| {
+        eprintln!("seed {seed} panics\n{}", again(seed));
+        std::panic::resume_unwind(panic)
+    })
+}
+
+fn live_on(seed: u64, weather: Weather) -> Report {
     let counted = Arc::new(AtomicU64::new(0));
     let recorder = Counting::new(Arc::clone(&counted));
     metrics::with_local_recorder(&recorder, || {
@@ -39,16 +47,26 @@ impl Report {
     }
 }
 
-/// The command that lives this life again.
+/// The command that lives this life again: the test, by whose name its thread goes, and the seed.
 pub(crate) fn again(seed: u64) -> String {
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("in_any_weather");
     format!(
-        "again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation any_weather    (and SIM_TRACE=o-12: one order's life)"
+        "again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation {test}    (and SIM_TRACE=o-12: one order's life)"
     )
+}
+
+fn read(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Whether a run looks at one life, or a few: then nothing is said of all lives together.
+pub(crate) fn is_aimed() -> bool {
+    read("SIM_SEEDS").or(read("SIM_FIRST_SEED")).is_some()
 }
 
 /// The seeds of a test; `SIM_SEEDS` and `SIM_FIRST_SEED` widen or aim it.
 pub(crate) fn seeds(default: u64) -> std::ops::Range<u64> {
-    let read = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = read("SIM_FIRST_SEED").unwrap_or(1);
     first..first + read("SIM_SEEDS").unwrap_or(default)
 }
@@ -60,9 +78,12 @@ pub(crate) fn in_parallel(seeds: std::ops::Range<u64>, each: impl Fn(u64) + Sync
     let next = AtomicU64::new(seeds.start);
     let failed: Mutex<Vec<u64>> = Mutex::default();
     let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    // Each goes by the name of the test, which is what a life is lived again by.
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| {
+            let worker = std::thread::Builder::new().name(test.clone());
+            let work = || {
                 while failed.lock().unwrap().len() < FAILURES_MAX {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end {
@@ -73,7 +94,8 @@ pub(crate) fn in_parallel(seeds: std::ops::Range<u64>, each: impl Fn(u64) + Sync
                         failed.lock().unwrap().push(seed);
                     }
                 }
-            });
+            };
+            worker.spawn_scoped(scope, work).unwrap();
         }
     });
     let mut failed = failed.into_inner().unwrap();

@@ -1,11 +1,14 @@
 //! What goes wrong in a run: how often each kind of fault may strike, and when machines die, stop or
 //! are cut off. All of it follows from the seed.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+
+use crate::life::{JUMP, PRECISION};
 
 /// Every kind of fault. Each is counted where it strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +37,7 @@ pub(crate) enum Fault {
     CommitAfterDeath,
     CommitBehindDeadline,
     ClockStep,
+    ClockJump,
     OrderTwice,
     OrderLate,
     OrderContradicted,
@@ -55,7 +59,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::Crash,
         Self::CrashAtAnOperation,
         Self::Stall,
@@ -79,6 +83,7 @@ impl Fault {
         Self::CommitAfterDeath,
         Self::CommitBehindDeadline,
         Self::ClockStep,
+        Self::ClockJump,
         Self::OrderTwice,
         Self::OrderLate,
         Self::OrderContradicted,
@@ -105,11 +110,17 @@ impl Fault {
 pub(crate) struct Strikes {
     counts: [AtomicU64; Fault::ALL.len()],
     healed: AtomicBool,
+    /// From when to when a process's watchdog was held up: by whatever struck it, or because it was not there.
+    held_up: Mutex<Vec<(usize, Duration, Duration)>>,
 }
 
 impl Default for Strikes {
     fn default() -> Self {
-        Self { counts: std::array::from_fn(|_| AtomicU64::new(0)), healed: AtomicBool::new(false) }
+        Self {
+            counts: std::array::from_fn(|_| AtomicU64::new(0)),
+            healed: AtomicBool::new(false),
+            held_up: Mutex::default(),
+        }
     }
 }
 
@@ -120,6 +131,18 @@ impl Strikes {
 
     pub(crate) fn of(&self, fault: Fault) -> u64 {
         self.counts[fault as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn held_up(&self, slot: usize, from: Duration, to: Duration) {
+        self.held_up.lock().unwrap().push((slot, from, to));
+    }
+
+    /// When the watchdog of a process was held up, in the order of its beginnings.
+    pub(crate) fn hold_ups(&self, slot: usize) -> Vec<(Duration, Duration)> {
+        let all = self.held_up.lock().unwrap();
+        let mut mine: Vec<_> = all.iter().filter(|(of, ..)| *of == slot).map(|(_, from, to)| (*from, *to)).collect();
+        mine.sort_unstable();
+        mine
     }
 
     /// From now on nothing goes wrong any more.
@@ -216,6 +239,11 @@ pub(crate) enum Incident {
     ClockStep {
         slot: usize,
     },
+    /// The database's clock was set by a second, forth or back: a process is wrong by that until it measures it.
+    ClockJump {
+        slot: usize,
+        forth: bool,
+    },
 }
 
 /// A run.
@@ -290,6 +318,12 @@ impl Weather {
         }
     }
 
+    /// As far as the clocks of processes may be wrong.
+    pub(crate) fn precision(&self) -> Duration {
+        let jumps = self.incidents.iter().any(|(_, incident)| matches!(incident, Incident::ClockJump { .. }));
+        if jumps { JUMP + PRECISION } else { PRECISION }
+    }
+
     /// When the last fault has ended.
     pub(crate) fn heals_at(&self) -> Duration {
         let last = self.incidents.iter().map(|(at, _)| *at + LONGEST).max();
@@ -318,7 +352,8 @@ fn incident(rng: &mut SmallRng, processes: usize) -> (Duration, Incident) {
         13 => Incident::StoreAway { length: short },
         14 => Incident::BrokerAway { length: short },
         _ if rng.random_bool(0.5) => Incident::ProviderSilent { length: long },
-        _ => Incident::ClockStep { slot },
+        _ if rng.random_bool(0.7) => Incident::ClockStep { slot },
+        _ => Incident::ClockJump { slot, forth: rng.random_bool(0.5) },
     };
     (at, incident)
 }

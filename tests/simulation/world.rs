@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::{DuplicateSemantics, OnUnknown, OrderId, Policy, ProviderId};
+use recharged::domain::inquiry::last_query;
+use recharged::domain::{DuplicateSemantics, OnUnknown, Order, OrderId, Policy, ProviderId, State, Timestamp, plus};
 use recharged::ports::{Clock, QuotaTerms};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::broker::MemBroker;
 use crate::laws::{Findings, Law};
-use crate::life::{Life, News, PRECISION, TrueTime};
+use crate::life::{JUMP, Life, MEASURED_EVERY, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
 use crate::process::{Outside, Process};
 use crate::provider::{SimProvider, terms};
@@ -27,11 +28,13 @@ pub(crate) struct World {
     pub(crate) outside: Outside,
     pub(crate) findings: Arc<Findings>,
     pub(crate) strikes: Arc<Strikes>,
-    /// When somebody died, stood still or was cut off, and when that was over.
-    pub(crate) disturbances: Vec<(Duration, Duration)>,
+    /// From when on nothing went wrong any more.
+    pub(crate) healed_at: Duration,
+    /// Since when nobody is in a place.
+    absent_since: Vec<Option<Duration>>,
     pub(crate) shop: Plan,
     rng: StdRng,
-    time: Arc<TrueTime>,
+    pub(crate) time: Arc<TrueTime>,
     tell: mpsc::Sender<News>,
     news: mpsc::Receiver<News>,
     slots: Vec<Option<Process>>,
@@ -44,12 +47,13 @@ enum Event {
     Say(Saying),
     Happen(Incident),
     Restart(usize),
+    Measured(usize),
 }
 
 impl World {
     pub(crate) fn new(seed: u64, weather: Weather) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let (time, strikes) = (Arc::new(TrueTime::new()), Arc::new(Strikes::default()));
+        let (time, strikes) = (Arc::new(TrueTime::new(weather.precision())), Arc::new(Strikes::default()));
         let findings = Arc::new(Findings::default());
         let semantics = [
             DuplicateSemantics::RejectsAlways,
@@ -108,8 +112,8 @@ impl World {
             outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,
             strikes,
-            // A watchdog that has just started lets others end first what they were at.
-            disturbances: vec![(Duration::ZERO, Duration::from_secs(3))],
+            healed_at: Duration::MAX,
+            absent_since: vec![Some(Duration::ZERO); weather.processes],
             shop,
             rng,
             time,
@@ -182,6 +186,7 @@ impl World {
             self.hear(news).await;
         }
         self.strikes.heal();
+        self.healed_at = self.time.since_boot();
         for slot in 0..self.slots.len() {
             match &self.slots[slot] {
                 Some(process) => process.life.spare(),
@@ -189,6 +194,9 @@ impl World {
             }
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
+        for slot in 1..self.slots.len() {
+            self.strikes.held_up(slot, self.time.since_boot(), Duration::MAX);
+        }
         for process in self.slots.drain(1..).flatten().collect::<Vec<_>>() {
             let ended = process.drain().await;
             self.findings.hold(Law::EveryOrderEnds, ended.is_ok(), || format!("told to end: {ended:?}"));
@@ -203,6 +211,7 @@ impl World {
                     self.slots[slot] = Some(self.start(slot));
                 }
             }
+            Event::Measured(slot) => self.measures(slot),
             Event::Happen(incident) => self.incident(incident).await,
         }
     }
@@ -215,8 +224,7 @@ impl World {
                     self.strikes.hit(Fault::Crash);
                     self.outside.broker.is_silent(&process.life);
                     process.crash().await;
-                    self.disturbances.push((now, now + away));
-                    self.at(now + away, Event::Restart(slot));
+                    self.is_absent(slot, away);
                 }
             }
             Incident::CrashAtAnOperation { slot, in_operations, .. } => {
@@ -240,23 +248,27 @@ impl World {
                 if let Some(process) = &self.slots[slot] {
                     self.strikes.hit(Fault::CutOffFromTheStore);
                     process.life.cut_off(length);
-                    self.disturbances.push((now, now + length));
                 }
             }
             Incident::Rebalance => self.outside.broker.shuffle(),
             Incident::SlowPartition { partition, length } => self.outside.broker.silence(partition, length),
-            Incident::StoreAway { length } => {
-                self.outside.store.stay_away(length);
-                self.disturbances.push((now, now + length));
-            }
+            Incident::StoreAway { length } => self.outside.store.stay_away(length),
             Incident::BrokerAway { length } => self.outside.broker.stay_away(length),
             Incident::ProviderSilent { length } => self.outside.provider.fall_silent(length),
             Incident::ClockStep { slot } => {
-                if let Some(process) = &self.slots[slot] {
+                if self.slots[slot].is_some() {
                     self.strikes.hit(Fault::ClockStep);
-                    process
-                        .life
-                        .set_skew(self.rng.random_range(-1..=1) * i64::try_from(PRECISION.as_micros()).unwrap());
+                    self.measures(slot);
+                }
+            }
+            Incident::ClockJump { slot, forth } => {
+                if let Some(process) = &self.slots[slot] {
+                    self.strikes.hit(Fault::ClockJump);
+                    let jump = i64::try_from(JUMP.as_micros()).unwrap();
+                    process.life.set_skew(if forth { jump } else { -jump });
+                    // Whoever has gone to sleep by such a clock sleeps too long by as much.
+                    self.strikes.held_up(slot, now, now + MEASURED_EVERY + JUMP * 2);
+                    self.at(now + MEASURED_EVERY, Event::Measured(slot));
                 }
             }
         }
@@ -269,9 +281,24 @@ impl World {
         }
     }
 
+    /// A process learns what time it is, as well as it can.
+    fn measures(&mut self, slot: usize) {
+        let skew = self.rng.random_range(-1..=1) * i64::try_from(PRECISION.as_micros()).unwrap();
+        if let Some(process) = &self.slots[slot] {
+            process.life.set_skew(skew);
+        }
+    }
+
+    /// Nobody is in a place for so long.
+    fn is_absent(&mut self, slot: usize, away: Duration) {
+        let now = self.time.since_boot();
+        self.absent_since[slot] = Some(now);
+        self.at(now + away, Event::Restart(slot));
+    }
+
     fn stopped(&mut self, slot: usize, length: Duration) {
         let now = self.time.since_boot();
-        self.disturbances.push((now, now + length));
+        self.strikes.held_up(slot, now, now + length);
         if let Some(process) = &self.slots[slot] {
             self.outside.broker.is_silent(&process.life);
         }
@@ -280,14 +307,17 @@ impl World {
     /// A process has died in the middle of an operation.
     async fn bury(&mut self, slot: usize) {
         let Some(process) = self.slots[slot].take_if(|process| process.life.is_dead()) else { return };
-        let (now, away) = (self.time.since_boot(), Duration::from_millis(self.rng.random_range(0..20_000)));
+        let away = Duration::from_millis(self.rng.random_range(0..20_000));
         self.outside.broker.is_silent(&process.life);
         process.crash().await;
-        self.disturbances.push((now, now + away));
-        self.at(now + away, Event::Restart(slot));
+        self.is_absent(slot, away);
     }
 
     fn start(&mut self, slot: usize) -> Process {
+        // A watchdog that has just started lets others end first what they were at.
+        const QUIET: Duration = Duration::from_millis(2_100);
+        let now = self.time.since_boot();
+        self.strikes.held_up(slot, self.absent_since[slot].take().unwrap_or(now), now + QUIET);
         let precision = i64::try_from(PRECISION.as_micros()).unwrap();
         let skew = self.rng.random_range(-precision..=precision);
         let life = Life::new(slot, Arc::clone(&self.time), skew, self.tell.clone(), Arc::clone(&self.strikes));
@@ -305,16 +335,30 @@ impl World {
                 self.findings.hold(Law::EveryOrderEnds, false, || ended);
                 return false;
             }
+            let now = self.time.now();
             let open = {
                 let state = self.outside.store.state.lock().unwrap();
-                state.rows.values().any(is_undecided)
+                state.rows.values().any(|row| is_undecided(row) || self.is_asked_about(row, now))
             };
-            at_rest = if open || !self.outside.broker.is_drained() { 0 } else { at_rest + 1 };
+            let moves = open || self.outside.provider.is_awaited() || !self.outside.broker.is_drained();
+            at_rest = if moves { 0 } else { at_rest + 1 };
             if at_rest == AT_REST {
                 return true;
             }
         }
         false
+    }
+
+    /// Whether the provider may still be asked, or it may still be noticed that it was not.
+    fn is_asked_about(&self, row: &Order, now: Timestamp) -> bool {
+        const NOTICED: Duration = Duration::from_secs(75);
+        let open = row.attempt.as_ref().filter(|_| row.asks() && row.state != State::InFlight);
+        open.is_some_and(|attempt| now < plus(self.last_query(attempt.claimed_at), NOTICED))
+    }
+
+    /// The last moment at which the provider is asked about what was claimed then.
+    pub(crate) fn last_query(&self, claimed_at: Timestamp) -> Timestamp {
+        last_query(claimed_at, self.outside.store.provider_terms())
     }
 
     /// The orders that the shop has sold.

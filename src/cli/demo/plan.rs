@@ -1,5 +1,6 @@
 //! The demo's trouble: each class that its provider rates strikes one order for certain, so that a
-//! short run shows what a long one would; and what is said when one struck none.
+//! short run shows what a long one would; and what is said when one struck none. Of a run that is long
+//! enough, chance must have struck too, by itself.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,11 +11,18 @@ use crate::shop::Shop;
 const AMONG: u64 = 2_000;
 /// Orders that each class needs: one, and others in its place.
 const ORDERS_EACH: usize = 3;
+/// What chance is expected to strike so often, and a fifth less for orders that are not sent, misses everybody
+/// once in ten thousand million runs.
+const SURE_BY_CHANCE: f64 = 30.0;
 
 /// Which order is to meet which class, with others in its place: a request that nobody saw, lost
 /// in an outage, is not made again for a minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble(Vec<(Vec<String>, FaultClass)>);
+pub(super) struct Trouble {
+    certain: Vec<(Vec<String>, FaultClass)>,
+    /// What the rates alone must strike somebody with, in so many orders.
+    by_chance: Vec<FaultClass>,
+}
 
 /// A run is too short for each class to strike somebody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,24 +59,43 @@ impl Trouble {
                 orders.extend(next.and_then(|next| free.remove(&next)));
             }
         }
-        Ok(Self(plan.into_iter().map(|(_, orders, class)| (orders, class)).collect()))
+        let certain = plan.into_iter().map(|(_, orders, class)| (orders, class)).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a number of orders")]
+        let submits = shop.orders.unwrap_or(0) as f64;
+        let is_sure = |(_, rate): &(FaultClass, f64)| rate * submits >= SURE_BY_CHANCE;
+        let by_chance = profile.rates_of_submits().into_iter().filter(is_sure).map(|(class, _)| class).collect();
+        Ok(Self { certain, by_chance })
     }
 
     pub(super) fn script(&self) -> Script {
-        Script::for_orders(self.0.iter().cloned())
+        Script::for_orders(self.certain.iter().cloned())
     }
 
     /// What must strike somebody.
-    pub(super) fn expected(&self) -> Vec<FaultClass> {
-        self.0.iter().map(|(_, class)| *class).collect()
+    pub(super) fn expected(&self) -> Expected {
+        let at_all = self.certain.iter().map(|(_, class)| *class).collect();
+        Expected { at_all, by_chance: self.by_chance.clone() }
     }
 }
 
-/// Of the classes that must strike somebody those that struck nobody, as the provider counted.
-pub(super) fn untouched(expected: &[FaultClass], strikes: &[Strike]) -> Vec<FaultClass> {
-    let struck: HashSet<FaultClass> =
-        strikes.iter().filter(|strike| strike.orders > 0).map(|strike| strike.class).collect();
-    expected.iter().copied().filter(|class| !struck.contains(class)).collect()
+/// The classes that must strike somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Expected {
+    pub(super) at_all: Vec<FaultClass>,
+    /// Without a script that makes them.
+    pub(super) by_chance: Vec<FaultClass>,
+}
+
+impl Expected {
+    /// Those that struck nobody, as the provider counted; at all, and by chance.
+    pub(super) fn untouched(&self, strikes: &[Strike]) -> (Vec<FaultClass>, Vec<FaultClass>) {
+        let but = |expected: &[FaultClass], struck: &dyn Fn(&Strike) -> bool| {
+            let struck: HashSet<FaultClass> =
+                strikes.iter().filter(|strike| struck(strike)).map(|strike| strike.class).collect();
+            expected.iter().copied().filter(|class| !struck.contains(class)).collect()
+        };
+        (but(&self.at_all, &|strike| strike.orders > 0), but(&self.by_chance, &|strike| strike.by_chance > 0))
+    }
 }
 
 #[cfg(test)]
@@ -82,7 +109,7 @@ mod tests {
     #[test]
     fn each_class_has_an_order_of_its_own_that_can_be_recharged() {
         let profile = Profile::some_faults();
-        let Trouble(plan) = Trouble::plan(&profile, &shop(200)).unwrap();
+        let Trouble { certain: plan, .. } = Trouble::plan(&profile, &shop(200)).unwrap();
         let planned: HashSet<FaultClass> = plan.iter().map(|(_, class)| *class).collect();
         assert_eq!(planned, profile.classes().into_iter().collect());
         assert_eq!(plan.last().unwrap().1, FaultClass::Outage);
@@ -96,12 +123,15 @@ mod tests {
 
     #[test]
     fn a_run_that_is_too_short_for_every_class_to_strike_is_told_how_long_it_must_be() {
-        assert_eq!(Trouble::plan(&Profile::default(), &shop(1)), Ok(Trouble(Vec::new())));
+        assert_eq!(
+            Trouble::plan(&Profile::default(), &shop(1)),
+            Ok(Trouble { certain: Vec::new(), by_chance: Vec::new() })
+        );
         for profile in [Profile::some_faults(), Profile::storm()] {
             let TooFewOrders { classes, least } = Trouble::plan(&profile, &shop(1)).unwrap_err();
             assert_eq!(classes, profile.classes().len());
             assert_eq!(Trouble::plan(&profile, &shop(least - 1)), Err(TooFewOrders { classes, least }));
-            let mut expected = Trouble::plan(&profile, &shop(least)).unwrap().expected();
+            let mut expected = Trouble::plan(&profile, &shop(least)).unwrap().expected().at_all;
             let mut all = profile.classes();
             expected.sort_by_key(|class| class.as_str());
             all.sort_by_key(|class| class.as_str());
@@ -111,10 +141,28 @@ mod tests {
 
     #[test]
     fn a_class_that_struck_nobody_is_found() {
-        let strike = |class, orders| Strike { class, requests: orders, orders };
-        let strikes = [strike(FaultClass::Never, 1), strike(FaultClass::Stale, 0), strike(FaultClass::Cooldown, 0)];
-        let expected = [FaultClass::Never, FaultClass::Stale, FaultClass::Outage];
-        assert_eq!(untouched(&expected, &strikes), [FaultClass::Stale, FaultClass::Outage]);
-        assert_eq!(untouched(&expected[..1], &strikes), []);
+        let strike = |class, orders, by_chance| Strike { class, requests: orders, orders, by_chance };
+        let strikes = [
+            strike(FaultClass::Never, 1, 0),
+            strike(FaultClass::Stale, 0, 0),
+            strike(FaultClass::Cooldown, 0, 0),
+            strike(FaultClass::Fatal, 2, 1),
+        ];
+        let expected = Expected {
+            at_all: vec![FaultClass::Never, FaultClass::Stale, FaultClass::Outage, FaultClass::Fatal],
+            by_chance: vec![FaultClass::Never, FaultClass::Fatal],
+        };
+        let (at_all, by_chance) = expected.untouched(&strikes);
+        assert_eq!(at_all, [FaultClass::Stale, FaultClass::Outage]);
+        assert_eq!(by_chance, [FaultClass::Never], "a script made it strike, and not its rate");
+    }
+
+    #[test]
+    fn in_a_run_that_is_long_enough_chance_must_strike_by_itself() {
+        let by_chance = |orders| Trouble::plan(&Profile::storm(), &shop(orders)).unwrap().expected().by_chance;
+        assert_eq!(by_chance(300), [FaultClass::Retryable]);
+        let all = by_chance(100_000);
+        let of_submits = Profile::storm().rates_of_submits().into_iter().filter(|(_, rate)| *rate > 0.0);
+        assert_eq!(all, of_submits.map(|(class, _)| class).collect::<Vec<_>>());
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::DemoArgs;
-use super::plan::{TooFewOrders, Trouble};
+use super::plan::{Expected, TooFewOrders, Trouble};
 use super::props::{Folder, configure, open_broker, quota, refuse_used, seller, simulate};
 use super::report::DemoReport;
 use super::tap::{Seen, Tap};
@@ -216,9 +216,9 @@ impl Stage {
             let quiet = quiet_since.elapsed();
             let all_sold = all_sold.load(std::sync::atomic::Ordering::Relaxed);
             // An order of which nothing is ever heard is waited for longer, and then it is lost. One
-            // that is open is decided at its deadline; in doubt is a decision.
+            // that is open is decided at its deadline; in doubt is a decision. Where none comes, the report says so.
             let undecided = seen.open() - seen.of(State::InDoubt);
-            let is_over = args.sla + QUIET;
+            let is_over = args.sla + audit::DECIDED_WITHIN + QUIET;
             let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { undecided == 0 || quiet > is_over };
             if all_sold && at_rest || self.service.is_finished() {
                 break;
@@ -267,8 +267,8 @@ impl Stage {
         self.tap.close().await;
         drop(self.broker);
         // One that was broken off had no time for everything.
-        let expected = if sold.is_some() { self.trouble.expected() } else { Vec::new() };
-        Ok(DemoReport::new(report, (dropped, self.seed), &seen, &strikes, &expected))
+        let expected = if sold.is_some() { self.trouble.expected() } else { Expected::default() };
+        Ok(DemoReport::new(report, (dropped, self.seed), sold.is_some(), &seen, &strikes, &expected))
     }
 }
 

@@ -5,6 +5,7 @@ use crate::domain::ids::{ClaimId, ClientRef};
 use crate::domain::order::{Attempt, Inquiry};
 use crate::domain::policy::ProviderPolicy;
 use crate::domain::state::{AttemptState, Reason, State};
+use crate::faults::{Bug, is_planted};
 
 use super::draft::Draft;
 use super::{Decision, Why};
@@ -14,6 +15,7 @@ use super::{Decision, Why};
 pub(super) fn claim(mut draft: Draft<'_>, claim_id: ClaimId) -> Decision {
     match draft.before.state {
         State::Queued | State::RetryWait => {}
+        State::InFlight if is_planted(Bug::ClaimBeside) => {}
         State::AwaitingPayment
         | State::InFlight
         | State::InDoubt
@@ -21,7 +23,7 @@ pub(super) fn claim(mut draft: Draft<'_>, claim_id: ClaimId) -> Decision {
         | State::Failed
         | State::Cancelled => return Decision::Keep(Why::Overtaken),
     }
-    if draft.before.has_open_attempt() {
+    if draft.before.has_open_attempt() && !is_planted(Bug::ClaimBeside) {
         return Decision::Keep(Why::NotApplicable);
     }
     let Some(provider) = draft.provider() else {

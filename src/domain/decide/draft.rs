@@ -10,6 +10,7 @@ use crate::domain::order::Order;
 use crate::domain::policy::{Policy, ProviderPolicy};
 use crate::domain::state::{AttemptState, CaseKind, Reason, Sla, State};
 use crate::domain::transition::{CaseChange, FollowUp, Refund, Transition};
+use crate::faults::{Bug, is_planted};
 
 use super::{Decision, Why};
 
@@ -115,7 +116,8 @@ impl<'a> Draft<'a> {
 
     /// Requests the refund of what was paid, once per order.
     pub(super) fn refund(mut self, reason: Reason) -> Self {
-        if self.after.paid_at.is_some() && !self.after.refund_requested {
+        let is_new = !self.after.refund_requested || is_planted(Bug::RefundAgain);
+        if self.after.paid_at.is_some() && is_new {
             self.after.refund_requested = true;
             self.refund = Some(Refund { payment_id: self.after.payment_id.clone(), amount: self.after.amount, reason });
         }

@@ -122,6 +122,11 @@ impl Windows {
         })
     }
 
+    /// Takes a price, covered or not: what was delivered is to be paid for.
+    pub(super) fn charge(&self, minor: i64) {
+        self.rest(|rest| rest.balance = rest.balance.map(|balance| balance.saturating_sub(minor)));
+    }
+
     /// Gives it back.
     pub(super) fn release(&self, minor: i64) {
         self.rest(|rest| rest.balance = rest.balance.map(|balance| balance.saturating_add(minor)));

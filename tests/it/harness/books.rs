@@ -80,6 +80,20 @@ impl Line {
         deliveries
     }
 
+    /// The references that reached the provider more than once, and the orders of which more than one did.
+    pub(crate) fn sent_twice(&self) -> (Vec<String>, Vec<String>) {
+        let references = self.simulator.references("", usize::MAX);
+        let (mut twice, mut orders) = (Vec::new(), BTreeMap::<String, u32>::new());
+        for reference in references {
+            let order = reference.client_ref.rsplit_once('-').map_or("", |(order, _)| order).to_owned();
+            *orders.entry(order).or_default() += reference.submits;
+            if reference.submits > 1 {
+                twice.push(reference.client_ref);
+            }
+        }
+        (twice, orders.into_iter().filter(|(_, submits)| *submits > 1).map(|(order, _)| order).collect())
+    }
+
     /// The books against the ledger.
     pub(crate) async fn audit(&self) -> Report {
         audit::reckon(self.store.as_ref(), &self.deliveries(), None, |_| ()).await.unwrap()

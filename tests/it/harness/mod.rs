@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use recharged::clock::SystemClock;
+use recharged::domain::DuplicateSemantics;
 use recharged::kafka::{KafkaOptions, Producer, ProducerOptions};
 use recharged::ports::Store;
 use recharged::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
@@ -44,6 +45,7 @@ pub(crate) struct Wishes {
     /// Nobody may ask about a send before it is so old.
     pub(crate) query_not_before: &'static str,
     pub(crate) tiers: &'static str,
+    /// Whose `duplicates` the service is told of, too.
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
@@ -115,12 +117,13 @@ impl Line {
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.sim.capabilities]\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
+             [providers.sim.capabilities]\nduplicates = {:?}\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nsend_window = {:?}\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
             wishes.partitions,
             wishes.tiers,
             folder.path().join("phone-key"),
+            duplicates(wishes.profile.duplicates),
             wishes.query_not_before,
             humantime::format_duration(grace).to_string(),
             simulator.base_url(),
@@ -206,6 +209,15 @@ fn sweep_topics(brokers: &str, prefix: &str) -> Result<(), Box<dyn std::error::E
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(admin.delete_topics(&ours, &AdminOptions::new().request_timeout(Some(wait))))?;
     Ok(())
+}
+
+fn duplicates(semantics: DuplicateSemantics) -> &'static str {
+    match semantics {
+        DuplicateSemantics::RejectsAlways => "rejects_always",
+        DuplicateSemantics::RejectsUnlessFailed => "rejects_unless_failed",
+        DuplicateSemantics::ReplaysResult => "replays_result",
+        DuplicateSemantics::NotDeduplicated => "not_deduplicated",
+    }
 }
 
 fn text_of(bytes: &[u8]) -> String {

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use recharged::domain::State;
+use recharged::domain::{DuplicateSemantics, State};
 use recharged::providers::simulator::{Latency, Profile};
 use rustix::process::Signal;
 
 use super::support::until;
-use crate::harness::{Line, PATIENCE, Wishes};
+use crate::harness::{Line, PATIENCE, Service, Wishes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doubles_nothing() {
@@ -106,25 +106,49 @@ async fn a_rolling_restart_under_load_loses_and_doubles_nothing() {
     line.all_succeeded(ORDERS).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_stopped_with_calls_open_for_longer_than_its_session_changes_nothing_when_it_goes_on() {
-    const ORDERS: u64 = 3_000;
+const STOPPED: u64 = 3_000;
+
+/// A process is stopped in the middle of its calls for longer than its session, and goes on.
+async fn stopped_with_calls_open(duplicates: DuplicateSemantics) -> (Line, [Service; 2]) {
     let reply = Latency::Uniform { min: Duration::from_millis(100), max: Duration::from_millis(600) };
-    let profile = Profile { reply, ..Profile::default() };
+    let profile = Profile { reply, duplicates, ..Profile::default() };
     let wishes = Wishes { permits_per_second: 300.0, burst: 30, call_timeout: "3s", profile, ..Wishes::default() };
     let line = Line::set_up(wishes).await;
     let zombie = line.start("zombie", &[]).await;
-    let _other = line.start("other", &[]).await;
-    line.send("z", ORDERS).await;
+    let other = line.start("other", &[]).await;
+    line.send("z", STOPPED).await;
     line.until_under_way(500).await;
     zombie.signal(Signal::STOP);
     // Longer than the session (6 s), and than send window, call and margin after it: by then the
     // other has its partitions, and asks about what it had sent.
     tokio::time::sleep(Duration::from_secs(16)).await;
     zombie.signal(Signal::CONT);
-    let caught = line.all_succeeded_after_a_crash(ORDERS).await;
+    (line, [zombie, other])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_stopped_with_calls_open_for_longer_than_its_session_changes_nothing_when_it_goes_on() {
+    let (line, [zombie, _other]) = stopped_with_calls_open(DuplicateSemantics::RejectsAlways).await;
+    let caught = line.all_succeeded_after_a_crash(STOPPED).await;
     println!("{} caught", caught.len());
     assert!(!caught.is_empty(), "nobody asked about what the stopped process had sent");
+    assert_eq!(line.sent_twice(), (Vec::new(), Vec::new()));
+    zombie.until_ready().await;
+}
+
+/// Nothing absorbs what is sent twice. What was claimed and never left cannot be told from bytes that are late, and
+/// ends in doubt or with a refund rather than with a second send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_stopped_with_calls_open_has_nothing_sent_twice_where_all_would_be_executed() {
+    let (line, [zombie, _other]) = stopped_with_calls_open(DuplicateSemantics::NotDeduplicated).await;
+    let open = [State::Queued, State::InFlight, State::RetryWait];
+    line.until_counts("nothing is under way", |counts| {
+        counts.values().sum::<u64>() == STOPPED && open.iter().all(|state| !counts.contains_key(state))
+    })
+    .await;
+    assert_eq!(line.sent_twice(), (Vec::new(), Vec::new()));
+    assert!(line.succeeded().await > STOPPED * 9 / 10, "{:?}", line.counts().await);
+    line.books_balance(STOPPED).await;
     zombie.until_ready().await;
 }
 
@@ -134,7 +158,6 @@ mod at_a_point {
     use recharged::domain::EventType;
 
     use super::*;
-    use crate::harness::Service;
 
     const ENOUGH: u64 = 400;
 
@@ -216,16 +239,16 @@ mod at_a_point {
         line.all_succeeded(sent).await;
     }
 
-    const STOPPED: u64 = 40;
+    const CLAIMED: u64 = 40;
 
     /// A process that stopped itself between its first claims and their first bytes, what it had
     /// claimed by then, and the rest of the fleet.
     async fn stopped_after_its_claims(line: &Line) -> (Service, Vec<String>, Service) {
         let others = line.start_roles("others", "intake,relay,delay", &[]).await;
-        line.send("z", STOPPED).await;
+        line.send("z", CLAIMED).await;
         // All at once, and in one partition: a second claim beside the first could be on its way
         // to the provider while the process is being stopped.
-        line.until_counts("all are stored", |counts| counts.get(&State::Queued) == Some(&STOPPED)).await;
+        line.until_counts("all are stored", |counts| counts.get(&State::Queued) == Some(&CLAIMED)).await;
         let stop = ("FAILPOINTS", "dispatch::claimed=1*return(stop)");
         let service = line.spawn_roles("stopped", "dispatch", &[stop]);
         service.until_stopped().await;
@@ -261,7 +284,7 @@ mod at_a_point {
         tokio::time::sleep(Duration::from_millis(5_500)).await;
         assert!(line.simulator.arrivals_us().is_empty(), "{} were claimed", claimed.len());
         service.signal(Signal::CONT);
-        each_was_retried_and_sent_once(&line, &claimed, STOPPED).await;
+        each_was_retried_and_sent_once(&line, &claimed, CLAIMED).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,12 +296,12 @@ mod at_a_point {
         // all that the stopped one has not claimed.
         let _heir = line.start_roles("heir", "dispatch", &[]).await;
         line.send("more", 200).await;
-        let rest = STOPPED + 200 - claimed.len() as u64;
+        let rest = CLAIMED + 200 - claimed.len() as u64;
         line.until_under_way(rest).await;
         tokio::time::sleep(Duration::from_secs(8).saturating_sub(stopped_at.elapsed())).await;
         assert_eq!(line.simulator.arrivals_us().len() as u64, rest, "{} were claimed", claimed.len());
         service.signal(Signal::CONT);
-        each_was_retried_and_sent_once(&line, &claimed, STOPPED + 200).await;
+        each_was_retried_and_sent_once(&line, &claimed, CLAIMED + 200).await;
         service.until_ready().await;
     }
 

@@ -34,10 +34,12 @@ fn assert_clean(ended: &Ended, orders: u64) -> Value {
         "unrefunded",
         "wrongly_refunded",
         "untold",
+        "overdue",
     ] {
         assert_eq!(report["audit"][counter], 0, "{counter}: {report}");
     }
     assert_eq!(report["audit"]["clean"], true);
+    assert_eq!(report["open"], 0, "{report}");
     assert_eq!((&report["records_dropped"], &report["events"]["out_of_order"]), (&0.into(), &0.into()), "{report}");
     let sum: u64 = ["succeeded", "failed", "cancelled", "in_doubt", "open"]
         .iter()

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use recharged::domain::{EventType, OrderId, State};
+use recharged::domain::{DuplicateSemantics, EventType, OrderId, State};
 use recharged::ports::InRecord;
 use recharged::providers::simulator::{FaultClass, Profile, Script};
 use rustix::process::Signal;
@@ -26,9 +26,9 @@ struct Storm {
 }
 
 impl Storm {
-    async fn begin(permits_per_second: f64) -> Self {
+    async fn begin(permits_per_second: f64, duplicates: DuplicateSemantics) -> Self {
         let wishes = Wishes {
-            profile: Profile::storm(),
+            profile: Profile { duplicates, ..Profile::storm() },
             call_timeout: "4s",
             permits_per_second,
             tiers: r#"["1s", "5s", "15s"]"#,
@@ -87,6 +87,10 @@ impl Storm {
         let report = line.audit().await;
         assert_eq!(report.orders, orders);
         assert!(report.audit.clean, "{report:?}");
+        let (twice, _) = line.sent_twice();
+        if !line.simulator.profile().duplicates.resend_is_safe() {
+            assert!(twice.is_empty(), "sent again, where that is executed again: {twice:?}");
+        }
         // No event without its state, and none missing.
         let told = line.events_in_order().await;
         let rows = line.rows().await;
@@ -175,9 +179,17 @@ fn refunded(records: &[InRecord]) -> HashMap<String, usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_storm_with_processes_that_die_every_order_ends_honestly() {
     let began = Instant::now();
-    let mut storm = Storm::begin(200.0).await;
+    let mut storm = Storm::begin(200.0, DuplicateSemantics::RejectsAlways).await;
     storm.rage(1_000, 4).await;
     println!("decided after {:?}", began.elapsed());
+    storm.reckon(1_000).await;
+}
+
+/// Nothing absorbs what is sent twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_storm_at_a_provider_that_executes_all_it_gets_no_reference_is_sent_twice() {
+    let mut storm = Storm::begin(200.0, DuplicateSemantics::NotDeduplicated).await;
+    storm.rage(1_000, 4).await;
     storm.reckon(1_000).await;
 }
 
@@ -185,7 +197,7 @@ async fn in_a_storm_with_processes_that_die_every_order_ends_honestly() {
 #[ignore = "twenty thousand orders, minutes: scripts/campaign storm"]
 async fn campaign_of_twenty_thousand_orders() {
     let began = Instant::now();
-    let mut storm = Storm::begin(1_000.0).await;
+    let mut storm = Storm::begin(1_000.0, DuplicateSemantics::RejectsAlways).await;
     storm.rage(20_000, 40).await;
     println!("decided after {:?}", began.elapsed());
     storm.reckon(20_000).await;

@@ -94,7 +94,7 @@ async fn counts_and_strikes_are_told() {
     assert_eq!(run.wire("GET", "/_admin/stats", "").await.json()["truncated"], 1);
     let strikes = run.wire("GET", "/_admin/strikes", "").await.json();
     let struck: Vec<_> = strikes.as_array().unwrap().iter().filter(|strike| strike["requests"] != 0).collect();
-    assert_eq!(struck, [&json!({ "class": "faults.truncated.after", "requests": 1, "orders": 1 })]);
+    assert_eq!(struck, [&json!({ "class": "faults.truncated.after", "requests": 1, "orders": 1, "by_chance": 0 })]);
 }
 
 #[tokio::test]

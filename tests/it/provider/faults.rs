@@ -79,6 +79,64 @@ async fn a_profile_rates_the_new_faults_as_it_does_the_old() {
     assert_eq!((run.delivered().len(), run.struck(FaultClass::HtmlErrorAfter)), (4, (4, 3)), "three orders");
 }
 
+/// A profile that rates one class alone, as high as can be.
+fn always(class: FaultClass) -> Profile {
+    let kind = class.as_str().trim_start_matches("faults.");
+    let (kind, moment) = kind.split_once('.').unwrap();
+    let text = format!("reply = {{ fixed = \"0s\" }}\n[faults.{kind}]\n{moment} = 1.0\n");
+    Profile::from_toml(&text).unwrap()
+}
+
+#[tokio::test]
+async fn each_fault_that_a_profile_rates_strikes_by_chance_and_executes_what_it_says() {
+    let run = Run::start(quick()).await;
+    let mut delivered = 0;
+    for (n, class) in faults().enumerate() {
+        run.set(always(class));
+        looks_right(class, &run.post(&format!("rated-{n}-1")).await);
+        delivered += usize::from(class.as_str().ends_with(".after"));
+        assert_eq!(run.delivered().len(), delivered, "{class}");
+        assert_eq!((run.struck(class), run.by_chance(class)), ((1, 1), 1), "{class}");
+        let rated: Vec<_> =
+            run.simulator.profile().rates_of_submits().into_iter().filter(|(_, rate)| *rate > 0.0).collect();
+        assert_eq!(rated, [(class, 1.0)]);
+    }
+}
+
+#[tokio::test]
+async fn an_outage_and_an_empty_float_strike_by_their_rate_alone() {
+    let soon = Spell::fixed(1.0, Duration::from_millis(300));
+    let run = Run::start(Profile { outage: soon, ..quick() }).await;
+    assert_eq!(run.post("order-1-1").await, Wire::Reset);
+    until("nobody listens", || std::net::TcpStream::connect(run.simulator.addr()).is_err()).await;
+    assert_eq!(run.by_chance(FaultClass::Outage), 1);
+    until("somebody listens again", || std::net::TcpStream::connect(run.simulator.addr()).is_ok()).await;
+    run.set(Profile { empty_float: soon, ..quick() });
+    let refused = run.post("order-2-1").await;
+    assert_eq!((refused.status(), &refused.json()["code"]), (422, &"insufficient_float".into()));
+    assert_eq!((run.by_chance(FaultClass::EmptyFloat), run.delivered().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_fault_of_a_request_that_executed_nothing_is_not_counted_as_one_that_did() {
+    let run = Run::start(quick()).await;
+    assert_eq!(run.post("order-1-1").await.status(), 200);
+    let fault = Faults { error_500: Rates { before: 0.0, after: 1.0 }, ..Faults::default() };
+    // The reference is known: nothing more is done.
+    run.set(Profile { faults: fault, ..quick() });
+    assert_eq!(run.post("order-1-1").await.status(), 500);
+    assert_eq!((run.struck(FaultClass::Error500Before), run.struck(FaultClass::Error500After)), ((1, 1), (0, 0)));
+    // It is refused.
+    let declines = Declines { fatal: 1.0, ..Declines::default() };
+    run.set(Profile { faults: fault, declines, ..quick() });
+    assert_eq!(run.post("order-2-1").await.status(), 500);
+    assert_eq!((run.struck(FaultClass::Error500Before), run.struck(FaultClass::Error500After)), ((2, 2), (0, 0)));
+    // It is done.
+    run.set(Profile { faults: fault, ..quick() });
+    assert_eq!(run.post("order-3-1").await.status(), 500);
+    assert_eq!((run.struck(FaultClass::Error500After), run.delivered().len()), ((1, 1), 2));
+}
+
 #[tokio::test]
 async fn in_an_outage_nobody_listens_and_what_is_under_way_is_answered() {
     let outage = Spell::fixed(0.0, Duration::from_secs(3));

@@ -201,3 +201,31 @@ async fn an_empty_float_refuses_everybody_until_it_is_raised_or_its_time_is_over
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert_eq!(run.post("order-5-1").await.status(), 200);
 }
+
+#[tokio::test]
+async fn whichever_way_a_recharge_ends_the_balance_pays_what_was_delivered_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Some(dir.path().join("ledger.jsonl"));
+    let options = SimulatorOptions { profile: prompt(), ledger, balance: Some(100_000), ..Default::default() };
+    let run = Run { dir, simulator: super::simulator(options).await };
+    let mut left = 100_000;
+    for (n, class, resolution, held, paid) in
+        [(1, FaultClass::Never, "failed", 5_000, 0), (2, FaultClass::Never, "delivered", 5_000, 5_000)]
+    {
+        run.next(class);
+        let reference = format!("order-{n}-1");
+        assert_eq!(run.post(&reference).await.status(), 202);
+        assert_eq!(run.wire("GET", "/_admin/balance", "").await.json(), json!({ "minor": left - held }));
+        let path = format!("/_admin/references/{reference}/resolve");
+        assert_eq!(run.wire("POST", &path, &json!({ "as": resolution }).to_string()).await.status(), 200);
+        left -= paid;
+        assert_eq!(run.wire("GET", "/_admin/balance", "").await.json(), json!({ "minor": left }), "{resolution}");
+    }
+    // Told failed, and delivered later.
+    let late_success = Spell { rate: 1.0, lasts: SOON };
+    run.set(Profile { outcomes: Outcomes { late_success, ..Outcomes::default() }, ..prompt() });
+    assert_eq!(run.post("order-3-1").await.status(), 422);
+    assert_eq!(run.wire("GET", "/_admin/balance", "").await.json(), json!({ "minor": left }));
+    run.until_status("order-3-1", "succeeded").await;
+    assert_eq!(run.wire("GET", "/_admin/balance", "").await.json(), json!({ "minor": left - 5_000 }));
+}

@@ -105,6 +105,11 @@ impl Run {
         (strike.requests, strike.orders)
     }
 
+    /// How many orders it has struck of which no script spoke.
+    pub(super) fn by_chance(&self, class: FaultClass) -> u64 {
+        self.simulator.strikes().iter().find(|strike| strike.class == class).unwrap().by_chance
+    }
+
     pub(super) fn set(&self, profile: Profile) {
         self.simulator.set_profile(profile).unwrap();
     }

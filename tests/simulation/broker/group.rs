@@ -148,7 +148,10 @@ impl MemBroker {
                 return;
             }
             for topic in broker.leave(&life) {
-                broker.strikes.hit(Fault::Eviction);
+                // Who is dead was not put out: nobody is left who could believe that he is still in.
+                if !life.is_dead() {
+                    broker.strikes.hit(Fault::Eviction);
+                }
                 broker.rebalance(&topic, false);
             }
             if let Some(until) = life.stands_until().filter(|_| !life.is_dead()) {
@@ -270,7 +273,7 @@ impl MemAssignment {
             return committed;
         }
         self.is_live.store(false, Ordering::Relaxed);
-        self.commits()
+        if self.broker.away_until().is_some() { committed } else { self.commits() }
     }
 
     /// The next to hand out, and the first that is not done.
@@ -306,7 +309,7 @@ impl Assignment for MemAssignment {
         let commits = {
             let mut reading = self.reading.lock().unwrap();
             reading.ledger.done(i64::try_from(offset).unwrap());
-            let commits = now >= reading.committed_at + COMMIT_EVERY;
+            let commits = now >= reading.committed_at + COMMIT_EVERY && self.broker.away_until().is_none();
             if commits {
                 reading.committed_at = now;
             }
@@ -404,6 +407,9 @@ impl Subscription for MemSubscription {
 
 impl MemSubscription {
     fn fetch(&self, max: usize) -> Vec<InRecord> {
+        if self.broker.away_until().is_some() {
+            return Vec::new();
+        }
         let topics = self.broker.topics.lock().unwrap();
         let now = self.broker.time.now();
         let held = self.member.held.lock().unwrap();

@@ -61,6 +61,7 @@ impl MemBroker {
         store: Arc<MemStore>,
         findings: Arc<Findings>,
     ) -> Arc<Self> {
+        let watch = Watch::new(Arc::clone(&time), store, findings);
         Arc::new(Self {
             time,
             topics: Mutex::default(),
@@ -69,7 +70,7 @@ impl MemBroker {
             strikes,
             away_until: Mutex::default(),
             lost: Mutex::default(),
-            watch: Watch::new(store, findings),
+            watch,
         })
     }
 
@@ -89,6 +90,11 @@ impl MemBroker {
             self.strikes.hit(Fault::CommandLost);
         }
         is_lost
+    }
+
+    /// Whether an order lost a command.
+    pub(crate) fn has_lost(&self, order_id: &str) -> bool {
+        self.lost.lock().unwrap().contains(order_id)
     }
 
     /// How many orders lost a command.
@@ -147,10 +153,17 @@ impl MemBroker {
         self.topics.lock().unwrap().clear();
     }
 
-    /// Nothing is acknowledged until then.
-    pub(crate) fn stay_away(&self, length: Duration) {
+    /// Nothing is written, read or committed until then.
+    pub(crate) fn stay_away(self: &Arc<Self>, length: Duration) {
         *self.away_until.lock().unwrap() = Some(tokio::time::Instant::now() + length);
         self.strikes.hit(Fault::BrokerAway);
+        self.later(length, |broker| {
+            broker.topics.lock().unwrap().values().for_each(|topic| topic.arrived.notify_waiters());
+        });
+    }
+
+    fn away_until(&self) -> Option<tokio::time::Instant> {
+        self.away_until.lock().unwrap().filter(|until| *until > tokio::time::Instant::now())
     }
 
     /// What is written to a partition of any topic is heard of later.
@@ -178,8 +191,7 @@ impl MemBroker {
     }
 
     async fn publish(self: &Arc<Self>, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
-        let away = self.away_until.lock().unwrap().filter(|until| *until > tokio::time::Instant::now());
-        if let Some(until) = away {
+        if let Some(until) = self.away_until() {
             // Shorter than any message time-out: it is written in the end.
             tokio::time::sleep_until(until).await;
         }

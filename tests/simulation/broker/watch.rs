@@ -10,7 +10,7 @@ use recharged::ports::OutRecord;
 use serde_json::Value;
 
 use crate::laws::{Findings, Law};
-use crate::life::PRECISION;
+use crate::life::TrueTime;
 use crate::store::MemStore;
 
 /// A lane waits for a row at least so long.
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 pub(super) struct Watch {
+    time: Arc<TrueTime>,
     store: Arc<MemStore>,
     pub(super) findings: Arc<Findings>,
     seen: Mutex<Seen>,
@@ -36,8 +37,8 @@ struct Seen {
 }
 
 impl Watch {
-    pub(super) fn new(store: Arc<MemStore>, findings: Arc<Findings>) -> Self {
-        Self { store, findings, seen: Mutex::default() }
+    pub(super) fn new(time: Arc<TrueTime>, store: Arc<MemStore>, findings: Arc<Findings>) -> Self {
+        Self { time, store, findings, seen: Mutex::default() }
     }
 
     /// A record was written, or lost after it was acknowledged.
@@ -81,7 +82,7 @@ impl Watch {
     pub(super) fn forwarded(&self, batch: &[OutRecord], now: Timestamp) {
         for record in batch.iter().filter(|record| record.topic.as_ref() == "due") {
             let Some(command) = command(record) else { continue };
-            let is_due = command.wake_at.is_none_or(|due_at| now + PRECISION >= due_at);
+            let is_due = command.wake_at.is_none_or(|due_at| now + self.time.precision() >= due_at);
             self.findings.hold(Law::NeverEarly, is_due, || {
                 format!("{}: forwarded at {now}, due at {:?}", command.order_id, command.wake_at)
             });

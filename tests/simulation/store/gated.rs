@@ -18,6 +18,8 @@ use crate::life::Life;
 pub(crate) struct ProcessStore {
     pub(crate) store: Arc<MemStore>,
     pub(crate) life: Arc<Life>,
+    /// What watches the deadlines uses it: what holds it up is noted.
+    pub(crate) watches: bool,
 }
 
 impl ProcessStore {
@@ -38,11 +40,19 @@ macro_rules! gated {
         #[async_trait]
         impl $port for ProcessStore {
             $(async fn $name(&self $(, $argument: $kind)*) -> Result<$answer, $error> {
-                self.life.pass().await;
-                self.reach(stringify!($name)).await?;
-                let answer = self.store.$name($($argument),*).await;
-                self.life.pass().await;
-                self.reach(stringify!($name)).await?;
+                let began = self.watches.then(|| self.life.begins(stringify!($name)));
+                let answer = async {
+                    self.life.pass().await;
+                    self.reach(stringify!($name)).await?;
+                    let answer = self.store.$name($($argument),*).await;
+                    self.life.pass().await;
+                    self.reach(stringify!($name)).await?;
+                    answer
+                };
+                let answer = answer.await;
+                if let Some(began) = began.filter(|_| answer.is_ok()) {
+                    self.life.succeeds(stringify!($name), began);
+                }
                 answer
             })+
         }

@@ -18,7 +18,7 @@ use recharged::ports::{
 };
 
 use crate::laws::{Findings, Law};
-use crate::life::{PRECISION, TrueTime};
+use crate::life::TrueTime;
 use crate::weather::{Fault, Rates, Strikes};
 
 mod gated;
@@ -60,6 +60,8 @@ pub(crate) struct State {
     pub(crate) cases: BTreeMap<(OrderId, &'static str), Case>,
     read_marks: HashMap<(String, i32), Timestamp>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
+    /// When each version of each order was there for all to see.
+    committed: HashMap<(OrderId, u32), Timestamp>,
     /// Commands that were announced: order and version.
     hints: HashSet<(OrderId, u32)>,
     /// Commands that a lane let go of before their rows were there.
@@ -160,6 +162,11 @@ impl MemStore {
         &self.provider
     }
 
+    /// When a version of an order was there for all to see.
+    pub(crate) fn committed_at(&self, id: &OrderId, version: u32) -> Option<Timestamp> {
+        self.state.lock().unwrap().committed.get(&(id.clone(), version)).copied()
+    }
+
     /// The entries of the log, transaction by transaction.
     pub(crate) fn log(&self) -> Vec<LoggedEvent> {
         self.state.lock().unwrap().log.values().flatten().cloned().collect()
@@ -173,6 +180,10 @@ impl MemStore {
         let version = before.map_or(0, |row| row.version);
         self.findings.hold(Law::RowsAreLegal, after.version == version + 1, || {
             format!("{id}: version {} was written over {version}", after.version)
+        });
+        let from = before.map(|row| row.state);
+        self.findings.hold(Law::RowsAreLegal, is_legal(from, event.kind, after.state), || {
+            format!("{id}: {} led from {from:?} to {}", event.kind, after.state)
         });
         if let Some(before) = before.filter(|before| before.state.is_closed()) {
             let stays = (before.state, before.reason, before.closed_at, before.sla)
@@ -189,7 +200,7 @@ impl MemStore {
             .hold(Law::Offsets, !in_vain, || format!("{id}: version {version} waits, and its command is gone"));
         let decides = transition.sla == Some(recharged::domain::Sla::Missed) && before.is_some();
         if decides {
-            let is_time = self.time.now() + PRECISION >= after.deadline_at;
+            let is_time = self.time.now() + self.time.precision() >= after.deadline_at;
             self.findings.hold(Law::Deadline, is_time, || format!("{id}: missed before its deadline"));
         }
     }
@@ -199,6 +210,7 @@ impl MemStore {
         let event = &transition.event;
         self.findings.trace(self.time.now(), event.order_id.as_str(), || format!("stored {}", event.to_line()));
         let order = &transition.after;
+        state.committed.insert((order.order_id.clone(), order.version), self.time.now());
         state.rows.insert(order.order_id.clone(), order.clone());
         state.log.entry(place).or_default().push(transition.event.clone());
         if let Some(refund) = &transition.refund {
@@ -304,6 +316,50 @@ impl Drop for Running<'_> {
             }
             self.end(commits);
         }
+    }
+}
+
+/// The table of `docs/STATE_MACHINE.md`: what may be written over a row in a state.
+fn is_legal(from: Option<OrderState>, kind: EventType, to: OrderState) -> bool {
+    use {EventType as E, OrderState as S};
+    // What is told of an order that stays as it is: a contradiction by the shop, a cancellation too late.
+    let is_aside = matches!(kind, E::CaseOpened | E::CancelRefused);
+    match from {
+        None => matches!(
+            (kind, to),
+            (E::Accepted, S::AwaitingPayment)
+                | (E::Queued, S::Queued)
+                | (E::Cancelled, S::Cancelled)
+                | (E::Failed, S::Failed)
+        ),
+        Some(from) if is_aside => from == to && !(from == S::AwaitingPayment && kind == E::CancelRefused),
+        Some(S::AwaitingPayment) => {
+            matches!((kind, to), (E::Queued, S::Queued) | (E::Failed, S::Failed) | (E::Cancelled, S::Cancelled))
+        }
+        Some(S::Queued) => matches!((kind, to), (E::Submitted, S::InFlight) | (E::Failed, S::Failed)),
+        Some(S::InFlight) => matches!(
+            (kind, to),
+            (E::AttemptUpdated, S::InFlight)
+                | (E::RetryScheduled, S::RetryWait)
+                | (E::Succeeded, S::Succeeded)
+                | (E::Failed, S::Failed)
+                | (E::InDoubt, S::InDoubt)
+        ),
+        Some(S::RetryWait) => matches!(
+            (kind, to),
+            (E::Submitted | E::AttemptUpdated, S::InFlight)
+                | (E::RetryScheduled, S::RetryWait)
+                | (E::Succeeded, S::Succeeded)
+                | (E::Failed, S::Failed)
+        ),
+        Some(S::InDoubt) => matches!(
+            (kind, to),
+            (E::AttemptUpdated | E::InDoubt, S::InDoubt) | (E::Succeeded, S::Succeeded) | (E::Failed, S::Failed)
+        ),
+        Some(S::Succeeded) => matches!((kind, to), (E::AttemptUpdated, S::Succeeded)),
+        Some(S::Failed) => matches!((kind, to), (E::AttemptUpdated | E::CaseResolved, S::Failed)),
+        // The refund of a payment that came after the end.
+        Some(S::Cancelled) => matches!((kind, to), (E::Cancelled, S::Cancelled)),
     }
 }
 

@@ -97,17 +97,20 @@ impl Engine {
             let was_untold = rest.unclear_until.take().is_some();
             rest.resolved = is_open;
             match (is_open, was_untold) {
-                (true, _) => Some(rest.order.clone()),
+                (true, _) => Some((rest.order.clone(), rest.held)),
                 (false, true) => None,
                 (false, false) => return Err(ResolveError::NotOpen),
             }
         };
-        if let Some(order) = order {
+        if let Some((order, held)) = order {
+            // What was held is for another end than this one, perhaps for another amount.
+            self.windows.release(held);
             match resolution {
                 Resolution::Failed => {
                     self.refuse(&order, Refusal::for_good("declined", None), None);
                 }
                 Resolution::Delivered => {
+                    self.windows.charge(order.amount.minor);
                     self.deliver(&order, None).await.map_err(|_| ResolveError::Ledger)?;
                 }
             }

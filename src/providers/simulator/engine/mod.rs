@@ -161,6 +161,9 @@ impl Engine {
         let setup = self.setup();
         let name = order.client_ref.as_str();
         let script = self.scripted.take(name);
+        if script.is_some() {
+            self.strikes.is_scripted(name);
+        }
         let (fate, met) = self.meet(&order, &setup.profile, script.as_ref());
         if let Some(Opening::Outage(lasts)) = fate.opening {
             self.strikes.count(FaultClass::Outage, name);
@@ -194,6 +197,9 @@ impl Engine {
             matches!(met, Met::Known(_)) && setup.profile.duplicates != DuplicateSemantics::ReplaysResult;
         let reply = if says_duplicate { Reply::duplicate() } else { Reply::life(&order.client_ref, life) };
         if let Some((kind, moment)) = fate.fault {
+            // A request that was refused, or whose reference was known, executes nothing whenever it fails.
+            let is_executed = matches!(met, Met::Fresh) && !matches!(life, Life::Refused(_) | Life::Nothing);
+            let moment = if is_executed { moment } else { Moment::BeforeExecution };
             return self.failed(kind, moment, &order.client_ref, reply);
         }
         if let Some((_, answer)) = fate.answer {

@@ -66,6 +66,8 @@ pub(super) struct Rest {
     pub(super) query: Option<FaultClass>,
     /// A script decided what becomes of it: chance stays out of its questions too.
     pub(super) is_scripted: bool,
+    /// What was taken from our balance for it, in minor units.
+    pub(super) held: i64,
     /// Brought to its end from outside: what was to happen does not.
     pub(super) resolved: bool,
 }

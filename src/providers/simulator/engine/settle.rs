@@ -26,12 +26,15 @@ impl Engine {
         fate: &Fate,
         profile: &Profile,
     ) -> Result<Life, LedgerBroken> {
-        let (mut verdict, mut completes_after) = (fate.verdict, fate.completes_after);
-        if verdict == Verdict::Deliver
-            && let Err((class, code)) = self.may_deliver(order, fate, profile)
-        {
-            self.strikes.count(class, order.client_ref.as_str());
-            (verdict, completes_after) = (Verdict::Refuse(Refusal::for_good(code, None)), None);
+        let (mut verdict, mut completes_after, mut held) = (fate.verdict, fate.completes_after, 0);
+        if verdict == Verdict::Deliver {
+            match self.may_deliver(order, fate, profile) {
+                Ok(price) => held = price,
+                Err((class, code)) => {
+                    self.strikes.count(class, order.client_ref.as_str());
+                    (verdict, completes_after) = (Verdict::Refuse(Refusal::for_good(code, None)), None);
+                }
+            }
         }
         let (engine, order, turn) = (Arc::clone(self), order.clone(), fate.turn);
         let Some(wait) = completes_after else {
@@ -41,7 +44,7 @@ impl Engine {
             return tokio::spawn(async move { engine.deliver(&order, turn).await }).await.unwrap_or(Err(LedgerBroken));
         };
         count(&self.counts.accepted);
-        self.remember(&order, fate);
+        self.remember(&order, fate, held);
         if turn == Some(Turn::Never) {
             self.strikes.count(FaultClass::Never, order.client_ref.as_str());
             return Ok(Life::InProgress);
@@ -68,8 +71,8 @@ impl Engine {
         Ok(Life::InProgress)
     }
 
-    /// Whether the number has cooled down and our money covers it; then the money is taken.
-    fn may_deliver(&self, order: &Order, fate: &Fate, profile: &Profile) -> Result<(), (FaultClass, &'static str)> {
+    /// Whether the number has cooled down and our money covers it; then the money is taken, and how much.
+    fn may_deliver(&self, order: &Order, fate: &Fate, profile: &Profile) -> Result<i64, (FaultClass, &'static str)> {
         const FLOAT: &str = "insufficient_float";
         if let Some(Opening::EmptyFloat(lasts)) = fate.opening {
             self.windows.empty_float(lasts);
@@ -90,11 +93,12 @@ impl Engine {
         self.windows.hold(price, fate.is_scripted).map_err(|why| match why {
             Uncovered::Empty => (FaultClass::EmptyFloat, FLOAT),
             Uncovered::Balance => (FaultClass::Balance, FLOAT),
-        })
+        })?;
+        Ok(price)
     }
 
     /// Keeps what its questions need, and what brings it to its end from outside.
-    fn remember(&self, order: &Order, fate: &Fate) {
+    fn remember(&self, order: &Order, fate: &Fate, held: i64) {
         let name = order.client_ref.as_str();
         let unclear_until = match fate.turn {
             Some(Turn::Unclear(lasts)) => Some(Instant::now() + lasts),
@@ -106,6 +110,7 @@ impl Engine {
             was_unclear: false,
             query: fate.query,
             is_scripted: fate.is_scripted && fate.turn.is_some(),
+            held,
             resolved: false,
         };
         if let Some(reference) = lock_shard(&self.shards, name).get_mut(name) {
@@ -144,6 +149,8 @@ impl Engine {
         if let Some(Turn::LateSuccess(after)) = turn {
             let (engine, order) = (Arc::clone(self), order.clone());
             self.later(after, async move {
+                // Nothing was held for what was refused: it is paid for now, covered or not.
+                engine.windows.charge(order.amount.minor);
                 if engine.deliver(&order, None).await.is_ok() {
                     engine.strikes.count(FaultClass::LateSuccess, order.client_ref.as_str());
                 }

@@ -91,13 +91,24 @@ impl Profile {
     /// The classes of trouble that it rates above zero, in the order of [`FaultClass::ALL`]. Limits
     /// and the ban have no rate and are not among them.
     pub fn classes(&self) -> Vec<FaultClass> {
+        let queries = [
+            (FaultClass::QueryFailing, self.queries.failing),
+            (FaultClass::QueryOutage, self.queries.outage.rate),
+            (FaultClass::NotFoundLag, self.queries.not_found_lag.rate),
+            (FaultClass::Stale, self.queries.stale.rate),
+        ];
+        let all = self.rates_of_submits().into_iter().chain(queries);
+        all.filter(|(_, rate)| *rate > 0.0).map(|(class, _)| class).collect()
+    }
+
+    /// How often each class of trouble strikes a submit by chance, of 1, and a little less where several would.
+    pub fn rates_of_submits(&self) -> Vec<(FaultClass, f64)> {
         let declines = self.declines;
-        let may_refuse = declines.fatal + declines.retryable > 0.0;
         let others = [
             (FaultClass::Outage, self.outage.rate),
             (FaultClass::Fatal, declines.fatal),
             (FaultClass::Retryable, declines.retryable),
-            (FaultClass::OddStatus, if may_refuse { declines.odd_status } else { 0.0 }),
+            (FaultClass::OddStatus, (declines.fatal + declines.retryable) * declines.odd_status),
             (FaultClass::Throttled, declines.throttled),
             (FaultClass::EmptyFloat, self.empty_float.rate),
             (FaultClass::Never, self.outcomes.never),
@@ -106,16 +117,12 @@ impl Profile {
             (FaultClass::Reversed, self.outcomes.reversed.rate),
             (FaultClass::WrongAmount, self.outcomes.wrong_amount),
             (FaultClass::Unclear, self.outcomes.unknown.rate),
-            (FaultClass::QueryFailing, self.queries.failing),
-            (FaultClass::QueryOutage, self.queries.outage.rate),
-            (FaultClass::NotFoundLag, self.queries.not_found_lag.rate),
-            (FaultClass::Stale, self.queries.stale.rate),
         ];
         let faults = self.faults.rates().into_iter().flat_map(|(kind, rates)| {
             let (before, after) = kind.classes();
             [(before, rates.before), (after, rates.after)]
         });
-        faults.chain(others).filter(|(_, rate)| *rate > 0.0).map(|(class, _)| class).collect()
+        faults.chain(others).collect()
     }
 }
 
