@@ -272,13 +272,12 @@ impl SimProvider {
         let too_often = last.is_some_and(|last| now + PRECISION * 2 < plus(last, interval));
         self.findings.hold(Law::AskedInTurn, !too_often, || format!("{reference} was asked about too often"));
         let sent = ledger.first_sent.get(reference).copied();
-        let too_early =
-            sent.is_some_and(|at| now + SEND_WINDOW + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
+        let too_early = sent.is_some_and(|at| now + PRECISION * 2 < plus(at, self.capabilities.query_not_before));
         self.findings.hold(Law::AskedInTurn, !too_early, || format!("{reference} was asked about too early"));
     }
 }
 
-/// The provider's times count from the claim, which is so much older than the first byte at most.
+/// A claim is so much older than its first byte at most.
 pub(crate) const SEND_WINDOW: Duration = Duration::from_secs(1);
 
 fn order_of(reference: &str) -> &str {

@@ -46,7 +46,7 @@ async fn submits_over_the_quota_lead_to_a_ban_of_submits_and_queries_which_ends(
         panic!("nothing was executed, and the order is not at fault")
     };
     assert!(wait <= lasts, "{wait:?}");
-    let QueryOutcome::Unavailable { retry_after: Some(wait) } = run.query("order-1-1").await else {
+    let QueryOutcome::Banned { retry_after: Some(wait) } = run.query("order-1-1").await else {
         panic!("it proves nothing")
     };
     assert!(wait <= lasts, "{wait:?}");
