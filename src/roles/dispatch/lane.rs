@@ -11,8 +11,7 @@ use tracing::{debug, error, warn};
 
 use crate::domain::inbound::Unfit;
 use crate::domain::{Command, CommandKind, Timestamp};
-use crate::ports::{ActedOn, Grant, InRecord, OutRecord, PermitClass, ReadMark, StoreError, Subscription};
-use crate::roles::delayed::original_headers;
+use crate::ports::{ActedOn, Grant, InRecord, PermitClass, ReadMark, StoreError, Subscription, command_record};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
@@ -302,10 +301,10 @@ impl Scheduler {
             let until = held_until(&command, now);
             heap.push(Queued { command, ack: record.ack, put_back: 0 }, until, now);
         } else {
-            let InRecord { topic, key, value, headers, ack, .. } = record;
-            let headers = original_headers(headers);
+            let InRecord { topic, key, ack, .. } = record;
             let back_at = crate::domain::plus(now, BACK_AFTER).max(command.wake_at.unwrap_or(now));
-            let record = OutRecord { topic, key, value, headers };
+            let command = Command { wake_at: Some(back_at), ..command };
+            let record = command_record(&topic, key.unwrap_or_default(), &command);
             let record = self.lane.rules.commands.tiers.put_off(record, back_at, now);
             self.put_off.push(PutOff { queued: Queued { command, ack, put_back: 0 }, record });
         }

@@ -164,11 +164,18 @@ impl Watch {
                 let seen = self.seen.lock().unwrap();
                 let last = seen.asked.get(&(id.clone(), command.version)).copied().flatten();
                 let others = seen.copies.get(record.value.as_deref().unwrap_or_default()).copied().unwrap_or_default();
-                !row.asks() || last > command.wake_at || others > 0 || self.is_forgotten(&row, now)
+                let is_kept = !row.asks() || last > command.wake_at || others > 0;
+                is_kept || self.comes_back(&row, now) || self.is_forgotten(&row, now)
             }
         };
         let what = || format!("{id}: {command:?} was dropped at {now} in {}", row.state);
         self.findings.hold(Law::Offsets, is_kept, what);
+    }
+
+    /// A late question may be let go: the deadline asks anew, and after it a case does.
+    fn comes_back(&self, row: &Order, now: Timestamp) -> bool {
+        let is_late = row.deadline_at <= plus(now, PRECISION);
+        is_late && (row.state == State::InFlight || self.store.is_asked_by_a_case(&row.order_id))
     }
 
     /// The provider is asked no more about it.
