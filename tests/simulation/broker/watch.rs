@@ -151,8 +151,11 @@ impl Watch {
     /// A lane lets go of a command: its row asks for it no more, or for a later question.
     fn command_done(&self, command: &Command, record: &OutRecord, at: Timestamp, now: Timestamp) {
         let id = &command.order_id;
+        let last = self.seen.lock().unwrap().asked.get(&(id.clone(), command.version)).copied().flatten();
+        // Put off rather than dropped: it comes again.
+        let comes_again = last > command.wake_at;
         let is_ahead = self.store.row(id).is_none_or(|row| row.asked_version < command.version);
-        if is_ahead && now < plus(at, PATIENCE) {
+        if is_ahead && !comes_again && now < plus(at, PATIENCE) {
             self.store.note_dropped(id.clone(), command.version);
         }
         // A hint that was overtaken by another one of the same version may speak of a former attempt.
@@ -162,9 +165,8 @@ impl Watch {
             CommandKind::Submit => !matches!(row.state, State::Queued | State::RetryWait),
             CommandKind::Query => {
                 let seen = self.seen.lock().unwrap();
-                let last = seen.asked.get(&(id.clone(), command.version)).copied().flatten();
                 let others = seen.copies.get(record.value.as_deref().unwrap_or_default()).copied().unwrap_or_default();
-                let is_kept = !row.asks() || last > command.wake_at || others > 0;
+                let is_kept = !row.asks() || comes_again || others > 0;
                 is_kept || self.comes_back(&row, now) || self.is_forgotten(&row, now)
             }
         };
