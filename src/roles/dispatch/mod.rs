@@ -24,6 +24,8 @@ mod service_time;
 mod settle;
 mod slots;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -18,7 +18,9 @@ fn quick() -> Profile {
     Profile { reply: Latency::Fixed(Duration::from_millis(5)), ..Profile::default() }
 }
 
-const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
+const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 6\n";
+/// The last of more attempts would be held for the end of the order's time.
+const TWO_TRIES: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 2\n";
 
 fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
     line.record(id, &changed(id, &json!({ "phone": phone })))
@@ -28,15 +30,14 @@ fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
 async fn a_final_refusal_fails_the_order_and_asks_for_its_refund() {
     let profile = Profile { suffix_scenarios: true, ..quick() };
     let line =
-        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
-            .await;
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: TWO_TRIES.to_owned(), ..Wishes::default() }).await;
     let _service = line.start("one", &[]).await;
     let cases = [
         ("invalid", "+8613800000802", Reason::InvalidPhone, 1),
         ("barred", "+8613800000803", Reason::RecipientBarred, 1),
         ("declined", "+8613800000806", Reason::ProviderDeclined, 1),
         // Told to try again, each time.
-        ("exhausted", "+8613800000804", Reason::AttemptsExhausted, 3),
+        ("exhausted", "+8613800000804", Reason::AttemptsExhausted, 2),
     ];
     let mut batch: Vec<_> = cases.iter().map(|(id, phone, ..)| to_number(&line, id, phone)).collect();
     batch.push(to_number(&line, "fine", "+8613800000811"));

@@ -155,7 +155,8 @@ impl Watch {
         // Put off rather than dropped: it comes again.
         let comes_again = last > command.wake_at;
         let is_ahead = self.store.row(id).is_none_or(|row| row.asked_version < command.version);
-        if is_ahead && !comes_again && now < plus(at, PATIENCE) {
+        let is_late = command.deadline_at <= plus(now, PRECISION);
+        if is_ahead && !comes_again && !is_late && now < plus(at, PATIENCE) {
             self.store.note_dropped(id.clone(), command.version);
         }
         // A hint that was overtaken by another one of the same version may speak of a former attempt.
