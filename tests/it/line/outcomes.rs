@@ -7,7 +7,7 @@ use recharged::domain::event::EventType;
 use recharged::domain::{AttemptState, LoggedEvent, Reason, Sla, State};
 use recharged::ports::OutRecord;
 use recharged::providers::simulator::{
-    Ban, Declines, FaultClass, Faults, Latency, Profile, Rates, Script, Throttle, read_ledger,
+    Ban, Declines, FaultClass, Faults, Latency, Profile, Queries, Rates, Script, Throttle, read_ledger,
 };
 use serde_json::{Value, json};
 
@@ -170,6 +170,24 @@ async fn a_ban_declines_no_order_and_the_lane_rests_until_it_is_over() {
     }
     let stats = line.simulator.stats();
     assert_eq!((stats.banned, stats.submits), (1, 22), "nobody knocked meanwhile");
+    assert!(line.audit().await.audit.clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_bans_who_asks_too_early_or_too_often_finds_nobody_to_ban() {
+    let allowed = Some(Duration::from_secs(1));
+    let queries = Queries { not_before: allowed, min_interval: allowed, ..Queries::default() };
+    let lasts = Duration::from_mins(10);
+    let ban = Ban { after: 1, within: lasts, lasts, tells_when: true };
+    let completion = Latency::Fixed(Duration::from_secs(6));
+    let profile = Profile { queries, ban: Some(ban), accepted_first: 1.0, completion, ..quick() };
+    // The lane's terms are the provider's: a second each.
+    let line = Line::set_up(Wishes { profile, send_window: "3s", ..Wishes::default() }).await;
+    let (_one, _two) = tokio::join!(line.start("one", &[]), line.start("two", &[]));
+    line.send("asked", 60).await;
+    line.until_succeeded(60).await;
+    let stats = line.simulator.stats();
+    assert_eq!((stats.banned, stats.submits), (0, 60));
     assert!(line.audit().await.audit.clean);
 }
 
