@@ -28,22 +28,25 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
     let claimed_at = attempt.claimed_at;
     let capabilities = &provider.capabilities;
     let last = last_query(claimed_at, provider);
-    let earliest = super::plus(now, capabilities.query_min_interval.max(at_least).max(LEAST));
+    let rest = capabilities.query_min_interval.max(LEAST);
+    let earliest = super::plus(now, rest.max(at_least));
     let age = (now - claimed_at).to_std().unwrap_or_default();
     let spaced = if is_unproven(order) {
         last
     } else if now < order.deadline_at {
         let spaced = super::plus(now, age.min(MOST));
         // From this moment on "not found" tells something.
-        let telling = super::plus(claimed_at, capabilities.not_found_grace);
+        let telling = provider.after_send(claimed_at, capabilities.not_found_grace);
         let spaced = if now < telling && !attempt.inquiry.was_accepted { spaced.min(telling) } else { spaced };
         let reserve = before(order.deadline_at, provider.expected_service + ALLOWANCE);
-        // One question is kept for the last moment at which its answer still comes in time.
-        if spaced > reserve && earliest <= reserve { reserve } else { spaced }
+        // One question is kept for the last moment at which its answer still comes in time: one that comes before it
+        // must be answered, and the provider's interval be over, by then.
+        let answered = super::plus(spaced.max(earliest), provider.expected_service);
+        if super::plus(answered, rest) > reserve && earliest <= reserve { reserve } else { spaced }
     } else {
         super::plus(now, (age / 2).clamp(LATE_LEAST, LATE_MOST))
     };
-    let next = spaced.max(earliest).max(super::plus(claimed_at, capabilities.query_not_before));
+    let next = spaced.max(earliest).max(provider.after_send(claimed_at, capabilities.query_not_before));
     if next <= last { Some(next) } else { Some(last).filter(|last| *last >= earliest) }
 }
 

@@ -51,7 +51,17 @@ pub enum QueryOutcome {
     ProviderUnknown,
     /// The query itself failed: proves nothing.
     Unavailable {
-        /// How long the provider asks us to wait.
+        /// How long the provider asks us to wait before it is asked about this reference again.
+        retry_after: Option<Duration>,
+    },
+    /// Our questions come too fast, whatever they are about: proves nothing.
+    Throttled {
+        /// How long the provider asks us to put no question.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing of ours is taken for a while, be it a question or a recharge: proves nothing.
+    Banned {
+        /// How long it lasts.
         retry_after: Option<Duration>,
     },
 }

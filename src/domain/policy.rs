@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
 use super::ids::ProviderId;
 use super::outcome::Capabilities;
 
@@ -50,6 +51,14 @@ pub struct ProviderPolicy {
     pub expected_service: Duration,
     /// From a claim's commit request to the first byte.
     pub send_window: Duration,
+}
+
+impl ProviderPolicy {
+    /// So long after what was sent under a claim, reckoned from its last possible first byte: the provider counts
+    /// from what it saw, and the claim may be older by the whole send window.
+    pub fn after_send(&self, claimed_at: Timestamp, wait: Duration) -> Timestamp {
+        super::plus(claimed_at, self.send_window.saturating_add(wait))
+    }
 }
 
 impl Policy {

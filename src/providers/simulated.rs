@@ -222,8 +222,10 @@ enum Said {
     Reversed(Receipt),
     ProviderUnknown,
     Duplicate,
-    /// Not now, for the sake of pace: this request alone, or everything of ours for a while.
+    /// Not now, for the sake of pace.
     Throttled,
+    /// Nothing of ours for a while.
+    Banned,
     NotFound,
     /// Documented as: ask, do not take it for a failure.
     SystemError,
@@ -248,7 +250,8 @@ fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
         (None, Some("duplicate")) => Said::Duplicate,
         // A ban is a pace that we did not keep: nothing is executed, no order is at fault, and the
         // lane has to rest for as long as it lasts. A new attempt each time would only prolong it.
-        (None, Some("throttled" | "banned")) => Said::Throttled,
+        (None, Some("banned")) => Said::Banned,
+        (None, Some("throttled")) => Said::Throttled,
         (None, Some("not_found")) => Said::NotFound,
         (None, Some("system_error")) => Said::SystemError,
         (None, Some("too_early" | "too_often")) => Said::NotNow,
@@ -265,7 +268,7 @@ fn submit_outcome(response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
         Said::Accepted(provider_ref) if status.is_success() => SubmitOutcome::Accepted { provider_ref },
         Said::Rejected(failure) => SubmitOutcome::Rejected(failure),
         Said::Duplicate => SubmitOutcome::Duplicate,
-        Said::Throttled => {
+        Said::Throttled | Said::Banned => {
             SubmitOutcome::Throttled { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }
         }
         // Whatever the status: the word itself says that nobody knows.
@@ -302,10 +305,13 @@ fn by_status(response: &HttpResponse, now: Timestamp, otherwise: UnknownCause) -
     }
 }
 
-/// "Not found" needs the protocol's own word: a 404 of a proxy or a wrong URL proves nothing.
+/// "Not found" needs the protocol's own word: a 404 of a proxy or a wrong URL proves nothing. So does a ban;
+/// a throttle is told by its word or by the status alone. Every other failure speaks of this one reference,
+/// whatever wait it names: an error page of the query endpoint is no reason to let anything else rest.
 fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
     let status = response.status;
     let (said, wait) = said(response);
+    let retry_after = wait.or_else(|| retry_after(&response.headers, now));
     match said {
         Said::Succeeded(receipt) if status.is_success() => QueryOutcome::Succeeded(receipt),
         Said::Accepted(_) if status.is_success() => QueryOutcome::InProgress,
@@ -313,19 +319,21 @@ fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
         Said::ProviderUnknown if status.is_success() => QueryOutcome::ProviderUnknown,
         Said::Rejected(failure) if status.is_success() => QueryOutcome::Failed(failure),
         Said::NotFound if status == StatusCode::NOT_FOUND => QueryOutcome::NotFound,
+        Said::Banned => QueryOutcome::Banned { retry_after },
+        Said::Throttled => QueryOutcome::Throttled { retry_after },
+        Said::Unmapped | Said::Broken if status == StatusCode::TOO_MANY_REQUESTS => {
+            QueryOutcome::Throttled { retry_after }
+        }
         Said::Succeeded(_)
         | Said::Accepted(_)
         | Said::Rejected(_)
         | Said::Reversed(_)
         | Said::ProviderUnknown
         | Said::Duplicate
-        | Said::Throttled
         | Said::NotFound
         | Said::SystemError
         | Said::NotNow
         | Said::Unmapped
-        | Said::Broken => {
-            QueryOutcome::Unavailable { retry_after: wait.or_else(|| retry_after(&response.headers, now)) }
-        }
+        | Said::Broken => QueryOutcome::Unavailable { retry_after },
     }
 }

@@ -264,7 +264,9 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
             QueryOutcome::Reversed(_) => "report: reversed",
             QueryOutcome::NotFound => "report: not found",
             QueryOutcome::ProviderUnknown => "report: provider unknown",
-            QueryOutcome::Unavailable { .. } => "report: unavailable",
+            QueryOutcome::Unavailable { .. } | QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => {
+                "report: unavailable"
+            }
         },
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",

@@ -168,7 +168,8 @@ impl Setting {
             callback_signed: true,
             can_cancel: false,
         };
-        let provider = ProviderPolicy { capabilities, expected_service: secs(5), send_window: secs(1) };
+        // The send window is a part of the call's tick.
+        let provider = ProviderPolicy { capabilities, expected_service: secs(5), send_window: Duration::ZERO };
         Policy {
             sla: secs(30),
             unpaid_timeout: secs(30),

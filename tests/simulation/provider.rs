@@ -305,7 +305,7 @@ impl SimProvider {
         let too_often = last.is_some_and(|last| now + slack < plus(last, interval));
         self.findings.hold(Law::AskedInTurn, !too_often, || format!("{reference} was asked about too often"));
         let sent = ledger.first_sent.get(reference).copied();
-        let too_early = sent.is_some_and(|at| now + SEND_WINDOW + slack < plus(at, self.capabilities.query_not_before));
+        let too_early = sent.is_some_and(|at| now + slack < plus(at, self.capabilities.query_not_before));
         self.findings.hold(Law::AskedInTurn, !too_early, || format!("{reference} was asked about too early"));
     }
 }
@@ -321,16 +321,18 @@ impl SimProvider {
         let is_known = match answer {
             QueryOutcome::Succeeded(_) | QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => true,
             QueryOutcome::NotFound => {
-                // Counted by the service from the claim, which is older than the first byte.
-                let tells =
-                    asked_at + SEND_WINDOW + slack >= plus(unanswered.sent_at, self.capabilities.not_found_grace);
+                let tells = asked_at + slack >= plus(unanswered.sent_at, self.capabilities.not_found_grace);
                 let first = unanswered.not_found_at;
                 if tells {
                     unanswered.not_found_at = first.or(Some(asked_at));
                 }
                 tells && first.is_some_and(|first| asked_at > first)
             }
-            QueryOutcome::InProgress | QueryOutcome::ProviderUnknown | QueryOutcome::Unavailable { .. } => false,
+            QueryOutcome::InProgress
+            | QueryOutcome::ProviderUnknown
+            | QueryOutcome::Throttled { .. }
+            | QueryOutcome::Banned { .. }
+            | QueryOutcome::Unavailable { .. } => false,
         };
         if is_known {
             ledger.unheard.remove(order);
@@ -338,7 +340,7 @@ impl SimProvider {
     }
 }
 
-/// The provider's times count from the claim, which is so much older than the first byte at most.
+/// A claim is so much older than its first byte at most.
 pub(crate) const SEND_WINDOW: Duration = Duration::from_secs(1);
 
 fn order_of(reference: &str) -> &str {

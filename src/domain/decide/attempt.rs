@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::domain::event::EventType;
 use crate::domain::ids::ClaimId;
+use crate::domain::order::Order;
 use crate::domain::outcome::{Failure, FailureClass, NotSentCause, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, Reason, State};
 use crate::domain::{Timestamp, retry};
@@ -85,7 +86,9 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
     match outcome {
         QueryOutcome::InProgress => accepted(draft, None),
         QueryOutcome::ProviderUnknown => unknown(draft.cause("provider_unknown"), true),
-        QueryOutcome::Unavailable { .. } => Decision::Keep(Why::NoNews),
+        QueryOutcome::Unavailable { .. } | QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => {
+            Decision::Keep(Why::NoNews)
+        }
         _ if suspected => Decision::Keep(Why::NoNews),
         QueryOutcome::Failed(failure) => refused(draft, failure),
         QueryOutcome::Reversed(_) => {
@@ -169,7 +172,7 @@ fn no_effect(draft: Draft<'_>, at_least: Duration) -> Decision {
         return end_undelivered(draft, ended, reason, "not sent");
     }
     let same_ref = provider.capabilities.duplicates.resend_is_safe();
-    match wake_of_retry(&draft, at_least) {
+    match wake_of_retry(&draft, at_least, false) {
         Some(wake_at) => {
             wait_for_retry(draft.attempt_state(if same_ref { AttemptState::Prepared } else { ended }), wake_at)
         }
@@ -178,17 +181,11 @@ fn no_effect(draft: Draft<'_>, at_least: Duration) -> Decision {
 }
 
 /// The back-off grows with the attempts that were made, whoever was at fault.
-fn wake_of_retry(draft: &Draft<'_>, at_least: Duration) -> Option<Timestamp> {
-    let order = draft.before;
-    retry::next_wake(
-        &order.order_id,
-        order.attempt_number(),
-        at_least,
-        draft.now,
-        order.deadline_at,
-        draft.policy,
-        draft.provider()?,
-    )
+fn wake_of_retry(draft: &Draft<'_>, at_least: Duration, is_last: bool) -> Option<Timestamp> {
+    let Order { order_id, deadline_at, .. } = draft.before;
+    let tries = draft.before.attempt_number();
+    let next = retry::Next { order_id, deadline_at: *deadline_at, tries, at_least, is_last };
+    retry::next_wake(next, draft.now, draft.policy, draft.provider()?)
 }
 
 pub(super) fn wait_for_retry(mut draft: Draft<'_>, wake_at: Timestamp) -> Decision {
@@ -199,10 +196,14 @@ pub(super) fn wait_for_retry(mut draft: Draft<'_>, wake_at: Timestamp) -> Decisi
 /// Rows 10 and 11: the provider says no.
 fn refused(draft: Draft<'_>, failure: &Failure) -> Decision {
     let mut draft = draft.cause(&failure.code);
-    if failure.class == FailureClass::CooldownActive && draft.before.attempt_number() > 1 {
+    if failure.class == FailureClass::CooldownActive && has_earlier(&draft) {
         return suspect_earlier(draft);
     }
     let after_wait = match failure.advice {
+        // Of another order's recharge, and over after a known time.
+        RetryAdvice::Never if failure.class == FailureClass::CooldownActive => {
+            draft.provider().and_then(|provider| provider.capabilities.same_number_cooldown)
+        }
         RetryAdvice::Never => None,
         RetryAdvice::NewAttempt { after } => Some(after),
         RetryAdvice::AfterOperatorAction => Some(Duration::ZERO),
@@ -218,7 +219,9 @@ fn refused(draft: Draft<'_>, failure: &Failure) -> Decision {
     let counts = failure.advice != RetryAdvice::AfterOperatorAction;
     draft.after.declined = draft.before.declined.saturating_add(u16::from(counts));
     let may_retry = !counts || draft.after.declined < draft.policy.max_attempts;
-    match wake_of_retry(&draft, after_wait).filter(|_| may_retry) {
+    // An order that was declined once only has its one retry soon: most are mended by it.
+    let is_last = counts && draft.after.declined > 1 && draft.after.declined + 1 == draft.policy.max_attempts;
+    match wake_of_retry(&draft, after_wait, is_last).filter(|_| may_retry) {
         Some(wake_at) => wait_for_retry(draft.attempt_state(AttemptState::Failed), wake_at),
         None => end_undelivered(draft, AttemptState::Failed, Reason::AttemptsExhausted, "not delivered"),
     }
@@ -227,7 +230,14 @@ fn refused(draft: Draft<'_>, failure: &Failure) -> Decision {
 /// Whether a resend was refused because of what an earlier send of the same reference did.
 fn speaks_of_earlier_send(draft: &Draft<'_>, failure: &Failure) -> bool {
     let was_sent_before = draft.before.attempt.as_ref().is_some_and(|a| a.inquiry.closed_by_not_found);
-    failure.class == FailureClass::CooldownActive && was_sent_before && draft.before.attempt_number() == 1
+    failure.class == FailureClass::CooldownActive && was_sent_before && !has_earlier(draft)
+}
+
+/// Whether the provider has declined an attempt before the current one, which then may have been delivered all the same.
+/// A higher number alone does not say so: where a reference cannot be sent again, a send that never left, or that was
+/// refused for its pace, moves the number too. Nor does a refusal that was about our account.
+fn has_earlier(draft: &Draft<'_>) -> bool {
+    draft.before.attempt_number() > 1 && draft.before.declined > 0
 }
 
 /// "Recharged a moment ago" about a later attempt speaks of an earlier one, which then was

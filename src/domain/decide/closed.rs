@@ -59,7 +59,9 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         | QueryOutcome::InProgress
         | QueryOutcome::NotFound
         | QueryOutcome::ProviderUnknown
-        | QueryOutcome::Unavailable { .. } => None,
+        | QueryOutcome::Unavailable { .. }
+        | QueryOutcome::Throttled { .. }
+        | QueryOutcome::Banned { .. } => None,
     };
     if draft.before.state == State::Succeeded && is_delivered(&draft, number) {
         let evidence = format!("attempt {number} had been reported delivered");
@@ -79,7 +81,9 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         QueryOutcome::ProviderUnknown
         | QueryOutcome::Succeeded(_)
         | QueryOutcome::NotFound
-        | QueryOutcome::Unavailable { .. } => Decision::Keep(Why::Known),
+        | QueryOutcome::Unavailable { .. }
+        | QueryOutcome::Throttled { .. }
+        | QueryOutcome::Banned { .. } => Decision::Keep(Why::Known),
     }
 }
 

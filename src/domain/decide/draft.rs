@@ -133,10 +133,11 @@ impl<'a> Draft<'a> {
     /// Asks for a query as early as the provider allows: its first one at once where the time
     /// for it has come, a further one after the least interval.
     pub(super) fn ask_query(self) -> Self {
-        let (not_before, interval) = self.provider().map_or((Duration::ZERO, Duration::from_mins(1)), |p| {
-            (p.capabilities.query_not_before, p.capabilities.query_min_interval)
+        let provider = self.provider();
+        let interval = provider.map_or(Duration::from_mins(1), |provider| provider.capabilities.query_min_interval);
+        let first = self.after.attempt.as_ref().zip(provider).map_or(self.now, |(attempt, provider)| {
+            provider.after_send(attempt.claimed_at, provider.capabilities.query_not_before)
         });
-        let first = self.after.attempt.as_ref().map_or(self.now, |a| crate::domain::plus(a.claimed_at, not_before));
         let was_asked = self.answers || self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
         let next = if was_asked { crate::domain::plus(self.now, interval) } else { self.now };
         let at = if first > self.now { first } else { next };

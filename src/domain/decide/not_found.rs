@@ -21,7 +21,8 @@ pub(super) fn not_found(mut draft: Draft<'_>, asked_at: Timestamp) -> Decision {
     let Some(attempt) = &draft.before.attempt else { return Decision::Keep(Why::NotApplicable) };
     let capabilities = &provider.capabilities;
     let asked_at = to_micros(asked_at).min(draft.now);
-    if attempt.inquiry.was_accepted || !is_at_least(capabilities.not_found_grace, attempt.claimed_at, asked_at) {
+    let telling = provider.after_send(attempt.claimed_at, capabilities.not_found_grace);
+    if attempt.inquiry.was_accepted || asked_at < telling {
         return Decision::Keep(Why::NoNews);
     }
     let Some(first) = attempt.inquiry.not_found_at else {

@@ -1,6 +1,7 @@
 //! Adoption: sends whose caller is gone. After partitions have come to this process somebody else
 //! may have died; as long as a call takes after that, whatever of the lane still waits for an answer
-//! waits for one that nobody hears, and is asked about. So a crash costs a call's time-out.
+//! waits for one that nobody hears, and is asked about. So a crash costs a call's time-out; a minute more, where nothing was
+//! assigned to anybody.
 
 use std::time::Duration;
 
@@ -19,33 +20,54 @@ const MARGIN: Duration = Duration::from_secs(2);
 /// second come in.
 const STEP: Duration = Duration::from_secs(2);
 
+/// Without any assignment there is a look this often: a process that dies and comes back under its own name, again and
+/// again, moves no partition to anybody.
+const EVERY: Duration = Duration::from_mins(1);
+
 /// When to look next.
 #[derive(Debug, Default)]
 pub(super) struct Adoption {
     assignments: u64,
+    /// The first of these stays where it is, whatever else is assigned: what it is for has waited long enough by then.
     due_at: Option<Timestamp>,
+    /// After the last assignment that came meanwhile.
+    then_at: Option<Timestamp>,
+    looking: bool,
 }
 
 impl Adoption {
     /// Notes how many assignments there were so far.
     pub(super) fn note(&mut self, assignments: u64, now: Timestamp, wait: Duration) {
-        if assignments != self.assignments {
-            self.assignments = assignments;
-            self.due_at = Some(crate::domain::plus(now, wait));
+        if assignments == self.assignments {
+            return;
+        }
+        self.assignments = assignments;
+        let at = crate::domain::plus(now, wait);
+        if self.due_at.is_none_or(|due_at| due_at > at) {
+            self.due_at = Some(at);
+        } else {
+            self.then_at = Some(at);
         }
     }
 
     pub(super) fn due_at(&self) -> Option<Timestamp> {
-        self.due_at
+        self.due_at.filter(|_| !self.looking)
     }
 
-    /// Whether to look now; says so once.
+    /// Whether to look now; says so once, until that look has ended.
     pub(super) fn take_due(&mut self, now: Timestamp) -> bool {
-        let is_due = self.due_at.is_some_and(|at| at <= now);
+        let is_due = self.due_at().is_some_and(|at| at <= now);
         if is_due {
-            self.due_at = None;
+            self.due_at = self.then_at.take();
+            self.looking = true;
         }
         is_due
+    }
+
+    /// A look has ended.
+    pub(super) fn looked(&mut self, now: Timestamp) {
+        self.looking = false;
+        self.due_at.get_or_insert(crate::domain::plus(now, EVERY));
     }
 }
 
@@ -115,18 +137,45 @@ mod tests {
     }
 
     #[test]
-    fn each_assignment_is_followed_by_one_look_when_every_call_has_ended() {
+    fn each_assignment_is_followed_by_a_look_when_every_call_has_ended() {
         let (mut adoption, wait) = (Adoption::default(), Duration::from_secs(18));
         adoption.note(0, at(0), wait);
         assert_eq!(adoption.due_at(), None, "nothing is held yet");
         adoption.note(1, at(1), wait);
         assert!(!adoption.take_due(at(18)));
         assert!(adoption.take_due(at(19)) && !adoption.take_due(at(20)));
+        adoption.looked(at(20));
         adoption.note(1, at(30), wait);
-        assert_eq!(adoption.due_at(), None);
         adoption.note(2, at(40), wait);
-        // A further one begins the wait anew: what it brings may be under way until then.
+        // What a further one brings may be under way for longer: it has a look of its own.
         adoption.note(3, at(50), wait);
-        assert!(!adoption.take_due(at(60)) && adoption.take_due(at(68)));
+        assert!(!adoption.take_due(at(57)) && adoption.take_due(at(58)));
+        adoption.looked(at(59));
+        assert!(!adoption.take_due(at(67)) && adoption.take_due(at(68)));
+    }
+
+    #[test]
+    fn assignments_without_end_put_off_no_look() {
+        let (mut adoption, wait) = (Adoption::default(), Duration::from_secs(18));
+        let mut looks = Vec::new();
+        for second in 0..100 {
+            // A process of a large fleet is restarted every five seconds.
+            adoption.note(u64::try_from(second / 5 + 1).unwrap(), at(second), wait);
+            if adoption.take_due(at(second)) {
+                looks.push(second);
+                adoption.looked(at(second));
+            }
+        }
+        assert_eq!(looks, [18, 33, 48, 63, 78, 93]);
+    }
+
+    #[test]
+    fn there_is_a_look_now_and_then_though_nothing_is_assigned() {
+        let mut adoption = Adoption::default();
+        adoption.note(1, at(0), Duration::from_secs(18));
+        assert!(adoption.take_due(at(18)));
+        assert_eq!(adoption.due_at(), None, "not while there is one");
+        adoption.looked(at(20));
+        assert!(!adoption.take_due(at(79)) && adoption.take_due(at(80)));
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -17,7 +16,9 @@ use crate::roles::patience;
 
 use super::Lane;
 use super::heap::Queued;
+use super::put_off::PutOff;
 use super::question::Question;
+use super::slots::Slot;
 
 /// A command that is ahead of its row is looked at again: soon, since its row is mostly being
 /// written, then every second, at most 30 times.
@@ -36,7 +37,7 @@ pub(super) struct Picked {
     pub(super) class: PermitClass,
     /// When its request may leave; `None` for an order that can only be failed.
     pub(super) permit: Option<Timestamp>,
-    pub(super) slot: Option<OwnedSemaphorePermit>,
+    pub(super) slot: Option<Slot>,
 }
 
 /// A claimed order, to be called now.
@@ -48,7 +49,7 @@ pub(super) struct Claimed {
     pub(super) send_by: Duration,
     pub(super) class: PermitClass,
     pub(super) permit: Timestamp,
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) slot: Slot,
 }
 
 /// What a batch of claims left over.
@@ -60,6 +61,8 @@ pub(super) struct Leftover {
     pub(super) questions: Vec<Question>,
     /// Permits that were not used.
     pub(super) permits: Vec<(PermitClass, Timestamp)>,
+    /// Commands to be written once more, for later.
+    pub(super) later: Vec<PutOff>,
     /// Commands to look at again, and when.
     pub(super) again: Vec<(Queued, PermitClass, Timestamp)>,
 }

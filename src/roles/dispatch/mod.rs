@@ -4,19 +4,28 @@
 //! A command's way: `heap` (by deadline) → a permit from the store (`permits`) → `claim`
 //! (intent committed before the first byte leaves) → `call` → `settle`. A question about an attempt
 //! that is open goes through `question` in place of claim and call. The loop that owns all of a
-//! lane's state is in `lane`.
+//! lane's state is in `lane`, what it starts next in `start`.
 
 mod adopt;
+mod arrivals;
 mod call;
 mod claim;
 mod heap;
+mod hints;
 mod lane;
+mod pending;
 mod permits;
+mod put_off;
 mod question;
 mod queue;
 mod reading;
+mod rest;
 mod service_time;
 mod settle;
+mod slots;
+mod start;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -30,6 +39,7 @@ use crate::ports::{
 use crate::roles::RowsAtHand;
 use crate::roles::commands::CommandWriter;
 
+use rest::Rest;
 use service_time::ServiceTime;
 
 /// What a lane goes by.
@@ -84,6 +94,8 @@ pub struct Lane {
     pub metrics: Arc<LaneMetrics>,
     /// What became of orders.
     pub outcomes: Arc<OutcomeMetrics>,
+    /// Until when no questions are asked.
+    no_questions: Arc<Rest>,
     /// How long calls take, as learned.
     service_time: Arc<ServiceTime>,
     /// Orders whose claim was sent to the store and whose outcome is not written yet.
@@ -129,6 +141,7 @@ impl Lane {
             rules: Arc::new(parts.rules),
             metrics: Arc::new(parts.metrics),
             outcomes: parts.outcomes,
+            no_questions: Arc::default(),
             service_time: Arc::new(ServiceTime::new(floor)),
             unsettled: Arc::default(),
         }

@@ -19,8 +19,8 @@ pub(super) const STALE_AFTER: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub(super) struct Stock {
     permits: VecDeque<Timestamp>,
-    /// A reservation is under way.
-    pub(super) asking: bool,
+    /// Permits that a reservation under way asks for.
+    pub(super) asking: usize,
     /// Before this moment the store has none.
     ask_again_at: Option<Timestamp>,
 }
@@ -67,7 +67,7 @@ impl Stock {
 
     /// Whether asking the store makes sense.
     pub(super) fn may_ask(&self, now: Timestamp) -> bool {
-        !self.asking && self.ask_again_at.is_none_or(|at| at <= now)
+        self.asking == 0 && self.ask_again_at.is_none_or(|at| at <= now)
     }
 
     /// When something changes by itself: the moment of a permit lies no more than `ahead` in the

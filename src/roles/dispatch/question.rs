@@ -5,11 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::domain::inquiry::next_query;
 use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, Timestamp};
 use crate::faults::{Bug, is_planted};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
@@ -18,8 +17,10 @@ use crate::roles::patience;
 use super::Lane;
 use super::call::{Outcome, Said};
 use super::claim::{Fit, Leftover, Picked};
+use super::put_off::PutOff;
+use super::slots::Slot;
 
-/// A row is held for a call and this much more.
+/// A row is held for a call, until the provider may be asked again, and for this much more.
 const HOLD_MARGIN: Duration = Duration::from_secs(2);
 /// By this much the clocks of two processes differ at most.
 const CLOCKS_DIFFER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
@@ -33,7 +34,7 @@ pub(super) struct Question {
     /// The first byte leaves before this moment (since boot), or never.
     send_by: Duration,
     permit: Timestamp,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     hold: OwnHold,
 }
 
@@ -43,14 +44,6 @@ pub(super) struct Question {
 pub(super) struct OwnHold {
     until: Timestamp,
     ack: Ack,
-}
-
-/// An answer that settled nothing.
-#[derive(Debug)]
-pub(super) struct Unsettled {
-    pub(super) order: Order,
-    pub(super) at_least: Duration,
-    pub(super) hold: OwnHold,
 }
 
 impl Lane {
@@ -67,7 +60,6 @@ impl Lane {
         let now = self.clock.now();
         let until = crate::domain::plus(now, self.hold_time());
         let (mut asking, mut holds, mut named) = (Vec::new(), Vec::new(), HashSet::new());
-        let (mut later, mut acks) = (Vec::new(), Vec::new());
         for (one, row) in picked.into_iter().zip(rows) {
             let Some(row) = row else {
                 warn!(order_id = %one.queued.command.order_id, "a question about an order that is not stored");
@@ -87,10 +79,7 @@ impl Lane {
                 Fit::Dead => leftover.drop_command(one),
                 Fit::Ahead => leftover.not_yet(one, now),
                 // It would hold its partition's offset for long.
-                Fit::Early(theirs) if theirs > until => {
-                    later.push(self.question_record(&row, theirs));
-                    acks.push(leftover.take_ack(one));
-                }
+                Fit::Early(theirs) if theirs > until => leftover.put_off(one, self.question_record(&row, theirs)),
                 Fit::Early(until) => leftover.put_back(one, until),
             }
         }
@@ -107,27 +96,23 @@ impl Lane {
                 }
                 // Asked for since: it comes when the provider may be asked again.
                 Held::Taken { until: Some(theirs), .. } if theirs > until => {
-                    later.push(self.question_record(&order, theirs));
-                    acks.push(leftover.take_ack(one));
+                    leftover.put_off(one, self.question_record(&order, theirs));
                 }
                 Held::Taken { until, .. } => leftover.put_back(one, until.unwrap_or(now + LOOK_AGAIN)),
             }
-        }
-        if patience::published("questions", self.publisher.as_ref(), later, abort).await {
-            acks.into_iter().for_each(Ack::done);
         }
         Ok(leftover)
     }
 
     /// The command for the next question about an order.
-    fn question_record(&self, order: &Order, at: Timestamp) -> OutRecord {
+    pub(super) fn question_record(&self, order: &Order, at: Timestamp) -> OutRecord {
         let command = Command { wake_at: Some(at), ..Command::of(CommandKind::Query, order) };
         self.command_record(&command, order)
     }
 
     fn hold_time(&self) -> Duration {
         let capabilities = self.provider.capabilities();
-        capabilities.call_timeout + capabilities.query_min_interval + HOLD_MARGIN
+        self.rules.send_window + capabilities.call_timeout + capabilities.query_min_interval + HOLD_MARGIN
     }
 
     /// Asks, and hands the answer to the settlement.
@@ -151,38 +136,6 @@ impl Lane {
         let took = self.clock.since_boot().saturating_sub(began);
         self.metrics.request("query", result_label(&outcome), took);
         outcome
-    }
-
-    /// Sees to it that what was not settled is asked about again: the command first, then the hold
-    /// that keeps others back until then, so that a crash between the two costs nothing.
-    pub(super) async fn ask_again(
-        &self,
-        unsettled: Vec<Unsettled>,
-        abort: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        let (now, policy) = (self.clock.now(), self.policy());
-        let (mut records, mut holds, mut acks) = (Vec::new(), Vec::new(), Vec::new());
-        for Unsettled { order, at_least, hold } in unsettled {
-            let provider = policy.provider(self.provider.id());
-            let Some(next) = provider.and_then(|provider| next_query(&order, at_least, now, provider)) else {
-                debug!(order_id = %order.order_id, "nothing more is asked about it");
-                hold.ack.done();
-                continue;
-            };
-            records.push(self.question_record(&order, next));
-            let (order_id, asked_version) = (order.order_id, order.asked_version);
-            holds.push(Hold { order_id, asked_version, replaces: Some(hold.until), until: next });
-            acks.push(hold.ack);
-        }
-        if is_planted(Bug::ForgetTheQuestion) {
-            records.clear();
-        }
-        if !records.is_empty() && !patience::published("questions", self.publisher.as_ref(), records, abort).await {
-            return Ok(());
-        }
-        self.release(holds, abort).await?;
-        acks.into_iter().for_each(Ack::done);
-        Ok(())
     }
 
     /// Replaces holds; one that was lost meanwhile is not missed.
@@ -209,10 +162,10 @@ impl OwnHold {
 }
 
 impl Leftover {
-    /// Nothing is done about it now; whoever sees to it later says when it is done.
-    fn take_ack(&mut self, picked: Picked) -> Ack {
+    /// Nothing is done about it now: a record of it comes when its time has come.
+    fn put_off(&mut self, picked: Picked, record: OutRecord) {
         self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
-        picked.queued.ack
+        self.later.push(PutOff { queued: picked.queued, record });
     }
 
     fn ask(&mut self, picked: Picked, order: Order, until: Timestamp, send_by: Duration) {
@@ -237,7 +190,7 @@ fn result_label(outcome: &QueryOutcome) -> &'static str {
         QueryOutcome::Succeeded(_) | QueryOutcome::InProgress => "ok",
         QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => "declined",
         QueryOutcome::NotFound | QueryOutcome::ProviderUnknown => "in_doubt",
-        QueryOutcome::Unavailable { retry_after: Some(_) } => "throttled",
-        QueryOutcome::Unavailable { retry_after: None } => "error",
+        QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => "throttled",
+        QueryOutcome::Unavailable { .. } => "error",
     }
 }

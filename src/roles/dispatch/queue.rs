@@ -39,10 +39,15 @@ impl Queue {
         if self.heap.ready() <= self.permits.len() || !self.permits.may_ask(now) {
             return None;
         }
-        let wanted = (self.heap.ready() + expected).min(most).saturating_sub(self.permits.len());
-        let wanted = u32::try_from(wanted).ok().filter(|wanted| *wanted > 0)?;
-        self.permits.asking = true;
+        let missing = (self.heap.ready() + expected).min(most).saturating_sub(self.permits.len());
+        let wanted = u32::try_from(missing).ok().filter(|wanted| *wanted > 0)?;
+        self.permits.asking = missing;
         Some(Reservation { provider: provider.clone(), class: self.class, wanted, terms })
+    }
+
+    /// Commands that have permits, or will have where they are granted what was asked for.
+    pub(super) fn promised(&self) -> usize {
+        (self.permits.len() + self.permits.asking).min(self.heap.ready())
     }
 
     /// When something changes by itself.
@@ -73,6 +78,14 @@ impl Queues {
             PermitClass::Query => &mut self.query,
             PermitClass::Retry => &mut self.retry,
             PermitClass::Fresh => &mut self.fresh,
+        }
+    }
+
+    pub(super) fn see(&self, class: PermitClass) -> &Queue {
+        match class {
+            PermitClass::Query => &self.query,
+            PermitClass::Retry => &self.retry,
+            PermitClass::Fresh => &self.fresh,
         }
     }
 

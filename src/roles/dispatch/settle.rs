@@ -1,30 +1,48 @@
-//! Settlement: outcomes become transitions, in batches. A wait is published before its row is
-//! committed (hint before state), so that a crash between the two loses nothing: a hint that is
-//! ahead of its row waits, one that its row never asked for dies.
+//! Settlement: outcomes become transitions, in batches. What needs no follow-up is written at once. A
+//! wait is published before its row is committed (hint before state, `hints`), so that a crash between the two
+//! loses nothing: a hint that is ahead of its row waits, one that its row never asked for dies.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TryRecvError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::domain::{Command, Decision, Input, Order, OrderId, QueryOutcome, SubmitOutcome, Transition, decide};
+use crate::domain::{Decision, Input, OrderId, QueryOutcome, Timestamp, Transition, decide};
 use crate::faults::{Bug, is_planted};
-use crate::ports::{Hold, OutRecord, StoreError, Written};
+use crate::ports::{Hold, StoreError, Written};
 use crate::roles::{RoleError, patience};
 
 use super::Lane;
-use super::call::{Outcome, Said};
-use super::question::{OwnHold, Unsettled};
+use super::call::Outcome;
+use super::hints::Hints;
+use super::pending::{Ended, Pending, Step, Unsettled};
+use super::question::OwnHold;
 
 /// Outcomes wait this long for company.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
 const LINGER_BUSY: Duration = Duration::from_millis(10);
-/// The pause after a throttling that names no time.
-const PAUSE: chrono::Duration = chrono::Duration::seconds(1);
+
+/// The loop that settles. It decides; what is slow runs in tasks.
+struct Settlement {
+    lane: Lane,
+    abort: CancellationToken,
+    /// One for each outcome that may be in hand: with none left, calls wait with their places.
+    places: Arc<Semaphore>,
+    /// What waits for a free writer, and what is being written.
+    direct: Vec<Step>,
+    writing: JoinSet<Result<Ended, StoreError>>,
+    /// What waits for its hint to be written, then for its row.
+    hints: Hints,
+    /// Until when the fleet is to rest, where it was not told yet; and the telling.
+    rest_until: Option<Timestamp>,
+    resting: JoinSet<()>,
+}
 
 impl Lane {
     /// Settles until every sender is gone and every batch is written.
@@ -33,84 +51,89 @@ impl Lane {
         mut outcomes: mpsc::Receiver<Outcome>,
         abort: CancellationToken,
     ) -> Result<(), RoleError> {
-        let mut under_way: JoinSet<Result<(), StoreError>> = JoinSet::new();
+        let most = self.rules.heap_max.max(self.rules.batch_max).max(1);
+        let mut settlement = Settlement {
+            places: Arc::new(Semaphore::new(most)),
+            direct: Vec::new(),
+            writing: JoinSet::new(),
+            hints: Hints::default(),
+            rest_until: None,
+            resting: JoinSet::new(),
+            lane: self,
+            abort,
+        };
+        let mut is_open = true;
         loop {
-            while under_way.len() >= self.rules.writers.max(1) {
-                ended(under_way.join_next().await, &abort)?;
-            }
-            let mut batch = Vec::new();
-            if outcomes.recv_many(&mut batch, self.rules.batch_max).await == 0 {
+            settlement.start();
+            if !is_open && settlement.is_done() {
                 break;
             }
-            let until = Instant::now() + if under_way.is_empty() { LINGER_QUIET } else { LINGER_BUSY };
-            while batch.len() < self.rules.batch_max {
-                // A look now and then: being woken by each outcome would cost more than it is worth.
-                match outcomes.try_recv() {
-                    Ok(outcome) => batch.push(outcome),
-                    Err(TryRecvError::Empty) if Instant::now() < until => tokio::time::sleep(LINGER_QUIET).await,
-                    Err(_) => break,
+            let writers_free = settlement.writing.len() < settlement.lane.rules.writers.max(1);
+            let room = settlement.places.available_permits().min(settlement.lane.rules.batch_max);
+            let mut batch = Vec::new();
+            tokio::select! {
+                biased; // What is under way ends first: it frees writers and places.
+                Some(ended) = settlement.writing.join_next() => settlement.take_ended(ended)?,
+                Some(ended) = settlement.hints.next() => settlement.take_ended(ended)?,
+                Some(told) = settlement.resting.join_next() => {
+                    told.map_err(|error| RoleError::Task(error.to_string()))?;
+                }
+                received = outcomes.recv_many(&mut batch, room), if is_open && writers_free && room > 0 => {
+                    is_open = received > 0;
+                    settlement.gather(&mut batch, room, &mut outcomes).await;
+                    settlement.take_outcomes(batch);
                 }
             }
-            let (lane, abort) = (self.clone(), abort.clone());
-            under_way.spawn(async move { lane.settle(batch, &abort).await });
-        }
-        while !under_way.is_empty() {
-            ended(under_way.join_next().await, &abort)?;
         }
         Ok(())
     }
 
-    async fn settle(self, batch: Vec<Outcome>, abort: &CancellationToken) -> Result<(), StoreError> {
-        tokio::select! {
-            biased; // A store that hangs must not hold up the end.
-            () = abort.cancelled() => {}
-            () = self.heed_throttling(&batch) => {}
-        }
-        let policy = self.policy();
-        let mut open: Vec<Pending> = batch.into_iter().map(Pending::from).collect();
-        let (mut unsettled, mut replaced) = (Vec::new(), Vec::new());
-        while !open.is_empty() {
-            let (now, before) = (self.clock.now(), replies(&open));
-            let (mut transitions, mut pending) = (Vec::with_capacity(open.len()), Vec::with_capacity(open.len()));
-            for one in open {
-                match decide(Some(&one.order), &one.input, now, &policy) {
-                    Decision::Apply(transition) => {
-                        transitions.push(*transition);
-                        pending.push(one);
-                    }
-                    Decision::Keep(why) => {
-                        debug!(order_id = %one.order.order_id, ?why, "an outcome changes nothing");
-                        unsettled.extend(one.unsettled());
-                    }
+    /// Publishes what transitions ask for: a retry that waits, a question.
+    pub(super) async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
+        let records = transitions.iter().filter_map(|transition| self.follow_up_record(transition)).collect::<Vec<_>>();
+        records.is_empty() || patience::published("retry", self.publisher.as_ref(), records, abort).await
+    }
+
+    /// Writes steps whose hints are written; returns what is to be decided again, and asked again.
+    pub(super) async fn write(self, steps: Vec<Step>, abort: &CancellationToken) -> Result<Ended, StoreError> {
+        let mut ended = Ended::default();
+        let (mut replaced, mut places): (Vec<(Hold, OwnHold)>, Vec<_>) = (Vec::new(), Vec::new());
+        let (mut transitions, mut pending) = (Vec::with_capacity(steps.len()), Vec::with_capacity(steps.len()));
+        for step in steps {
+            match step {
+                Step::Write(transition, one) => {
+                    transitions.push(*transition);
+                    pending.push(one);
+                }
+                Step::AskOn(hold, own, place) => {
+                    replaced.push((hold, own));
+                    places.push(place);
                 }
             }
-            let hint_first = !is_planted(Bug::HintAfterState);
-            if hint_first && !self.publish_waits(&transitions, abort).await {
-                return Ok(());
-            }
-            open = self.write_settlements(&transitions, pending, (&mut unsettled, &mut replaced), abort).await?;
-            if !hint_first && !self.publish_waits(&transitions, abort).await {
-                return Ok(());
-            }
-            self.unsettled.fetch_sub(before - replies(&open), Ordering::Relaxed);
+        }
+        self.write_settlements(&transitions, pending, &mut ended, &mut replaced, abort).await?;
+        if is_planted(Bug::HintAfterState) && !self.publish_waits(&transitions, abort).await {
+            return Ok(ended);
         }
         let (holds, done): (Vec<_>, Vec<_>) = replaced.into_iter().unzip();
         self.release(holds, abort).await?;
         done.into_iter().for_each(OwnHold::done);
-        self.ask_again(unsettled, abort).await
+        drop(places);
+        Ok(ended)
     }
 
-    /// Writes; returns what lost the fence, with the row as it is now. Of what was written by an
-    /// answer, `kept` takes what asks on: with a new command, or as before.
+    /// Writes transitions. What lost the fence is decided again, on the row as it is now. Of what was written by
+    /// an answer, `replaced` takes what is asked on by a new command; the rest is asked on as before.
     async fn write_settlements(
         &self,
         transitions: &[Transition],
         pending: Vec<Pending>,
-        (unsettled, replaced): (&mut Vec<Unsettled>, &mut Vec<(Hold, OwnHold)>),
+        ended: &mut Ended,
+        replaced: &mut Vec<(Hold, OwnHold)>,
         abort: &CancellationToken,
-    ) -> Result<Vec<Pending>, StoreError> {
+    ) -> Result<(), StoreError> {
         if transitions.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let written = patience::stored_unless("settle", abort, || self.store.apply(transitions)).await?;
         let mut lost: Vec<Pending> = Vec::new();
@@ -118,6 +141,7 @@ impl Lane {
             match written {
                 Written::Stored => {
                     self.outcomes.written(transition);
+                    self.settled(&one);
                     one.order = transition.after.clone();
                     match (one.hold.take(), &transition.follow_up) {
                         (Some(hold), Some(follow_up)) => {
@@ -129,7 +153,7 @@ impl Lane {
                         }
                         (Some(hold), None) => {
                             one.hold = Some(hold);
-                            unsettled.extend(one.unsettled());
+                            ended.unsettled.extend(one.unsettled());
                         }
                         (None, _) => {}
                     }
@@ -138,121 +162,151 @@ impl Lane {
             }
         }
         if lost.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let ids: Vec<OrderId> = lost.iter().map(|one| one.order.order_id.clone()).collect();
         let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
-        let mut again = Vec::with_capacity(lost.len());
         for (mut one, row) in lost.into_iter().zip(rows) {
-            let Some(row) = row else { continue };
+            let Some(row) = row else {
+                self.settled(&one);
+                continue;
+            };
             one.order = row;
             // What the provider did not find may have been sent since: it is asked again.
             if matches!(&one.input, Input::Reported { outcome: QueryOutcome::NotFound, .. }) {
-                unsettled.extend(one.unsettled());
+                ended.unsettled.extend(one.unsettled());
             } else {
-                again.push(one);
+                ended.again.push(one);
             }
         }
-        Ok(again)
+        Ok(())
     }
 
-    /// Publishes what transitions ask for: a retry that waits, a question.
-    pub(super) async fn publish_waits(&self, transitions: &[Transition], abort: &CancellationToken) -> bool {
-        let records: Vec<OutRecord> = transitions
-            .iter()
-            .filter_map(|transition| {
-                Some(self.command_record(&transition.follow_up.as_ref()?.command, &transition.after))
-            })
-            .collect();
-        records.is_empty() || patience::published("retry", self.publisher.as_ref(), records, abort).await
-    }
-
-    /// A retry or a question as a record.
-    pub(super) fn command_record(&self, command: &Command, order: &Order) -> OutRecord {
-        self.rules.commands.due(&self.rules.topics, command, &order.recipient, self.clock.now())
+    /// The outcome of a send is written, or changes nothing. Those of questions are not counted, since their
+    /// commands come again.
+    fn settled(&self, one: &Pending) {
+        if one.is_reply() {
+            self.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// A provider that asks us to slow down is heard by the whole fleet.
-    async fn heed_throttling(&self, batch: &[Outcome]) {
-        let asked = batch.iter().filter_map(|outcome| outcome.said.asks_for_rest());
-        let Some(longest) = asked.max() else { return };
-        let until = self.clock.now() + longest;
+    async fn rest(self, until: Timestamp) {
         if let Err(error) = self.quota.pause(self.provider.id(), until).await {
             warn!(provider = %self.provider.id(), error = ?error, "a throttled lane could not be paused");
         }
     }
 }
 
-/// An outcome that is not written yet, with the row that it is decided on.
-struct Pending {
-    order: Order,
-    input: Input,
-    /// Of a question.
-    hold: Option<OwnHold>,
-    /// Before the next question, as the provider said.
-    at_least: Duration,
-}
-
-impl Pending {
-    fn unsettled(self) -> Option<Unsettled> {
-        Some(Unsettled { hold: self.hold?, order: self.order, at_least: self.at_least })
+impl Settlement {
+    fn is_done(&self) -> bool {
+        self.writing.is_empty() && self.hints.is_empty() && self.resting.is_empty()
     }
-}
 
-impl From<Outcome> for Pending {
-    fn from(Outcome { order, said }: Outcome) -> Self {
-        let attempt = order.attempt_number();
-        match said {
-            Said::Reply { claim_id, outcome } => Self {
-                order,
-                input: Input::SubmitReply { attempt, claim_id, outcome },
-                hold: None,
-                at_least: Duration::ZERO,
-            },
-            Said::Answer { asked_at, outcome, hold } => {
-                let at_least = match &outcome {
-                    QueryOutcome::Unavailable { retry_after } => retry_after.unwrap_or_default(),
-                    QueryOutcome::Succeeded(_)
-                    | QueryOutcome::InProgress
-                    | QueryOutcome::Failed(_)
-                    | QueryOutcome::Reversed(_)
-                    | QueryOutcome::NotFound
-                    | QueryOutcome::ProviderUnknown => Duration::ZERO,
-                };
-                Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), at_least }
+    /// Lets a batch grow for a moment.
+    async fn gather(&self, batch: &mut Vec<Outcome>, most: usize, outcomes: &mut mpsc::Receiver<Outcome>) {
+        let until = Instant::now() + if self.writing.is_empty() { LINGER_QUIET } else { LINGER_BUSY };
+        while !batch.is_empty() && batch.len() < most {
+            // A look now and then: being woken by each outcome would cost more than it is worth.
+            match outcomes.try_recv() {
+                Ok(outcome) => batch.push(outcome),
+                Err(TryRecvError::Empty) if Instant::now() < until => tokio::time::sleep(LINGER_QUIET).await,
+                Err(_) => break,
             }
         }
     }
-}
 
-impl Said {
-    /// How long the provider wants to be left in peace.
-    fn asks_for_rest(&self) -> Option<chrono::Duration> {
-        let rest = |wait: &Duration| chrono::Duration::from_std(*wait).ok();
-        match self {
-            Self::Reply { outcome: SubmitOutcome::Throttled { retry_after }, .. } => {
-                Some(retry_after.as_ref().and_then(rest).unwrap_or(PAUSE))
+    fn take_outcomes(&mut self, batch: Vec<Outcome>) {
+        let now = self.lane.clock.now();
+        let rest = batch.iter().filter_map(|outcome| outcome.said.asks_for_rest()).max();
+        self.rest_until = self.rest_until.max(rest.map(|rest| crate::domain::plus(now, rest)));
+        if let Some(rest) = batch.iter().filter_map(|outcome| outcome.said.asks_for_no_questions()).max() {
+            self.lane.no_questions.until(crate::domain::plus(now, rest));
+        }
+        let pending = batch.into_iter().filter_map(|outcome| {
+            // There is one: no more were taken than there are.
+            let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+            Some(Pending::new(outcome, place))
+        });
+        let pending = pending.collect();
+        self.decide(pending);
+    }
+
+    /// Decides, and sends each outcome its way.
+    fn decide(&mut self, open: Vec<Pending>) {
+        let (now, policy) = (self.lane.clock.now(), self.lane.policy());
+        let mut unsettled = Vec::new();
+        for one in open {
+            match decide(Some(&one.order), &one.input, now, &policy) {
+                Decision::Apply(transition) => {
+                    let hint = self.lane.follow_up_record(&transition).filter(|_| !is_planted(Bug::HintAfterState));
+                    let step = Step::Write(transition, one);
+                    match hint {
+                        Some(record) => self.hints.push(record, step),
+                        None => self.direct.push(step),
+                    }
+                }
+                Decision::Keep(why) => {
+                    debug!(order_id = %one.order.order_id, ?why, "an outcome changes nothing");
+                    self.lane.settled(&one);
+                    unsettled.extend(one.unsettled());
+                }
             }
-            Self::Answer { outcome: QueryOutcome::Unavailable { retry_after: Some(wait) }, .. } => rest(wait),
-            Self::Reply { .. } | Self::Answer { .. } => None,
+        }
+        self.ask_on(unsettled);
+    }
+
+    /// Sees to it that what was not settled is asked about again: the command first, then the hold
+    /// that keeps others back until then, so that a crash between the two costs nothing.
+    fn ask_on(&mut self, unsettled: Vec<Unsettled>) {
+        let (now, policy) = (self.lane.clock.now(), self.lane.policy());
+        for one in unsettled {
+            if let Some((record, step)) = self.lane.next_question(one, now, &policy) {
+                if is_planted(Bug::ForgetTheQuestion) {
+                    self.direct.push(step);
+                } else {
+                    self.hints.push(record, step);
+                }
+            }
         }
     }
-}
 
-/// Outcomes of sends: those of questions are not counted, since their commands come again.
-fn replies(pending: &[Pending]) -> usize {
-    pending.iter().filter(|one| matches!(one.input, Input::SubmitReply { .. })).count()
-}
+    /// Starts every task that can start now.
+    fn start(&mut self) {
+        self.hints.start(&self.lane, &self.abort);
+        while self.writing.len() < self.lane.rules.writers.max(1) && !self.direct.is_empty() {
+            let batch: Vec<Step> = self.direct.drain(..self.direct.len().min(self.lane.rules.batch_max)).collect();
+            let (lane, abort) = (self.lane.clone(), self.abort.clone());
+            self.writing.spawn(async move { lane.write(batch, &abort).await });
+        }
+        if self.resting.is_empty()
+            && let Some(until) = self.rest_until.take()
+        {
+            let (lane, abort) = (self.lane.clone(), self.abort.clone());
+            self.resting.spawn(async move {
+                tokio::select! {
+                    biased; // A store that hangs must not hold up the end.
+                    () = abort.cancelled() => {}
+                    () = lane.rest(until) => {}
+                }
+            });
+        }
+    }
 
-fn ended(
-    ended: Option<Result<Result<(), StoreError>, tokio::task::JoinError>>,
-    abort: &CancellationToken,
-) -> Result<(), RoleError> {
-    match ended {
-        None | Some(Ok(Ok(()))) => Ok(()),
-        // Told to drop everything: the rows say `in_flight`, and are asked about later.
-        Some(Ok(Err(_))) if abort.is_cancelled() => Ok(()),
-        Some(Ok(Err(error))) => Err(error.into()),
-        Some(Err(error)) => Err(RoleError::Task(error.to_string())),
+    fn take_ended(
+        &mut self,
+        ended: Result<Result<Ended, StoreError>, tokio::task::JoinError>,
+    ) -> Result<(), RoleError> {
+        match ended {
+            Ok(Ok(Ended { again, unsettled })) => {
+                self.decide(again);
+                self.ask_on(unsettled);
+                Ok(())
+            }
+            // Told to drop everything: the rows say `in_flight`, and are asked about later.
+            Ok(Err(_)) if self.abort.is_cancelled() => Ok(()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(error) => Err(RoleError::Task(error.to_string())),
+        }
     }
 }

@@ -7,7 +7,7 @@ use recharged::domain::event::EventType;
 use recharged::domain::{AttemptState, LoggedEvent, Reason, Sla, State};
 use recharged::ports::OutRecord;
 use recharged::providers::simulator::{
-    Ban, Declines, FaultClass, Faults, Latency, Profile, Rates, Script, Throttle, read_ledger,
+    Ban, Declines, FaultClass, Faults, Latency, Profile, Queries, Rates, Script, Throttle, read_ledger,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,9 @@ fn quick() -> Profile {
     Profile { reply: Latency::Fixed(Duration::from_millis(5)), ..Profile::default() }
 }
 
-const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 3\n";
+const QUICK_RETRY: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 6\n";
+/// The last of more attempts would be held for the end of the order's time.
+const TWO_TRIES: &str = "[retry]\nbackoff_first = \"200ms\"\nbackoff_max = \"1s\"\nmax_attempts = 2\n";
 
 fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
     line.record(id, &changed(id, &json!({ "phone": phone })))
@@ -28,15 +30,14 @@ fn to_number(line: &Line, id: &str, phone: &str) -> OutRecord {
 async fn a_final_refusal_fails_the_order_and_asks_for_its_refund() {
     let profile = Profile { suffix_scenarios: true, ..quick() };
     let line =
-        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: QUICK_RETRY.to_owned(), ..Wishes::default() })
-            .await;
+        Line::set_up(Wishes { profile, send_window: UNHURRIED, toml: TWO_TRIES.to_owned(), ..Wishes::default() }).await;
     let _service = line.start("one", &[]).await;
     let cases = [
         ("invalid", "+8613800000802", Reason::InvalidPhone, 1),
         ("barred", "+8613800000803", Reason::RecipientBarred, 1),
         ("declined", "+8613800000806", Reason::ProviderDeclined, 1),
         // Told to try again, each time.
-        ("exhausted", "+8613800000804", Reason::AttemptsExhausted, 3),
+        ("exhausted", "+8613800000804", Reason::AttemptsExhausted, 2),
     ];
     let mut batch: Vec<_> = cases.iter().map(|(id, phone, ..)| to_number(&line, id, phone)).collect();
     batch.push(to_number(&line, "fine", "+8613800000811"));
@@ -169,6 +170,24 @@ async fn a_ban_declines_no_order_and_the_lane_rests_until_it_is_over() {
     }
     let stats = line.simulator.stats();
     assert_eq!((stats.banned, stats.submits), (1, 22), "nobody knocked meanwhile");
+    assert!(line.audit().await.audit.clean);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_bans_who_asks_too_early_or_too_often_finds_nobody_to_ban() {
+    let allowed = Some(Duration::from_secs(1));
+    let queries = Queries { not_before: allowed, min_interval: allowed, ..Queries::default() };
+    let lasts = Duration::from_mins(10);
+    let ban = Ban { after: 1, within: lasts, lasts, tells_when: true };
+    let completion = Latency::Fixed(Duration::from_secs(6));
+    let profile = Profile { queries, ban: Some(ban), accepted_first: 1.0, completion, ..quick() };
+    // The lane's terms are the provider's: a second each.
+    let line = Line::set_up(Wishes { profile, send_window: "3s", ..Wishes::default() }).await;
+    let (_one, _two) = tokio::join!(line.start("one", &[]), line.start("two", &[]));
+    line.send("asked", 60).await;
+    line.until_succeeded(60).await;
+    let stats = line.simulator.stats();
+    assert_eq!((stats.banned, stats.submits), (0, 60));
     assert!(line.audit().await.audit.clean);
 }
 

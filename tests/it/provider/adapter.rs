@@ -128,7 +128,7 @@ async fn a_ban_is_a_rest_for_the_lane_and_decides_nothing_about_an_order() {
         ("", r#"{"code":"banned"}"#, None),
     ] {
         assert_eq!(submit_answered(status, headers, body).await, SubmitOutcome::Throttled { retry_after: wait });
-        assert_eq!(query_answered(status, headers, body).await, QueryOutcome::Unavailable { retry_after: wait });
+        assert_eq!(query_answered(status, headers, body).await, QueryOutcome::Banned { retry_after: wait });
     }
     // One of days would close the lane for days, though a person may have it lifted.
     let days = r#"{"code":"banned","retry_after_ms":604800000}"#;
@@ -169,7 +169,6 @@ async fn a_query_answer_counts_only_in_the_words_of_the_protocol() {
         ("401 Unauthorized", ""),
         ("200 OK", "<html>maintenance</html>"),
         ("200 OK", r#"{"code":"system_error"}"#),
-        ("200 OK", r#"{"code":"throttled"}"#),
         ("404 Not Found", r#"{"code":"forgotten"}"#),
         ("503 Service Unavailable", "service unavailable"),
     ] {
@@ -185,10 +184,25 @@ async fn a_query_answer_counts_only_in_the_words_of_the_protocol() {
     let delivered = Some(Money { minor: 5_000, currency: Currency::parse("CNY").unwrap() });
     let receipt = Receipt { provider_ref: Some("S3".to_owned()), delivered, delivered_at: None };
     assert_eq!(query_answered("200 OK", "", body).await, QueryOutcome::Reversed(receipt));
-    assert_eq!(
-        query_answered("429 Too Many Requests", "Retry-After: 3\r\n", "").await,
-        QueryOutcome::Unavailable { retry_after: Some(Duration::from_secs(3)) }
-    );
+}
+
+#[tokio::test]
+async fn a_question_that_failed_speaks_of_its_reference_and_a_throttled_one_of_all_questions() {
+    let wait = |seconds: u64| Some(Duration::from_secs(seconds));
+    let unavailable = |seconds| QueryOutcome::Unavailable { retry_after: wait(seconds) };
+    let throttled = |seconds| QueryOutcome::Throttled { retry_after: wait(seconds) };
+    for (status, headers, body, wanted) in [
+        ("503 Service Unavailable", "Retry-After: 3600\r\n", "<html>maintenance</html>", unavailable(3_600)),
+        ("503 Service Unavailable", "", r#"{"code":"system_error","retry_after_ms":60000}"#, unavailable(60)),
+        ("403 Forbidden", "Retry-After: 30\r\n", r#"{"code":"too_early"}"#, unavailable(30)),
+        ("403 Forbidden", "Retry-After: 30\r\n", "<html>no</html>", unavailable(30)),
+        ("429 Too Many Requests", "Retry-After: 30\r\n", r#"{"code":"too_often"}"#, unavailable(30)),
+        ("429 Too Many Requests", "Retry-After: 3\r\n", "", throttled(3)),
+        ("429 Too Many Requests", "Retry-After: 3\r\n", r#"{"code":"E-17"}"#, throttled(3)),
+        ("200 OK", "", r#"{"code":"throttled","retry_after_ms":4000}"#, throttled(4)),
+    ] {
+        assert_eq!(query_answered(status, headers, body).await, wanted, "{status} {body}");
+    }
 }
 
 #[test]

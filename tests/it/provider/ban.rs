@@ -46,7 +46,7 @@ async fn submits_over_the_quota_lead_to_a_ban_of_submits_and_queries_which_ends(
         panic!("nothing was executed, and the order is not at fault")
     };
     assert!(wait <= lasts, "{wait:?}");
-    let QueryOutcome::Unavailable { retry_after: Some(wait) } = run.query("order-1-1").await else {
+    let QueryOutcome::Banned { retry_after: Some(wait) } = run.query("order-1-1").await else {
         panic!("it proves nothing")
     };
     assert!(wait <= lasts, "{wait:?}");
@@ -94,7 +94,7 @@ async fn queries_that_come_too_early_or_too_often_lead_to_it_too() {
         }
         assert!(is_banned(&run.get("order-1-1").await) && is_banned(&run.post("order-2-1").await), "{class}");
         let outcome = run.query("order-9-1").await;
-        assert!(matches!(outcome, QueryOutcome::Unavailable { .. }), "not \"not found\": {outcome:?}");
+        assert!(matches!(outcome, QueryOutcome::Banned { .. }), "not \"not found\": {outcome:?}");
         assert_eq!((run.struck(class), run.struck(FaultClass::Ban)), ((3, 1), (3, 3)), "{class}");
     }
 }
@@ -134,7 +134,7 @@ async fn a_ban_need_not_tell_how_long_it_lasts() {
     let wire = run.post("order-2-1").await;
     assert_eq!((wire.status(), wire.header("retry-after"), wire.json()), (403, None, json!({ "code": "banned" })));
     assert_eq!(run.submit("order-2-1").await, SubmitOutcome::Throttled { retry_after: None });
-    assert_eq!(run.query("order-1-1").await, QueryOutcome::Unavailable { retry_after: None });
+    assert_eq!(run.query("order-1-1").await, QueryOutcome::Banned { retry_after: None });
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn a_rate_limit_counts_down_in_headers_and_refuses_in_the_body_where_it_do
     assert_eq!(remaining, [("1".to_owned(), false), ("0".to_owned(), false), ("0".to_owned(), true)]);
     assert!(matches!(run.submit("order-9-1").await, SubmitOutcome::Throttled { retry_after: Some(_) }));
     assert_eq!((run.delivered().len(), run.struck(FaultClass::Throttle)), (2, (2, 2)));
-    assert!(matches!(run.query("order-0-1").await, QueryOutcome::Unavailable { .. }), "one limit for both");
+    assert!(matches!(run.query("order-0-1").await, QueryOutcome::Throttled { .. }), "one limit for both");
     run.set(Profile { throttle: Some(limit(false)), ..quick() });
     for wanted in [200, 200, 429] {
         assert_eq!(run.post(&format!("more-{wanted}-{}", run.delivered().len())).await.status(), wanted);
@@ -159,6 +159,6 @@ async fn queries_can_have_a_limit_of_their_own() {
     assert_eq!(run.get("order-0-1").await.status(), 200);
     let refused = run.get("order-0-1").await;
     assert_eq!((refused.status(), refused.header("retry-after")), (429, None));
-    assert_eq!(run.query("order-1-1").await, QueryOutcome::Unavailable { retry_after: None });
+    assert_eq!(run.query("order-1-1").await, QueryOutcome::Throttled { retry_after: None });
     assert_eq!((run.struck(FaultClass::QueryThrottle), run.struck(FaultClass::Throttle)), ((2, 2), (0, 0)));
 }

@@ -152,8 +152,12 @@ impl Watch {
     /// A lane lets go of a command: its row asks for it no more, or for a later question.
     fn command_done(&self, command: &Command, record: &OutRecord, at: Timestamp, now: Timestamp) {
         let id = &command.order_id;
+        let last = self.seen.lock().unwrap().asked.get(&(id.clone(), command.version)).copied().flatten();
+        // Put off rather than dropped: it comes again.
+        let comes_again = last > command.wake_at;
         let is_ahead = self.store.row(id).is_none_or(|row| row.asked_version < command.version);
-        if is_ahead && now < plus(at, PATIENCE) {
+        let is_late = command.deadline_at <= plus(now, self.time.precision());
+        if is_ahead && !comes_again && !is_late && now < plus(at, PATIENCE) {
             self.store.note_dropped(id.clone(), command.version);
         }
         // A hint that was overtaken by another one of the same version may speak of a former attempt.
@@ -163,13 +167,19 @@ impl Watch {
             CommandKind::Submit => !matches!(row.state, State::Queued | State::RetryWait),
             CommandKind::Query => {
                 let seen = self.seen.lock().unwrap();
-                let last = seen.asked.get(&(id.clone(), command.version)).copied().flatten();
                 let others = seen.copies.get(record.value.as_deref().unwrap_or_default()).copied().unwrap_or_default();
-                !row.asks() || last > command.wake_at || others > 0 || self.is_forgotten(&row, now)
+                let is_kept = !row.asks() || comes_again || others > 0;
+                is_kept || self.comes_back(&row, now) || self.is_forgotten(&row, now)
             }
         };
         let what = || format!("{id}: {command:?} was dropped at {now} in {}", row.state);
         self.findings.hold(Law::Offsets, is_kept, what);
+    }
+
+    /// A late question may be let go: the deadline asks anew, and after it a case does.
+    fn comes_back(&self, row: &Order, now: Timestamp) -> bool {
+        let is_late = row.deadline_at <= plus(now, self.time.precision());
+        is_late && (row.state == State::InFlight || self.store.is_asked_by_a_case(&row.order_id))
     }
 
     /// The provider is asked no more about it.

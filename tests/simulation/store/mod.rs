@@ -149,6 +149,13 @@ impl MemStore {
     }
 
     /// A command was announced.
+    /// Whether an open case brings back the question about an order.
+    pub(crate) fn is_asked_by_a_case(&self, id: &OrderId) -> bool {
+        let state = self.state.lock().unwrap();
+        let asks = |case: &Case| case.resolution.is_none() && case.next_query_at.is_some();
+        state.cases.values().any(|case| case.key.order_id == *id && asks(case))
+    }
+
     pub(crate) fn note_hint(&self, id: OrderId, version: u32) {
         self.state.lock().unwrap().hints.insert((id, version));
     }

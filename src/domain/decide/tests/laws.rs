@@ -82,7 +82,11 @@ fn query_outcomes() -> impl Strategy<Value = QueryOutcome> {
         1 => receipts().prop_map(QueryOutcome::Reversed),
         6 => Just(QueryOutcome::NotFound),
         1 => Just(QueryOutcome::ProviderUnknown),
-        1 => Just(QueryOutcome::Unavailable { retry_after: None }),
+        1 => prop::sample::select(vec![
+            QueryOutcome::Unavailable { retry_after: None },
+            QueryOutcome::Throttled { retry_after: None },
+            QueryOutcome::Banned { retry_after: None },
+        ]),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Rows 14–21 of the state table: the deadline, people, and what comes after the end.
 
-use super::story::{Story, TRY_AGAIN, at, delivered, found_delivered, no, timed_out};
+use super::story::{Story, TRY_AGAIN, arrived, at, delivered, found_delivered, new_order, no, policy, secs, timed_out};
 use crate::domain::decide::{Input, Why};
 use crate::domain::*;
 
@@ -266,6 +266,37 @@ fn a_cooldown_on_a_later_attempt_is_a_doubt_about_the_earlier_one() {
     let mut first = Story::in_flight(RejectsAlways);
     first.reply(by_reply, 1);
     assert_eq!(first.row().reason, Some(Reason::ProviderDeclined), "on the first attempt it speaks of another order");
+}
+
+#[test]
+fn a_cooldown_speaks_of_another_order_where_no_earlier_attempt_has_reached_the_provider() {
+    let cooldown = |advice| SubmitOutcome::Rejected(no(FailureClass::CooldownActive, advice));
+    let without_effect = [
+        SubmitOutcome::NotSent(NotSentCause::Connect),
+        SubmitOutcome::Throttled { retry_after: None },
+        SubmitOutcome::Rejected(no(FailureClass::InsufficientFloat, RetryAdvice::AfterOperatorAction)),
+    ];
+    for outcome in without_effect {
+        // The reference cannot be sent again, so the number rises.
+        let mut story = Story::in_flight(NotDeduplicated);
+        story.reply(outcome, 1);
+        story.claim(10);
+        assert_eq!((story.attempt().number, story.row().declined), (2, 0));
+        story.reply(cooldown(RetryAdvice::NewAttempt { after: secs(60) }), 11);
+        assert_eq!((story.row().state, story.opened.len()), (State::RetryWait, 0), "no doubt for a person");
+        assert!(story.row().wake_at >= Some(at(71)));
+        story.check_replay();
+    }
+    // Without advice, what the provider's contract says about the number counts.
+    let mut policy = policy(RejectsAlways);
+    policy.providers.values_mut().for_each(|own| own.capabilities.same_number_cooldown = Some(secs(90)));
+    for (second, wanted) in [(1, State::RetryWait), (120, State::Failed)] {
+        let mut story = Story::new(policy.clone());
+        story.tell(arrived(new_order(Some(at(0)))), 0);
+        story.claim(second);
+        story.reply(cooldown(RetryAdvice::Never), second + 1);
+        assert_eq!(story.row().state, wanted, "a wait until {}", second + 91);
+    }
 }
 
 #[test]

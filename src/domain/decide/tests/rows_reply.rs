@@ -28,7 +28,7 @@ fn row_7_an_accepted_attempt_is_asked_about_as_early_as_the_provider_allows() {
     assert_eq!(story.stands(), (State::InFlight, Some(AttemptState::Accepted)));
     assert_eq!(story.attempt().provider_ref.as_deref(), Some("P-1"));
     let command = story.follow_up.clone().unwrap().command;
-    assert_eq!((command.kind, command.wake_at), (CommandKind::Query, Some(at(2))));
+    assert_eq!((command.kind, command.wake_at), (CommandKind::Query, Some(at(3))));
     assert_eq!(story.reply(accepted(), 2), Some(Why::Known));
     story.check_replay();
 }
@@ -70,8 +70,14 @@ fn row_8_a_provider_that_knows_the_reference_cannot_lose_it() {
 fn row_8b_what_proves_nothing_writes_nothing() {
     let mut story = Story::in_flight(RejectsAlways);
     story.reply(accepted(), 1);
-    let unavailable = QueryOutcome::Unavailable { retry_after: Some(secs(9)) };
-    assert_eq!(story.report(1, unavailable, 5), Some(Why::NoNews));
+    let retry_after = Some(secs(9));
+    for nothing in [
+        QueryOutcome::Unavailable { retry_after },
+        QueryOutcome::Throttled { retry_after },
+        QueryOutcome::Banned { retry_after },
+    ] {
+        assert_eq!(story.report(1, nothing, 5), Some(Why::NoNews));
+    }
     assert_eq!(story.report(1, QueryOutcome::InProgress, 5), Some(Why::Known));
     assert_eq!(story.report(1, QueryOutcome::ProviderUnknown, 5), Some(Why::NoNews));
     assert_eq!(story.report(2, found_delivered(), 5), Some(Why::NotApplicable));
@@ -118,14 +124,17 @@ fn row_11_a_final_no_fails_and_refunds_and_so_does_the_last_attempt() {
     barred.reply(SubmitOutcome::Rejected(no(FailureClass::RecipientBarred, RetryAdvice::Never)), 1);
     assert_eq!((barred.row().reason, barred.refunds.len()), (Some(Reason::RecipientBarred), 1));
     let mut story = Story::in_flight(RejectsAlways);
-    for second in [1, 31, 61] {
+    let mut held_until = None;
+    for (second, claim) in [(1, 30), (31, 175), (176, 177)] {
         story.report(
             story.attempt().number,
             QueryOutcome::Failed(no(FailureClass::ProviderDeclared, TRY_AGAIN)),
             second,
         );
-        story.claim(second + 29);
+        held_until = story.row().wake_at.or(held_until);
+        story.claim(claim);
     }
+    assert!(held_until >= Some(at(31 + 143 * 8 / 10)), "the last attempt is held for the end: {held_until:?}");
     assert_eq!((story.row().reason, story.attempt().number), (Some(Reason::AttemptsExhausted), 3));
     let mut reversed = Story::in_flight(RejectsAlways);
     reversed.report(1, QueryOutcome::Reversed(Receipt::default()), 9);
@@ -164,16 +173,16 @@ fn row_12_a_conclusive_not_found_sends_the_same_reference_again() {
 fn row_12_not_found_counts_only_late_enough_twice_and_after_the_last_send() {
     let mut story = Story::in_flight(RejectsAlways);
     story.reply(timed_out(), 15);
-    assert_eq!(story.report(1, QueryOutcome::NotFound, 19), Some(Why::NoNews), "inside the grace");
-    assert_eq!(story.report(1, QueryOutcome::NotFound, 20), None);
+    assert_eq!(story.report(1, QueryOutcome::NotFound, 20), Some(Why::NoNews), "inside the grace");
+    assert_eq!(story.report(1, QueryOutcome::NotFound, 21), None);
     assert_eq!(story.report(1, QueryOutcome::NotFound, 24), Some(Why::NoNews), "too close to the first");
     let future = Input::Reported { attempt: 1, asked_at: at(500), outcome: QueryOutcome::NotFound };
     assert_eq!(story.tell(future, 24), Some(Why::NoNews), "nobody asks in the future");
     story.reply(SubmitOutcome::NotSent(NotSentCause::WindowClosed), 24);
     story.claim(40);
-    assert_eq!(story.report(1, QueryOutcome::NotFound, 60), None, "counts as the first");
+    assert_eq!(story.report(1, QueryOutcome::NotFound, 61), None, "counts as the first");
     assert_eq!(story.row().state, State::InFlight);
-    assert_eq!(story.report(1, QueryOutcome::NotFound, 65), None);
+    assert_eq!(story.report(1, QueryOutcome::NotFound, 66), None);
     assert_eq!(story.row().state, State::RetryWait);
     story.check_replay();
 }

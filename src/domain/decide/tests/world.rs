@@ -120,6 +120,8 @@ impl World {
         provider.capabilities.not_found_grace = secs(10);
         provider.capabilities.query_not_before = secs(0);
         provider.capabilities.call_timeout = secs(5);
+        // Far shorter than a step.
+        provider.send_window = secs(0);
         let Decision::Apply(first) = decide(None, &arrived(new_order(Some(at(0)))), at(0), &policy) else {
             panic!("a new order is stored")
         };

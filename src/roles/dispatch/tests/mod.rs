@@ -1,0 +1,163 @@
+//! A whole lane, with everything around it in memory: what it does where places, topics or the provider's patience are what
+//! is lacking.
+
+mod fakes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::domain::{CommandKind, Failure, FailureClass, QueryOutcome, Receipt, RetryAdvice, State, SubmitOutcome};
+
+use fakes::{Coming, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn declined(advice: RetryAdvice) -> SubmitOutcome {
+    SubmitOutcome::Rejected(Failure { class: FailureClass::OperatorUnavailable, code: "down".to_owned(), advice })
+}
+
+fn delivered(_reference: &str) -> (Duration, SubmitOutcome) {
+    (Duration::from_millis(100), SubmitOutcome::Succeeded(Receipt::default()))
+}
+
+fn no_answer(_reference: &str) -> (Duration, QueryOutcome) {
+    (Duration::from_secs(10), QueryOutcome::Unavailable { retry_after: None })
+}
+
+/// So many a second for ten seconds.
+fn flow(world: &World, name: &str, state: State, per_second: u32) -> Vec<Coming> {
+    let kind = if state == State::InFlight { CommandKind::Query } else { CommandKind::Submit };
+    (0..per_second * 10)
+        .map(|n| {
+            let order = world.order(&format!("{name}-{n}"), state, 170);
+            Coming { at: SECOND * n / per_second, kind, order }
+        })
+        .collect()
+}
+
+fn begins_with(sent: &[String], name: &str) -> usize {
+    sent.iter().filter(|reference| reference.starts_with(name)).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_declines_and_a_flood_of_retries_leave_fresh_orders_their_share_of_the_places() {
+    // Twenty places, two seconds a call: ten calls a second, and fifty a second are wanted.
+    let world = Arc::new(World::new(|_| (SECOND * 2, declined(RetryAdvice::Never)), no_answer));
+    let mut coming = flow(&world, "retry", State::RetryWait, 40);
+    coming.extend(flow(&world, "fresh", State::Queued, 10));
+    world.run(coming, 20, SECOND * 10).await;
+    let sent = world.sent.lock().unwrap();
+    let (fresh, retries) = (begins_with(&sent, "fresh"), begins_with(&sent, "retry"));
+    assert!(fresh >= 50, "{fresh} fresh, {retries} retries");
+    assert!(retries >= 15, "{fresh} fresh, {retries} retries");
+}
+
+#[tokio::test(start_paused = true)]
+async fn questions_that_hang_leave_fresh_orders_their_share_of_the_places() {
+    let world = Arc::new(World::new(delivered, no_answer));
+    let mut coming = flow(&world, "asked", State::InFlight, 20);
+    coming.extend(flow(&world, "fresh", State::Queued, 30));
+    world.run(coming, 20, SECOND * 12).await;
+    assert_eq!(world.count(State::Succeeded), 300, "every fresh order went its way");
+    let asked = world.asked.lock().unwrap().len();
+    assert!(asked >= 4, "{asked} were asked about");
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_that_nobody_else_wants_are_lent() {
+    let world = Arc::new(World::new(|_| (SECOND * 2, declined(RetryAdvice::Never)), no_answer));
+    let coming = flow(&world, "retry", State::RetryWait, 20);
+    world.run(coming, 20, SECOND * 11).await;
+    let retries = begins_with(&world.sent.lock().unwrap(), "retry");
+    assert!(retries >= 90, "{retries} of some hundred that twenty places less one can make");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_takes_nothing_holds_up_only_the_orders_whose_hints_go_there() {
+    let submit = |reference: &str| match reference.starts_with("declined") {
+        true => (SECOND / 10, declined(RetryAdvice::NewAttempt { after: SECOND })),
+        false => delivered(reference),
+    };
+    let world = Arc::new(World::new(submit, no_answer));
+    world.refuses.lock().unwrap().insert("delay.1s".to_owned());
+    let mut coming = flow(&world, "declined", State::Queued, 3);
+    coming.extend(flow(&world, "delivered", State::Queued, 20));
+    coming.sort_by_key(|one| one.at);
+    let healing = Arc::clone(&world);
+    let later = tokio::spawn(async move {
+        tokio::time::sleep(SECOND * 11).await;
+        let before = (healing.count(State::Succeeded), healing.count(State::RetryWait), healing.count(State::InFlight));
+        healing.refuses.lock().unwrap().clear();
+        before
+    });
+    world.run(coming, 50, SECOND * 20).await;
+    assert_eq!(later.await.unwrap(), (200, 0, 30), "each row says what it knows, none more than its hint");
+    assert_eq!(world.count(State::RetryWait), 30, "once the topic takes them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_page_about_one_order_lets_nothing_rest_and_a_ban_everything() {
+    for (query, pauses) in [
+        (
+            (|_| (SECOND / 10, QueryOutcome::Unavailable { retry_after: Some(Duration::from_hours(1)) }))
+                as fn(&str) -> _,
+            0,
+        ),
+        (|_| (SECOND / 10, QueryOutcome::Throttled { retry_after: Some(Duration::from_hours(1)) }), 0),
+        (|_| (SECOND / 10, QueryOutcome::Banned { retry_after: Some(Duration::from_hours(1)) }), 1),
+    ] {
+        let world = Arc::new(World::new(delivered, query));
+        let mut coming = flow(&world, "asked", State::InFlight, 2);
+        coming.truncate(1);
+        world.run(coming, 20, SECOND * 3).await;
+        let paused = world.paused.lock().unwrap();
+        assert_eq!(paused.len(), pauses, "{paused:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttled_questions_rest_and_recharges_go_on() {
+    let world = Arc::new(World::new(delivered, |_| {
+        (SECOND / 10, QueryOutcome::Throttled { retry_after: Some(Duration::from_secs(5)) })
+    }));
+    let mut coming = flow(&world, "asked", State::InFlight, 2);
+    coming.extend(flow(&world, "fresh", State::Queued, 10));
+    world.run(coming, 20, SECOND * 12).await;
+    assert_eq!(world.count(State::Succeeded), 100);
+    let asked = world.asked.lock().unwrap();
+    let first = asked[0].1;
+    let rested = asked.iter().filter(|(_, at)| *at > first + SECOND / 5 && *at < first + SECOND * 5).count();
+    assert!(rested == 0 && asked.iter().any(|(_, at)| *at >= first + SECOND * 5), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_do_not_wait_behind_questions_and_no_question_that_can_be_in_time_is_lost() {
+    // Questions rest for long: what comes fills all the room there is for them.
+    let world = Arc::new(World::new(delivered, |_| {
+        (SECOND / 10, QueryOutcome::Throttled { retry_after: Some(Duration::from_mins(10)) })
+    }));
+    let mut coming = Vec::new();
+    for n in 0..30 {
+        let order = world.order(&format!("late-{n}"), State::InDoubt, -30);
+        coming.push(Coming { at: SECOND, kind: CommandKind::Query, order });
+    }
+    for n in 0..500 {
+        let order = world.order(&format!("asked-{n}"), State::InFlight, 170);
+        coming.push(Coming { at: if n == 0 { Duration::ZERO } else { SECOND }, kind: CommandKind::Query, order });
+    }
+    coming.sort_by_key(|one| one.at);
+    let order = world.order("retry", State::RetryWait, 170);
+    coming.push(Coming { at: SECOND, kind: CommandKind::Submit, order });
+    world.run(coming, 20, SECOND * 10).await;
+    assert_eq!(world.count(State::Succeeded), 1, "the retry was not held up");
+    let done = world.done.lock().unwrap().len();
+    let published = world.published.lock().unwrap();
+    let named = |n: usize| {
+        let name = format!("\"asked-{n}\"");
+        published.iter().any(|one| std::str::from_utf8(one.value.as_deref().unwrap()).unwrap().contains(&name))
+    };
+    let put_off = (0..500).filter(|n| named(*n)).count();
+    assert!(put_off >= 460, "{put_off} were put off, {done} are done");
+    // Those in hand are done by nobody; of the late ones, what there is no room for is let go.
+    assert!((20..=30).contains(&(done - put_off - 1)), "{done} done, {put_off} put off");
+}
