@@ -184,8 +184,11 @@ pub(super) const DELAY_LATENESS: Metric = histogram(
     LATE,
     "From a record's due time until its target had it, by the tier that it came from",
 );
-pub(super) const DELAY_PENDING: Metric =
-    gauge("recharge_delay_pending_records", &["tier"], "Delayed records that this process has in hand, those on their way to a target or to the dead letters included");
+pub(super) const DELAY_PENDING: Metric = gauge(
+    "recharge_delay_pending_records",
+    &["tier"],
+    "Delayed records that this process has in hand, those on their way to a target or to the dead letters included",
+);
 pub(super) const DELAY_FARTHEST: Metric = gauge(
     "recharge_delay_farthest_due_timestamp_seconds",
     &["tier"],

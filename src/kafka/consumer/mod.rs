@@ -148,8 +148,7 @@ impl Consumer {
             .collect();
         let shared = Arc::new(Shared::new(options.group.clone(), inboxes.clone(), options.begins_at_zero));
         let config = options.config(&kafka)?;
-        let runner =
-            Runner::new(config, kafka.scrubber(), options.static_id, options.may_vanish, Arc::clone(&shared));
+        let runner = Runner::new(config, kafka.scrubber(), options.static_id, options.may_vanish, Arc::clone(&shared));
         let consumer = runner.connect()?;
         let (ended, end) = oneshot::channel();
         let name = format!("kafka-{}", options.group);

@@ -17,6 +17,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const BATCH_MAX: usize = 5_000;
 /// A batch that takes longer may have met a partition that is ill; the next does not wait for it.
 const ANSWERS_WITHIN: Duration = Duration::from_millis(50);
+/// From when on something of a topic has been under way without a pause, one of its partitions may be ill.
+const MAYBE_ILL_AFTER: Duration = Duration::from_millis(250);
 /// A topic counts as ill for so long after it last did not take something: longer than a try takes
 /// to fail.
 const ILL_FOR: Duration = Duration::from_secs(5);
@@ -36,6 +38,8 @@ pub(super) struct Destination {
     /// Fresh ones under way, and when the last of them began.
     under_way: usize,
     began_at: Option<Instant>,
+    /// Since when some have been under way without a pause.
+    busy_since: Option<Instant>,
     /// Failed ones under way.
     retrying: usize,
     /// Failures in a row, of these.
@@ -73,7 +77,7 @@ impl Destination {
     }
 
     /// Fresh ones that are to be sent now, with so many under way at most; or when to look again.
-    /// Where it is ill, those of one partition go apart from those of another: it may be one
+    /// Where it is ill, or may be, those of one partition go apart from those of another: it may be one
     /// alone that takes nothing, and an answer is that of a whole batch.
     pub(super) fn take_fresh(&mut self, now: Instant, most: usize) -> Result<Vec<Vec<Parcel>>, Option<Instant>> {
         let room = most.saturating_sub(self.under_way);
@@ -88,9 +92,10 @@ impl Destination {
         let count = self.fresh.len().min(BATCH_MAX).min(room);
         self.under_way += count;
         self.began_at = Some(now);
-        let is_ill = self.illness(now).is_some();
+        let maybe_ill = self.illness(now).is_some() || self.is_slow(now);
+        self.busy_since.get_or_insert(now);
         let taken = self.fresh.drain(..count);
-        if !is_ill {
+        if !maybe_ill {
             return Ok(vec![taken.collect()]);
         }
         // A tier's records are keyed as their target's are.
@@ -99,6 +104,10 @@ impl Destination {
             apart.entry(parcel.held.record.partition).or_default().push(parcel);
         }
         Ok(apart.into_values().collect())
+    }
+
+    fn is_slow(&self, now: Instant) -> bool {
+        self.busy_since.is_some_and(|since| now >= since + MAYBE_ILL_AFTER)
     }
 
     /// When to look at the fresh ones again that were left behind.
@@ -126,6 +135,7 @@ impl Destination {
             self.retrying = 0;
         } else {
             self.under_way -= count;
+            self.busy_since.take_if(|_| self.under_way == 0);
         }
         let Some(error) = error else {
             if again {

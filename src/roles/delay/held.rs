@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_was_revoked_is_counted_nowhere_any_more() {
-        let at = |second| Timestamp::from_timestamp(1_790_000_000 + second, 0).unwrap();
+        let at = |second: i64| Timestamp::from_timestamp(1_790_000_000 + second, 0).unwrap();
         let (mut in_hand, gone) = (InHand::default(), Arc::new(Lasting::default()));
         in_hand.push(held(0, at(5)), at(5));
         let one = in_hand.bytes();

@@ -153,11 +153,8 @@ impl Forwarder {
         let most = self.role.rules.read_ahead;
         let (records, records_again) = free(most, self.in_hand.len() + self.outgoing.len());
         let (bytes, bytes_again) = free(BYTES_MAX, self.in_hand.bytes() + self.outgoing.bytes());
-        self.reading = if self.reading {
-            records > 0 && bytes > 0
-        } else {
-            records >= records_again && bytes >= bytes_again
-        };
+        self.reading =
+            if self.reading { records > 0 && bytes > 0 } else { records >= records_again && bytes >= bytes_again };
         if self.reading { records } else { 0 }
     }
 
