@@ -20,6 +20,9 @@ const CLOSE: Duration = Duration::from_millis(2_500);
 /// How long producers wait for what is still under way; their writers have ended by then.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Settings of a consumer of a topic in which little happens.
+const QUIET: [(&str, &str); 1] = [("fetch.wait.max.ms", "2000")];
+
 /// Makes the clients, and keeps them for the end.
 pub(super) struct Clients {
     kafka: KafkaOptions,
@@ -55,7 +58,7 @@ impl Clients {
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        self.consumer_with(group, role, topic, &[])
+        self.consumer_with(group, role, topic, &[], false)
     }
 
     /// The same for one of many topics in which little happens: a broker that has nothing to tell is
@@ -66,7 +69,17 @@ impl Clients {
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        self.consumer_with(group, role, topic, &[("fetch.wait.max.ms", "2000")])
+        self.consumer_with(group, role, topic, &QUIET, false)
+    }
+
+    /// The same for a topic that is to be deleted once it is empty.
+    pub(super) fn former_consumer(
+        &mut self,
+        group: &str,
+        role: &str,
+        topic: &Arc<str>,
+    ) -> Result<Box<dyn Subscription>, StartError> {
+        self.consumer_with(group, role, topic, &QUIET, true)
     }
 
     fn consumer_with(
@@ -75,11 +88,13 @@ impl Clients {
         role: &str,
         topic: &Arc<str>,
         properties: &[(&str, &str)],
+        may_vanish: bool,
     ) -> Result<Box<dyn Subscription>, StartError> {
         let inbox = TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK };
         let mut options = ConsumerOptions::new(group, vec![inbox]);
         options.static_id = self.kafka.static_id(role, 0);
         options.begins_at_zero = self.embedded_broker;
+        options.may_vanish = may_vanish;
         options.properties.clone_from(&self.consumer_properties);
         options.properties.extend(properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         let (handle, subscriptions) = Consumer::start(&self.kafka, options).map_err(StartError::config)?;
@@ -120,12 +135,12 @@ fn metrics_of(plan: &Plan) -> KafkaMetrics {
 pub struct Consumers(Vec<Mutex<Option<ConsumerHandle>>>);
 
 impl Consumers {
-    /// How they stand, those that are still open.
+    /// How they stand, those that are still open and have something to read.
     pub fn statuses(&self) -> Vec<ConsumerStatus> {
         let open = |slot: &Mutex<Option<ConsumerHandle>>| {
             slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ConsumerHandle::status)
         };
-        self.0.iter().filter_map(open).collect()
+        self.0.iter().filter_map(open).filter(|status| !status.gone).collect()
     }
 
     /// Closes all at once: with a broker that does not answer, one after the other would take too long.

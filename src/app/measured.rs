@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
@@ -32,6 +32,10 @@ impl<S: Subscription> Subscription for MeasuredSubscription<S> {
 
     fn want(&self, partition: i32, wanted: bool) {
         self.inner.want(partition, wanted);
+    }
+
+    fn revocations(&self) -> watch::Receiver<u64> {
+        self.inner.revocations()
     }
 
     fn assignments(&self) -> u64 {

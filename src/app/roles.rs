@@ -36,6 +36,10 @@ const AT_HAND: usize = 2 * HEAP_MAX;
 /// Records of a tier that its forwarder holds at most: as many as may be due at one instant and
 /// still leave together.
 const READ_AHEAD: usize = 24_000;
+/// Records under way of all tiers together, and of those to one topic: half of what a tier may hold leaves
+/// at once, and a topic that does not answer leaves room for others.
+const FORWARDING: usize = 48_000;
+const FORWARDING_TO_ONE: u32 = 12_000;
 /// How long one try to forward may take; after a few the record goes to the dead letters.
 const FORWARD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Entries of the event log in one page.
@@ -171,17 +175,23 @@ impl Parts {
         // A record that is due is sent at once; those that come due meanwhile share the next request.
         let options = ProducerOptions {
             message_timeout: Some(FORWARD_TIMEOUT),
-            max_in_flight_records: READ_AHEAD,
+            max_in_flight_records: FORWARDING,
+            topic_share: Some(FORWARDING_TO_ONE),
             linger: Duration::ZERO,
             in_order: false,
         };
         let publisher = self.clients.producer(options)?;
         let targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
         let mut running = Vec::new();
-        for tier in self.plan.config.tiers().into_iter().chain(self.former_tiers.clone()) {
+        let configured = self.plan.config.tiers().into_iter().map(|tier| (tier, false));
+        for (tier, is_former) in configured.chain(self.former_tiers.iter().map(|tier| (*tier, true))) {
             let name = tier_name(tier);
-            let subscription =
-                self.clients.quiet_consumer(&groups.delay(tier), &format!("delay-{name}"), &topics.delay(tier))?;
+            let (group, role, topic) = (groups.delay(tier), format!("delay-{name}"), topics.delay(tier));
+            let subscription = if is_former {
+                self.clients.former_consumer(&group, &role, &topic)?
+            } else {
+                self.clients.quiet_consumer(&group, &role, &topic)?
+            };
             let delay = Delay {
                 publisher: Arc::clone(&publisher),
                 clock: Arc::<SystemClock>::clone(&self.clock),
@@ -238,6 +248,7 @@ impl Parts {
         let options = ProducerOptions {
             message_timeout: None,
             max_in_flight_records: 4 * RELAY_PAGE,
+            topic_share: None,
             linger: RELAY_LINGER,
             in_order: true,
         };

@@ -1,5 +1,9 @@
 //! Checks across fields, before anything is opened.
 
+use std::time::Duration;
+
+use crate::domain::{delay, inquiry};
+
 use super::problem::Finding;
 use super::{Config, Span, rules};
 
@@ -96,15 +100,19 @@ fn tiers(config: &Config, findings: &mut Findings) {
     findings.unless(tiers.is_sorted_by(|one, next| one < next), "delay.tiers", || {
         "the tiers do not rise: list each once, shortest first".to_owned()
     });
-    // Every wait that a tier serves: beyond the longest of them, a tier stays empty for ever.
+    // Every wait that a tier serves: beyond the longest of them, a tier stays empty for ever. Questions after
+    // the deadline wait longest, up to what a record may wait at all.
     let waits = [
+        ("a question after the deadline", Span::new(inquiry::longest_wait(Duration::ZERO))),
         ("sla.unpaid_timeout", config.sla.unpaid_timeout),
         ("sla.notify_after", config.sla.notify_after),
         ("retry.backoff_max", config.retry.backoff_max),
     ];
     let queries = config.providers.values().map(|provider| {
         let terms = provider.capabilities.clone().unwrap_or_default();
-        ("a provider's query_min_interval", terms.query_min_interval.max(terms.query_not_before))
+        let waits = terms.query_min_interval.max(terms.query_not_before).get();
+        let question = inquiry::longest_wait(terms.query_retention.get()).max(waits).min(delay::LONGEST);
+        ("a question to a provider", Span::new(question))
     });
     let longest = waits.into_iter().chain(queries).max_by_key(|(_, wait)| *wait);
     let Some((which, longest)) = longest else { return };

@@ -153,6 +153,10 @@ impl TopicPlan {
             ("retention.ms", self.retention.as_millis().to_string()),
             ("max.message.bytes", self.max_message_bytes.to_string()),
         ];
+        // A bound by size would delete what still waits, or was not read yet.
+        if self.usage == TopicUse::Work {
+            settings.push(("retention.bytes", "-1".to_owned()));
+        }
         if let Some(replicas) = self.min_insync_replicas {
             settings.push(("min.insync.replicas", replicas.to_string()));
         }

@@ -16,6 +16,30 @@ pub const FITS_WITHIN: Duration = Duration::from_millis(50);
 
 /// The longest delay.
 pub const LONGEST: Duration = Duration::from_hours(7 * 24);
+/// So much more than the longest delay may lie ahead, where clocks differ.
+const CLOCKS_DIFFER: Duration = Duration::from_hours(1);
+/// No outage after which a record should still fire lasts longer. What says that it was due before that
+/// is wrong: 0, or a time in seconds.
+const LONGEST_OUTAGE: Duration = Duration::from_hours(30 * 24);
+
+/// What is to be thought of a due time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sense {
+    /// It may be meant.
+    Sensible,
+    /// Nothing waits that long.
+    TooFarAhead,
+    /// Nothing is that late.
+    TooLongAgo,
+}
+
+/// Whether a due time can be meant.
+pub fn sense_of(due_at: Timestamp, now: Timestamp) -> Sense {
+    if due_at > super::plus(now, LONGEST + CLOCKS_DIFFER) {
+        return Sense::TooFarAhead;
+    }
+    if super::plus(due_at, LONGEST_OUTAGE) < now { Sense::TooLongAgo } else { Sense::Sensible }
+}
 
 /// The largest of `tiers` (rising) that fits what remains; `None` below the smallest.
 pub fn tier_for(tiers: &[Duration], remaining: Duration) -> Option<usize> {
@@ -50,6 +74,20 @@ mod tests {
         assert_eq!(index(4_949), Some(0));
         assert_eq!(index(4_950), Some(1));
         assert_eq!(index(u64::MAX), Some(6));
+    }
+
+    #[test]
+    fn a_due_time_in_seconds_or_years_away_is_not_meant() {
+        let (now, day) = (at(0), 24 * 3600 * 1_000_000);
+        let sense = |due_at| sense_of(due_at, now);
+        assert_eq!(sense(at(7 * day)), Sense::Sensible);
+        assert_eq!(sense(at(8 * day)), Sense::TooFarAhead);
+        assert_eq!(sense(Timestamp::MAX_UTC), Sense::TooFarAhead);
+        assert_eq!(sense(at(-30 * day)), Sense::Sensible);
+        assert_eq!(sense(at(-31 * day)), Sense::TooLongAgo);
+        for millis in [0, -1, now.timestamp(), i64::MIN / 1_000_000] {
+            assert_eq!(sense(Timestamp::from_timestamp_millis(millis).unwrap()), Sense::TooLongAgo);
+        }
     }
 
     proptest! {

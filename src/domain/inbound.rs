@@ -48,7 +48,7 @@ super::state::text_enum! {
         Orphan = "orphan",
         /// A delayed record without a usable due time.
         BadDueTime = "bad_due_time",
-        /// A delayed record for a topic that is not ours.
+        /// A delayed record for a topic that is not ours, or that does not exist.
         UnknownTarget = "unknown_target",
         /// Could not be stored or forwarded, however often it was tried.
         Undeliverable = "undeliverable",

@@ -50,6 +50,12 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
     if next <= last { Some(next) } else { Some(last).filter(|last| *last >= earliest) }
 }
 
+/// The longest wait for a question to a provider that remembers an attempt for so long: the one
+/// question about an order that "not found" has closed comes right before the provider forgets.
+pub fn longest_wait(query_retention: Duration) -> Duration {
+    query_retention.max(LATE_MOST)
+}
+
 /// The last moment at which the provider's answer still means something.
 pub fn last_query(claimed_at: Timestamp, provider: &ProviderPolicy) -> Timestamp {
     let remembered = provider.capabilities.query_retention;

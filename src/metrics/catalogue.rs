@@ -180,7 +180,7 @@ pub(super) const DELAY_FORWARDED: Metric = counter(
 pub(super) const DELAY_EARLY: Metric = counter(
     "recharge_delay_early_total",
     &["tier"],
-    "Records that reached their target before their due time: must stay 0",
+    "Records that were handed over to their target before their due time: must stay 0",
 );
 pub(super) const DELAY_LATENESS: Metric = histogram(
     "recharge_delay_lateness_seconds",
@@ -188,12 +188,15 @@ pub(super) const DELAY_LATENESS: Metric = histogram(
     LATE,
     "From a record's due time until its target had it, by the tier that it came from",
 );
-pub(super) const DELAY_PENDING: Metric =
-    gauge("recharge_delay_pending_records", &["tier"], "Delayed records that this process has in hand");
+pub(super) const DELAY_PENDING: Metric = gauge(
+    "recharge_delay_pending_records",
+    &["tier"],
+    "Delayed records that this process has in hand, those on their way to a target or to the dead letters included",
+);
 pub(super) const DELAY_FARTHEST: Metric = gauge(
     "recharge_delay_farthest_due_timestamp_seconds",
     &["tier"],
-    "The latest due time among the delayed records in hand; 0 without any",
+    "The latest due time among the delayed records that wait in hand, at most a second ago; 0 without any",
 );
 
 // The watchdog.

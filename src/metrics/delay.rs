@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use chrono::TimeDelta;
 use hdrhistogram::Histogram as Exact;
 use metrics::{Counter, Gauge, Histogram};
 
@@ -63,19 +62,22 @@ impl DelayMetrics {
         }
     }
 
-    /// A record reached its target, so long after its due time.
-    pub fn forwarded(&self, late: TimeDelta) {
+    /// A record reached its target: due then, handed over then, acknowledged then. It came early if it was handed over
+    /// before its time, whenever the acknowledgement came.
+    pub fn forwarded(&self, due_at: Timestamp, sent_at: Timestamp, acknowledged_at: Timestamp) {
         self.forwarded.increment(1);
+        // What is on time has not gone back meanwhile, whatever a clock that was corrected says.
+        let late = (sent_at >= due_at).then(|| (acknowledged_at - due_at).to_std().unwrap_or_default());
         if let Some(kept) = KEPT.get() {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            match late.num_microseconds().and_then(|late| u64::try_from(late).ok()) {
-                Some(late) => kept.late.saturating_record(late),
+            match late {
+                Some(late) => kept.late.saturating_record(u64::try_from(late.as_micros()).unwrap_or(u64::MAX)),
                 None => kept.early += 1,
             }
         }
-        match late.to_std() {
-            Ok(late) => self.lateness.record(late.as_secs_f64()),
-            Err(_) => self.early.increment(1),
+        match late {
+            Some(late) => self.lateness.record(late.as_secs_f64()),
+            None => self.early.increment(1),
         }
     }
 
@@ -89,7 +91,7 @@ impl DelayMetrics {
         self.pending.set(exact_size(count));
     }
 
-    /// The latest due time of what is in hand.
+    /// The latest due time of what waits in hand.
     pub fn farthest_due(&self, at: Option<Timestamp>) {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970, exact for ages")]
         let seconds = at.map_or(0.0, |at| at.timestamp_millis() as f64 / 1000.0);

@@ -27,7 +27,10 @@ pub enum PublishError {
     /// Not acknowledged in time, or the broker is away: try again.
     #[error("not acknowledged: {0}")]
     Unacknowledged(String),
-    /// The broker will not take it: too large, no such topic, not authorised.
+    /// There is no such topic or partition.
+    #[error("no such topic: {0}")]
+    NoSuchTopic(String),
+    /// The broker will not take it: too large, not authorised.
     #[error("refused: {0}")]
     Refused(String),
 }

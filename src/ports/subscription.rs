@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::domain::Timestamp;
 
@@ -78,6 +79,9 @@ pub enum Stopped {
     /// The subscription was closed, as asked.
     #[error("the subscription was closed")]
     Closed,
+    /// Its topic is no longer there, as may happen to this one.
+    #[error("the topic is no longer there")]
+    Gone,
     /// It cannot go on: fenced by another process of the same name, not authorised, broken.
     #[error("the subscription failed: {0}")]
     Failed(String),
@@ -92,6 +96,12 @@ pub trait Subscription: Send + std::fmt::Debug {
     /// Whether records of a partition are wanted for now. What was fetched by then still comes; a
     /// partition that comes anew is wanted.
     fn want(&self, partition: i32, wanted: bool);
+
+    /// Changes when partitions are taken away from this process: whoever holds records of them lets go of
+    /// those with which nothing was begun. One that is closed never tells.
+    fn revocations(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
 
     /// How often partitions of it have come to this process so far.
     fn assignments(&self) -> u64;

@@ -1,5 +1,5 @@
 //! Records that wait: how a delay is written into headers, and read back from them
-//! (`interface.md` section 3). Three headers of ours stand last; what a record had before stays
+//! (`interface.md` section 3). Four headers of ours stand last; what a record had before stays
 //! in front of them and goes on to the target.
 
 use std::sync::Arc;
@@ -8,13 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
-use crate::domain::{Timestamp, delay};
+use crate::domain::{Timestamp, delay, delay::Sense};
 use crate::ports::{InRecord, OutRecord};
 
-/// The headers, in order. The due time is in Unix milliseconds, rounded up: never early.
+/// The headers, in order. Times are in Unix milliseconds, rounded up: never early.
 const DUE_AT: &str = "due-at";
 const TARGET: &str = "target-topic";
 const HOPS: &str = "hops";
+/// On the clock that due times are on. The record's own timestamp is a machine's or a broker's: by one that is
+/// behind, a record would have left its tier as soon as it entered it, and so again, as fast as
+/// it can be written.
+const ENTERED_AT: &str = "entered-at";
 
 /// The tiers and their topics, by rising delay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +50,9 @@ impl DelayTiers {
         let remaining = (due_at - now).to_std().unwrap_or_default().min(delay::LONGEST);
         let due_at = crate::domain::plus(now, remaining).min(due_at.max(now));
         match self.topic_for(remaining) {
-            Some(tier) => Waiting { due_at, target: Arc::clone(&record.topic), hops: 0 }.write(tier, record),
+            Some(tier) => {
+                Waiting { due_at, target: Arc::clone(&record.topic), hops: 0, entered_at: now }.write(tier, record)
+            }
             None => record,
         }
     }
@@ -61,6 +67,8 @@ pub struct Waiting {
     pub target: Arc<str>,
     /// The tiers that it has left so far.
     pub hops: u32,
+    /// When it entered its tier.
+    pub entered_at: Timestamp,
 }
 
 impl Waiting {
@@ -73,37 +81,49 @@ impl Waiting {
             header(DUE_AT, millis_up(self.due_at).to_string()),
             header(TARGET, self.target.to_string()),
             header(HOPS, self.hops.to_string()),
+            header(ENTERED_AT, millis_up(self.entered_at).to_string()),
         ]);
         record
     }
 
     /// Reads the headers of a record that was found in a tier's topic. The last of a name counts.
-    pub fn read(record: &InRecord) -> Result<Self, Unfit> {
+    pub fn read(record: &InRecord, now: Timestamp) -> Result<Self, Unfit> {
+        // It could not be forwarded as it is: what was written instead would be another name.
+        if record.headers.iter().any(|(name, _)| std::str::from_utf8(name).is_err()) {
+            return Err(Unfit::new(DeadLetterReason::BadHeaders, "the name of a header is not UTF-8"));
+        }
+        let value = |name: &'static str| {
+            record.headers.iter().rev().find(|(found, _)| found.as_ref() == name.as_bytes())?.1.as_deref()
+        };
         let text = |name: &'static str| {
-            let value = record.headers.iter().rev().find(|(found, _)| found.as_ref() == name.as_bytes());
-            let Some((_, Some(value))) = value else { return Ok(None) };
-            std::str::from_utf8(value)
-                .map(Some)
+            value(name)
+                .map(std::str::from_utf8)
+                .transpose()
                 .map_err(|_| Unfit::new(DeadLetterReason::BadHeaders, format!("the header {name} is not UTF-8")))
         };
         let bad_time = |detail: &str| Unfit::new(DeadLetterReason::BadDueTime, format!("the header {DUE_AT} {detail}"));
         let due_at = text(DUE_AT)?.ok_or_else(|| bad_time("is missing"))?;
         let due_at: i64 = due_at.parse().map_err(|_| bad_time("is no time in Unix milliseconds"))?;
         let due_at = Timestamp::from_timestamp_millis(due_at).ok_or_else(|| bad_time("is out of range"))?;
-        let entered_at = record.timestamp.unwrap_or(due_at);
-        if due_at > crate::domain::plus(entered_at, delay::LONGEST) + chrono::TimeDelta::minutes(1) {
-            return Err(bad_time("lies more than 7 days ahead"));
+        match delay::sense_of(due_at, now) {
+            Sense::Sensible => {}
+            Sense::TooFarAhead => return Err(bad_time("lies more than 7 days ahead")),
+            Sense::TooLongAgo => return Err(bad_time("lies more than 30 days back: is it in Unix milliseconds?")),
         }
         let target = text(TARGET)?.filter(|target| !target.is_empty());
         let target = target.ok_or_else(|| Unfit::new(DeadLetterReason::UnknownTarget, "no target-topic"))?;
         let hops = text(HOPS)?.and_then(|hops| hops.parse().ok()).unwrap_or(0);
-        Ok(Self { due_at, target: Arc::from(target), hops })
+        let entered_at = value(ENTERED_AT).and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+        let entered_at = entered_at.and_then(Timestamp::from_timestamp_millis).or(record.timestamp);
+        // Whoever wrote it may be ahead; it was there by now all the same.
+        let entered_at = entered_at.map_or(now, |at| at.min(now));
+        Ok(Self { due_at, target: Arc::from(target), hops, entered_at })
     }
 }
 
 /// The headers that a record had before it was put off.
 pub fn original_headers(headers: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
-    let ours = |name: &Bytes| [DUE_AT, TARGET, HOPS].iter().any(|own| name.as_ref() == own.as_bytes());
+    let ours = |name: &Bytes| [DUE_AT, TARGET, HOPS, ENTERED_AT].iter().any(|own| name.as_ref() == own.as_bytes());
     headers.into_iter().filter(|(name, _)| !ours(name)).collect()
 }
 

@@ -207,10 +207,12 @@ fn a_file_that_is_not_there_or_not_toml_is_named() {
 }
 
 /// What does not fit together, and the key that the error names.
-const CROSS_CHECKS: [(&str, &str); 32] = [
+const CROSS_CHECKS: [(&str, &str); 34] = [
     // A dot would let one lane's topics and groups meet another's.
     ("providers.\"x.due\".kind = \"simulator\"", "providers.x.due"),
-    ("delay.tiers = [\"1s\", \"2h\"]", "delay.tiers[1]"),
+    ("delay.tiers = [\"1s\", \"200h\"]", "delay.tiers[1]"),
+    ("delay.tiers = [\"0s\", \"5s\"]", "delay.tiers[0]"),
+    ("delay.tiers = [\"1s\", \"1s\"]", "delay.tiers"),
     ("delay.tiers = [\"5s\", \"1s\"]", "delay.tiers"),
     ("delay.tiers = []", "delay.tiers"),
     ("sla.deadline = \"0s\"", "sla.deadline"),
@@ -253,6 +255,15 @@ fn what_does_not_fit_together_is_refused_before_anything_is_opened() {
         let found = load(&format!("{provider}{text}\n"), &[], &[]).map(|_| ()).unwrap_err();
         assert!(found.iter().any(|problem| problem.key() == key), "{text}: {found:?}");
     }
+}
+
+#[test]
+fn the_default_tiers_suit_every_wait_that_may_be_configured() {
+    let provider = "providers.p.kind = \"simulator\"\nproviders.p.base_url = \"http://h\"\n";
+    let short = "sla.unpaid_timeout = \"10m\"\nproviders.p.capabilities.query_retention = \"1h\"\n";
+    load(&format!("{provider}{short}"), &[], &[]).unwrap();
+    load("sla.unpaid_timeout = \"10m\"\n", &[], &[]).unwrap();
+    load(&format!("{provider}delay.tiers = [\"1s\", \"24h\"]\n"), &[], &[]).unwrap();
 }
 
 #[test]

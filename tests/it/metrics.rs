@@ -37,7 +37,8 @@ fn use_everything() {
     lane.quota(50.0);
     lane.backlog(PermitClass::Fresh, 7);
     let delay = metrics::DelayMetrics::new("5s");
-    delay.forwarded(chrono::TimeDelta::milliseconds(3));
+    let due_at = recharged::domain::Timestamp::default();
+    delay.forwarded(due_at, due_at, due_at + Duration::from_millis(3));
     delay.pending(2);
     delay.farthest_due(None);
     let watchdog = metrics::WatchdogMetrics::new();

@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::Timestamp;
 use crate::kafka::sync::lock;
@@ -17,17 +18,27 @@ use super::assignment::Held;
 #[derive(Debug, Default)]
 struct Contents {
     records: VecDeque<InRecord>,
+    /// What keys, values and headers take.
+    bytes: usize,
     stopped: Option<Stopped>,
 }
 
-/// Bounded by the consumer, which pauses the topic's partitions at the high mark; what was
-/// fetched by then still enters, so the bound is the high mark and one burst.
+impl Contents {
+    fn recount(&mut self) {
+        self.bytes = self.records.iter().map(size).sum();
+    }
+}
+
+/// Bounded by the consumer, which pauses the topic's partitions at the high mark, of records or of bytes;
+/// what was fetched by then still enters, so the bound is the high mark and one burst.
 #[derive(Debug)]
 pub(super) struct Inbox {
     high_mark: usize,
     contents: Mutex<Contents>,
     /// How often partitions came.
     assignments: AtomicU64,
+    /// How often partitions went.
+    revocations: watch::Sender<u64>,
     /// Partitions of which the reader wants no more for now.
     unwanted: Mutex<BTreeSet<i32>>,
     /// How old what is not acted on may be, by partition, and when that was so.
@@ -40,6 +51,15 @@ pub(super) struct Inbox {
 
 /// Records that must have been taken from a full inbox before its filling goes on.
 const ROOM: usize = 128;
+/// An inbox with so many bytes is full, however few its records are: some times what
+/// as many records of ours take as may wait, a fraction of what as many of the largest would.
+const HIGH_BYTES: usize = 16 * 1024 * 1024;
+
+fn size(record: &InRecord) -> usize {
+    let len = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    let headers = record.headers.iter().map(|(name, value)| name.len() + len(value.as_ref()));
+    len(record.key.as_ref()) + len(record.value.as_ref()) + headers.sum::<usize>()
+}
 
 impl Inbox {
     pub(super) fn new(high_mark: usize) -> Self {
@@ -47,6 +67,7 @@ impl Inbox {
             high_mark,
             contents: Mutex::default(),
             assignments: AtomicU64::new(0),
+            revocations: watch::Sender::new(0),
             unwanted: Mutex::default(),
             ages: Mutex::default(),
             filled: Notify::new(),
@@ -81,9 +102,14 @@ impl Inbox {
     pub(super) fn push(&self, record: InRecord) -> bool {
         let mut contents = lock(&self.contents);
         if contents.stopped.is_none() {
+            contents.bytes += size(&record);
             contents.records.push_back(record);
         }
-        contents.records.len() >= self.high_mark
+        self.is_high(&contents)
+    }
+
+    fn is_high(&self, contents: &Contents) -> bool {
+        contents.records.len() >= self.high_mark || contents.bytes >= HIGH_BYTES
     }
 
     pub(super) fn wake(&self) {
@@ -95,35 +121,41 @@ impl Inbox {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.high_mark
+        self.is_high(&lock(&self.contents))
     }
 
     pub(super) fn is_half_empty(&self) -> bool {
-        self.len() <= self.high_mark / 2
+        let contents = lock(&self.contents);
+        contents.records.len() <= self.high_mark / 2 && contents.bytes <= HIGH_BYTES / 2
     }
 
     /// Waits, at most `limit`, until the reader has made some room. It spares the pause (and the
     /// fetching again of what the client had read ahead) where the reader is merely a step behind.
     pub(super) fn wait_for_room(&self, limit: Duration) -> bool {
         let contents = lock(&self.contents);
-        let waited =
-            self.drained.wait_timeout_while(contents, limit, |contents| !self.has_room(contents.records.len()));
+        let waited = self.drained.wait_timeout_while(contents, limit, |contents| !self.has_room(contents));
         waited.is_ok_and(|(_, timeout)| !timeout.timed_out())
     }
 
-    fn has_room(&self, len: usize) -> bool {
-        len <= self.high_mark - ROOM.min(self.high_mark.div_ceil(2))
+    fn has_room(&self, contents: &Contents) -> bool {
+        contents.records.len() <= self.high_mark - ROOM.min(self.high_mark.div_ceil(2)) && contents.bytes < HIGH_BYTES
     }
 
-    /// Drops the records of a partition that is given back; nobody has claimed them.
+    /// Drops the records of a partition that is given back; nobody has claimed them. Its reader hears of it,
+    /// for it may have some in hand.
     pub(super) fn purge(&self, held: &Held) {
-        lock(&self.contents).records.retain(|record| record.partition != held.partition || record.ack.is_live());
+        let mut contents = lock(&self.contents);
+        contents.records.retain(|record| record.partition != held.partition || record.ack.is_live());
+        contents.recount();
+        drop(contents);
+        self.revocations.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// No more records will come; the first reason stands.
     pub(super) fn stop(&self, reason: &Stopped) {
         let mut contents = lock(&self.contents);
         contents.records.clear();
+        contents.bytes = 0;
         contents.stopped.get_or_insert_with(|| reason.clone());
         drop(contents);
         self.filled.notify_one();
@@ -142,8 +174,9 @@ impl Inbox {
             return None;
         }
         let count = max.max(1).min(contents.records.len());
-        let batch = contents.records.drain(..count).collect();
-        if self.has_room(contents.records.len()) {
+        let batch: Vec<InRecord> = contents.records.drain(..count).collect();
+        contents.bytes -= batch.iter().map(size).sum::<usize>();
+        if self.has_room(&contents) {
             self.drained.notify_one();
         }
         Some(Ok(batch))
@@ -182,6 +215,10 @@ impl Subscription for TopicSubscription {
 
     fn want(&self, partition: i32, wanted: bool) {
         self.inbox.want(partition, wanted);
+    }
+
+    fn revocations(&self) -> watch::Receiver<u64> {
+        self.inbox.revocations.subscribe()
     }
 
     fn assignments(&self) -> u64 {
@@ -258,10 +295,31 @@ mod tests {
             inbox.push(record(&gone, offset));
             inbox.push(record(&kept, offset));
         }
+        let reader = TopicSubscription::new(Arc::from("t"), Arc::new(inbox));
+        let (inbox, mut revocations) = (Arc::clone(&reader.inbox), reader.revocations());
+        assert!(!revocations.has_changed().unwrap());
         gone.begin_draining();
         inbox.purge(&gone);
         assert_eq!(inbox.len(), 4);
         assert_eq!(Arc::strong_count(&gone), 1);
+        assert!(revocations.has_changed().unwrap(), "whoever has some in hand was not told");
+        revocations.mark_unchanged();
+    }
+
+    #[test]
+    fn a_few_large_records_fill_an_inbox_and_half_of_them_is_room_again() {
+        let (inbox, held) = (Inbox::new(100), held(0));
+        let large = |offset| InRecord { value: Some(Bytes::from(vec![0; HIGH_BYTES / 4])), ..record(&held, offset) };
+        assert!(!(0..3).any(|offset| inbox.push(large(offset))));
+        assert!(inbox.push(large(3)) && inbox.is_full());
+        assert!(!inbox.wait_for_room(Duration::from_millis(1)));
+        inbox.take(1).unwrap().unwrap();
+        assert!(!inbox.is_full() && !inbox.is_half_empty());
+        inbox.take(1).unwrap().unwrap();
+        assert!(inbox.is_half_empty());
+        held.begin_draining();
+        inbox.purge(&held);
+        assert_eq!(lock(&inbox.contents).bytes, 0);
     }
 
     #[test]

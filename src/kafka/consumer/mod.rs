@@ -76,6 +76,11 @@ pub struct ConsumerOptions {
     /// Whether a partition without a committed offset must begin at offset 0, so that another
     /// beginning counts as a gap: true of brokers that are as old as this process.
     pub begins_at_zero: bool,
+    /// Whether a topic may vanish while it is read: then its subscription ends as [`Stopped::Gone`] and the
+    /// group is left, where otherwise that is a failure.
+    ///
+    /// [`Stopped::Gone`]: crate::ports::Stopped::Gone
+    pub may_vanish: bool,
     /// librdkafka settings of this consumer alone, over those of [`KafkaOptions::properties`].
     pub properties: Vec<(String, String)>,
 }
@@ -83,7 +88,14 @@ pub struct ConsumerOptions {
 impl ConsumerOptions {
     /// A dynamic member of `group` that reads `topics`.
     pub fn new(group: impl Into<String>, topics: Vec<TopicInbox>) -> Self {
-        Self { group: group.into(), topics, static_id: None, begins_at_zero: false, properties: Vec::new() }
+        Self {
+            group: group.into(),
+            topics,
+            static_id: None,
+            begins_at_zero: false,
+            may_vanish: false,
+            properties: Vec::new(),
+        }
     }
 
     fn validate(&self) -> Result<(), KafkaError> {
@@ -135,7 +147,8 @@ impl Consumer {
             .map(|inbox| (Arc::clone(&inbox.topic), Arc::new(Inbox::new(inbox.high_mark))))
             .collect();
         let shared = Arc::new(Shared::new(options.group.clone(), inboxes.clone(), options.begins_at_zero));
-        let runner = Runner::new(options.config(&kafka)?, kafka.scrubber(), options.static_id, Arc::clone(&shared));
+        let config = options.config(&kafka)?;
+        let runner = Runner::new(config, kafka.scrubber(), options.static_id, options.may_vanish, Arc::clone(&shared));
         let consumer = runner.connect()?;
         let (ended, end) = oneshot::channel();
         let name = format!("kafka-{}", options.group);

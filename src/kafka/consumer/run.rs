@@ -40,6 +40,8 @@ const METADATA_LIMIT: Duration = Duration::from_secs(1);
 enum Exit {
     Asked,
     Failed,
+    /// The topic was allowed to vanish, and has.
+    Gone,
     /// A partition stands still for no reason, or the client has forgotten its brokers: a new
     /// client is the cure.
     Stuck,
@@ -52,6 +54,7 @@ pub(super) struct Runner {
     config: ClientConfig,
     scrubber: Scrubber,
     static_id: Option<String>,
+    may_vanish: bool,
     shared: Arc<Shared>,
 }
 
@@ -60,9 +63,10 @@ impl Runner {
         config: ClientConfig,
         scrubber: Scrubber,
         static_id: Option<String>,
+        may_vanish: bool,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { config, scrubber, static_id, shared }
+        Self { config, scrubber, static_id, may_vanish, shared }
     }
 
     /// A client that subscribes to the group's topics.
@@ -85,7 +89,7 @@ impl Runner {
         loop {
             let exit = self.poll(&consumer);
             close(&shared, consumer, exit);
-            if matches!(exit, Exit::Asked | Exit::Failed) || shared.should_stop() {
+            if matches!(exit, Exit::Asked | Exit::Failed | Exit::Gone) || shared.should_stop() {
                 break;
             }
             shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
@@ -128,9 +132,8 @@ impl Runner {
             }
             if checked_at.elapsed() >= CHECK_INTERVAL {
                 checked_at = Instant::now();
-                if let Some(text) = self.lasting_trouble(consumer) {
-                    self.shared.fail(&text);
-                    return Exit::Failed;
+                if let Some(exit) = self.lasting_trouble(consumer) {
+                    return exit;
                 }
                 if self.shared.reach.take_forgotten(Instant::now()) {
                     tracing::error!(group = %self.shared.group, "the client has forgotten every broker: making a new one");
@@ -215,31 +218,58 @@ impl Runner {
     }
 
     /// What has stood in the way for too long.
-    fn lasting_trouble(&self, consumer: &GroupConsumer) -> Option<String> {
+    fn lasting_trouble(&self, consumer: &GroupConsumer) -> Option<Exit> {
         let trouble = lock(&self.shared.trouble).clone()?;
         if trouble.since.elapsed() < TROUBLE_LIMIT {
             return None;
         }
         let over = match trouble.scope {
-            Scope::Topic => self.are_topics_there(consumer),
+            Scope::Topic => match self.look_at_topics(consumer) {
+                Seen::There => true,
+                Seen::Missing if self.may_vanish => {
+                    tracing::info!(group = %self.shared.group, "the topic is gone: {}", trouble.text);
+                    self.shared.gone.store(true, Ordering::Release);
+                    self.shared.stop_inboxes(&Stopped::Gone);
+                    return Some(Exit::Gone);
+                }
+                Seen::Missing | Seen::Unusable => false,
+            },
             Scope::Login | Scope::Group => self.shared.joined.load(Ordering::Acquire),
         };
         if !over {
-            return Some(trouble.text);
+            self.shared.fail(&trouble.text);
+            return Some(Exit::Failed);
         }
         *lock(&self.shared.trouble) = None;
         None
     }
 
     /// Asks the brokers; when they do not answer, the trouble is theirs and passes.
-    fn are_topics_there(&self, consumer: &GroupConsumer) -> bool {
-        self.shared.topics.iter().all(|topic| {
-            let metadata = consumer.fetch_metadata(Some(&topic.name), METADATA_LIMIT);
-            metadata.map_or(true, |metadata| {
-                metadata.topics().iter().all(|found| found.error().is_none() && !found.partitions().is_empty())
-            })
-        })
+    fn look_at_topics(&self, consumer: &GroupConsumer) -> Seen {
+        let mut seen = Seen::There;
+        for topic in &self.shared.topics {
+            let Ok(metadata) = consumer.fetch_metadata(Some(&topic.name), METADATA_LIMIT) else { continue };
+            for found in metadata.topics() {
+                match found.error().map(RDKafkaErrorCode::from) {
+                    Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                        seen = Seen::Missing;
+                    }
+                    None if !found.partitions().is_empty() => {}
+                    Some(_) | None => return Seen::Unusable,
+                }
+            }
+        }
+        seen
     }
+}
+
+/// What the brokers say of a group's topics.
+enum Seen {
+    There,
+    /// One does not exist.
+    Missing,
+    /// One is there and cannot be used.
+    Unusable,
 }
 
 fn is_fence(code: RDKafkaErrorCode) -> bool {

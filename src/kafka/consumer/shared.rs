@@ -97,6 +97,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) trouble: Mutex<Option<Trouble>>,
     pub(super) failed: Mutex<Option<String>>,
+    /// The topic was allowed to vanish, and has.
+    pub(super) gone: AtomicBool,
     /// Whether a partition without a committed offset must begin at 0.
     pub(super) begins_at_zero: bool,
     started: Instant,
@@ -132,6 +134,7 @@ impl Shared {
             counters: Counters::default(),
             trouble: Mutex::new(None),
             failed: Mutex::new(None),
+            gone: AtomicBool::new(false),
             begins_at_zero,
             started: Instant::now(),
             polled_after_ms: AtomicU64::new(0),
@@ -211,6 +214,7 @@ impl Shared {
             offset_gaps: topics.iter().map(|topic| topic.offset_gaps).sum(),
             offsets_skipped: topics.iter().map(|topic| topic.offsets_skipped).sum(),
             topics,
+            gone: self.gone.load(Ordering::Acquire),
             failed: lock(&self.failed).clone(),
             trouble: lock(&self.trouble).as_ref().map(|trouble| trouble.text.clone()),
             rebalances: self.counters.rebalances.load(Ordering::Relaxed),

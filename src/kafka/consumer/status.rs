@@ -16,6 +16,8 @@ pub struct ConsumerStatus {
     pub poll_age: Duration,
     /// Its topics, as in the options.
     pub topics: Vec<TopicStatus>,
+    /// Its topic was allowed to vanish, and has: nothing is read any more.
+    pub gone: bool,
     /// Why it cannot go on.
     pub failed: Option<String>,
     /// What stands in its way at the moment, be it passing.

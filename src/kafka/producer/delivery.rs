@@ -65,6 +65,8 @@ pub(super) struct Ticket {
     pub(super) batch: Arc<Batch>,
     /// Of its topic.
     pub(super) waves: Arc<Waves>,
+    /// What it takes of its topic's share.
+    pub(super) weight: u32,
     pub(super) index: usize,
 }
 
@@ -119,6 +121,7 @@ impl ProducerContext for DeliveryContext {
         let result = result.as_ref().map(drop).map_err(|(error, _)| self.refusal(error));
         self.permits.add_permits(1);
         ticket.waves.answered();
+        ticket.waves.give_back(ticket.weight);
         ticket.batch.answer(ticket.index, result);
     }
 }
@@ -143,6 +146,9 @@ impl DeliveryContext {
         if code == Some(RDKafkaErrorCode::Fatal) {
             self.broken.store(true, Ordering::Release);
         }
+        if code.is_some_and(is_no_such_topic) {
+            return PublishError::NoSuchTopic(error.to_string());
+        }
         if code.is_some_and(is_refusal) {
             return PublishError::Refused(error.to_string());
         }
@@ -156,6 +162,16 @@ impl DeliveryContext {
     }
 }
 
+fn is_no_such_topic(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+    )
+}
+
 /// Whether trying again without a change elsewhere is in vain.
 fn is_refusal(code: RDKafkaErrorCode) -> bool {
     matches!(
@@ -165,10 +181,6 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidMessageSize
             | RDKafkaErrorCode::InvalidRecord
             | RDKafkaErrorCode::InvalidTimestamp
-            | RDKafkaErrorCode::InvalidTopic
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::TopicAuthorizationFailed
             | RDKafkaErrorCode::ClusterAuthorizationFailed
             | RDKafkaErrorCode::PolicyViolation

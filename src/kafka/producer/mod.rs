@@ -35,6 +35,11 @@ const STATISTICS: Duration = Duration::from_secs(3);
 /// How long to wait when librdkafka's queue is full by bytes.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
 
+/// What waits in librdkafka takes so much memory at most, unless a producer shares it out by topic.
+const QUEUE_KBYTES: usize = 16_384;
+/// librdkafka believes that a topic does not exist after this long.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
+
 /// What one writer hands over at once at most: with a few partitions, a request for each.
 const WAVE_BYTES: usize = 768 * 1024;
 
@@ -50,6 +55,10 @@ pub struct ProducerOptions {
     pub message_timeout: Option<Duration>,
     /// At most this many records are with librdkafka; more make the caller wait.
     pub max_in_flight_records: usize,
+    /// How much of one topic may be with librdkafka, in records of a KiB: what is larger counts for more.
+    /// Beyond it only writers to this topic wait, so that one that is not answered takes no other's
+    /// place. `None`: as much as of all together.
+    pub topic_share: Option<u32>,
     /// How long a record may wait for others to share its request.
     pub linger: Duration,
     /// Nothing is written past a record that failed: what stands behind it in its batch is answered
@@ -62,6 +71,7 @@ impl Default for ProducerOptions {
         Self {
             message_timeout: Some(Duration::from_secs(30)),
             max_in_flight_records: 10_000,
+            topic_share: None,
             linger: Duration::from_millis(5),
             in_order: false,
         }
@@ -74,6 +84,8 @@ impl ProducerOptions {
             Some("max_in_flight_records must be 1 to 10,000,000")
         } else if self.message_timeout.is_some_and(|timeout| timeout <= self.linger) {
             Some("message_timeout must be longer than linger")
+        } else if self.topic_share == Some(0) {
+            Some("topic_share must be at least 1")
         } else {
             None
         };
@@ -90,7 +102,7 @@ impl ProducerOptions {
             ("batch.size", "262144"),
             // What is too large for a topic is for its broker to say.
             ("message.max.bytes", "8388608"),
-            ("queue.buffering.max.kbytes", "16384"),
+            ("queue.buffering.max.kbytes", &QUEUE_KBYTES.to_string()),
         ])?;
         config
             .set("enable.idempotence", "true")
@@ -100,6 +112,15 @@ impl ProducerOptions {
             .set("message.timeout.ms", timeout.to_string())
             .set("queue.buffering.max.ms", self.linger.as_millis().to_string())
             .set("queue.buffering.max.messages", self.max_in_flight_records.to_string());
+        if self.topic_share.is_some() {
+            // The shares are of records of a KiB: it must hold as many.
+            let kbytes = self.max_in_flight_records.clamp(QUEUE_KBYTES, 2_000_000);
+            config.set("queue.buffering.max.kbytes", kbytes.to_string());
+        }
+        if let Some(timeout) = self.message_timeout.filter(|timeout| *timeout < UNKNOWN_AFTER) {
+            // Else a topic that does not exist is one that does not answer in time.
+            config.set("topic.metadata.propagation.max.ms", timeout.as_millis().to_string());
+        }
         if self.in_order {
             // A failed request breaks the client, and with it what was handed over behind it.
             config.set("enable.gapless.guarantee", "true");
@@ -146,6 +167,18 @@ struct Writing {
     first: Option<u64>,
 }
 
+/// What a record that is not handed over yet has of its topic's share.
+struct Share<'a> {
+    waves: &'a Waves,
+    weight: u32,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.waves.give_back(self.weight);
+    }
+}
+
 /// A client and the thread that serves its reports.
 struct Running {
     client: Arc<Client>,
@@ -161,7 +194,7 @@ impl Producer {
             config: options.config(kafka)?,
             scrubber: kafka.scrubber(),
             permits: Arc::new(Semaphore::new(options.max_in_flight_records)),
-            waves: TopicWaves::default(),
+            waves: TopicWaves::new(options.topic_share),
             reach: Arc::new(Reach::new(STATISTICS)),
             options,
             client: Mutex::new(None),
@@ -333,6 +366,33 @@ impl Publisher for Producer {
         // The topics of this wave; a batch has few.
         let mut waves: Vec<(&Arc<str>, Arc<Waves>)> = Vec::new();
         for (index, record) in batch.iter().enumerate() {
+            let bytes = size(record);
+            if wave_bytes > WAVE_BYTES {
+                wave_bytes = 0;
+                waves.clear();
+            }
+            wave_bytes += bytes;
+            let known = waves.iter().find(|(topic, _)| *topic == &record.topic).map(|(_, wave)| Arc::clone(wave));
+            let wave = if let Some(wave) = known {
+                wave
+            } else {
+                writing.client = None;
+                let wave = self.waves.of(&record.topic);
+                wave.turn().await;
+                waves.push((&record.topic, Arc::clone(&wave)));
+                wave
+            };
+            let weight = wave.weight(bytes);
+            if !wave.try_take(weight) {
+                // Whoever waits for its topic alone takes no other's place, nor keeps a broken client.
+                (permits, writing.client) = (None, None);
+                if !wave.take(weight, give_up_at).await {
+                    let full = "the share of its topic in the producer's queue stayed full".to_owned();
+                    tracker.answer(index, Err(PublishError::Unacknowledged(full)));
+                    continue;
+                }
+            }
+            let share = Share { waves: &wave, weight };
             let mut permit = permits.as_mut().and_then(|permits| permits.split(1));
             if permit.is_none() {
                 // A broken client gives its permits back once nobody holds it any more.
@@ -346,25 +406,11 @@ impl Publisher for Producer {
                 }
             }
             let Some(permit) = permit else { continue };
-            if wave_bytes > WAVE_BYTES {
-                wave_bytes = 0;
-                waves.clear();
-            }
-            wave_bytes += size(record);
-            let known = waves.iter().find(|(topic, _)| *topic == &record.topic).map(|(_, wave)| Arc::clone(wave));
-            let wave = if let Some(wave) = known {
-                wave
-            } else {
-                writing.client = None;
-                let wave = self.waves.of(&record.topic);
-                wave.turn().await;
-                waves.push((&record.topic, Arc::clone(&wave)));
-                wave
-            };
-            let ticket = Ticket { batch: Arc::clone(&tracker), index, waves: wave };
+            let ticket = Ticket { batch: Arc::clone(&tracker), index, waves: Arc::clone(&wave), weight };
             if self.send(&mut writing, record, ticket, give_up_at).await {
-                // The report gives it back, whether or not anybody still waits for it.
+                // The report gives both back, whether or not anybody still waits for it.
                 permit.forget();
+                std::mem::forget(share);
             }
         }
         drop((permits, writing));

@@ -3,6 +3,8 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 
+use bytes::Bytes;
+
 use crate::domain::Timestamp;
 use crate::ports::InRecord;
 use crate::roles::delayed::Waiting;
@@ -12,6 +14,23 @@ use crate::roles::delayed::Waiting;
 pub(super) struct Held {
     pub(super) record: InRecord,
     pub(super) waiting: Waiting,
+    /// What it takes in memory.
+    pub(super) size: usize,
+}
+
+impl Held {
+    pub(super) fn new(record: InRecord, waiting: Waiting) -> Self {
+        Self { size: size(&record), record, waiting }
+    }
+}
+
+/// What a record takes in memory, about.
+pub(super) fn size(record: &InRecord) -> usize {
+    /// What stands around the bytes of a record, and around those of a header.
+    const AROUND: (usize, usize) = (256, 64);
+    let len = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    let headers = record.headers.iter().map(|(name, value)| AROUND.1 + name.len() + len(value.as_ref()));
+    AROUND.0 + len(record.key.as_ref()) + len(record.value.as_ref()) + headers.sum::<usize>()
 }
 
 #[derive(Debug)]
@@ -53,14 +72,13 @@ pub(super) struct Reach {
 pub(super) struct InHand {
     entries: BinaryHeap<Reverse<Entry>>,
     counter: u64,
-    farthest: Option<Timestamp>,
+    bytes: usize,
     reaches: BTreeMap<i32, Reach>,
 }
 
 impl InHand {
     /// Takes what was just read.
     pub(super) fn push(&mut self, held: Held, leaves_at: Timestamp) {
-        self.farthest = self.farthest.max(Some(held.waiting.due_at));
         let partition = held.record.partition;
         self.put(held, leaves_at);
         self.count(partition, leaves_at).leaves_at = leaves_at;
@@ -75,6 +93,7 @@ impl InHand {
 
     fn put(&mut self, held: Held, leaves_at: Timestamp) {
         self.counter += 1;
+        self.bytes += held.size;
         self.entries.push(Reverse(Entry { leaves_at, order: self.counter, held }));
     }
 
@@ -90,9 +109,7 @@ impl InHand {
             return None;
         }
         let Reverse(Entry { held, .. }) = self.entries.pop()?;
-        if self.entries.is_empty() {
-            self.farthest = None;
-        }
+        self.bytes -= held.size;
         self.uncount(held.record.partition);
         Some(held)
     }
@@ -111,9 +128,9 @@ impl InHand {
         self.entries.peek().map(|Reverse(entry)| entry.leaves_at)
     }
 
-    /// The latest due time seen since nothing was in hand.
+    /// The latest due time of what is in hand; it takes a look at everything.
     pub(super) fn farthest(&self) -> Option<Timestamp> {
-        self.farthest
+        self.entries.iter().map(|Reverse(entry)| entry.held.waiting.due_at).max()
     }
 
     /// How far each partition was read of which something is in hand.
@@ -125,13 +142,20 @@ impl InHand {
         self.entries.len()
     }
 
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Lets go of what belongs to partitions that were given back.
     pub(super) fn drop_revoked(&mut self) {
         let mut gone = Vec::new();
+        let bytes = &mut self.bytes;
         self.entries.retain(|Reverse(entry)| {
             let is_live = entry.held.record.ack.is_live();
             if !is_live {
                 gone.push(entry.held.record.partition);
+                *bytes -= entry.held.size;
             }
             is_live
         });
@@ -144,28 +168,65 @@ impl InHand {
 #[cfg(test)]
 pub(super) mod fixture {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
     use crate::ports::{Ack, Assignment};
 
-    /// An assignment that lasts.
-    #[derive(Debug)]
-    struct Lasting;
+    /// An assignment that lasts until it is ended.
+    #[derive(Debug, Default)]
+    pub(in crate::roles::delay) struct Lasting {
+        pub(in crate::roles::delay) is_over: AtomicBool,
+        pub(in crate::roles::delay) done: AtomicUsize,
+    }
 
     impl Assignment for Lasting {
         fn is_live(&self) -> bool {
-            true
+            !self.is_over.load(Ordering::Relaxed)
         }
 
-        fn done(&self, _offset: i64) {}
+        fn done(&self, _offset: i64) {
+            self.done.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// A record of a partition that waits until then.
     pub(in crate::roles::delay) fn held(partition: i32, due_at: Timestamp) -> Held {
-        let (topic, ack) = (Arc::from("recharge.delay.30m"), Ack::new(Arc::new(Lasting), 0));
+        held_of(&Arc::new(Lasting::default()), partition, due_at)
+    }
+
+    /// The same, of an assignment.
+    pub(in crate::roles::delay) fn held_of(assignment: &Arc<Lasting>, partition: i32, due_at: Timestamp) -> Held {
+        let (topic, ack) = (Arc::from("recharge.delay.30m"), Ack::new(Arc::<Lasting>::clone(assignment), 0));
         let (key, value, headers) = (None, None, Vec::new());
         let record = InRecord { topic, partition, offset: 0, timestamp: None, key, value, headers, ack };
         let target = Arc::from("recharge.due.main");
-        Held { record, waiting: Waiting { due_at, target, hops: 0 } }
+        Held::new(record, Waiting { due_at, target, hops: 0, entered_at: due_at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::fixture::{Lasting, held, held_of};
+    use super::*;
+
+    #[test]
+    fn what_was_revoked_is_counted_nowhere_any_more() {
+        let at = |second: i64| Timestamp::from_timestamp(1_790_000_000 + second, 0).unwrap();
+        let (mut in_hand, gone) = (InHand::default(), Arc::new(Lasting::default()));
+        in_hand.push(held(0, at(5)), at(5));
+        let one = in_hand.bytes();
+        in_hand.push(held_of(&gone, 1, at(9)), at(9));
+        in_hand.push(held_of(&gone, 1, at(8)), at(1));
+        assert_eq!((in_hand.len(), in_hand.bytes(), in_hand.farthest()), (3, 3 * one, Some(at(9))));
+        gone.is_over.store(true, Ordering::Relaxed);
+        in_hand.drop_revoked();
+        assert_eq!((in_hand.len(), in_hand.bytes(), in_hand.farthest()), (1, one, Some(at(5))));
+        assert_eq!(in_hand.reaches().keys().collect::<Vec<_>>(), [&0]);
+        assert!(in_hand.pop_by(at(5)).is_some());
+        assert_eq!((in_hand.len(), in_hand.bytes(), in_hand.farthest()), (0, 0, None));
     }
 }

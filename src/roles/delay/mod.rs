@@ -4,28 +4,31 @@
 //! to the next one.
 
 mod ahead;
+mod destination;
 mod held;
+mod letters;
 mod outgoing;
+mod parcel;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::domain::inbound::{DeadLetterReason, Unfit};
 use crate::domain::{Timestamp, delay};
 use crate::faults::{Bug, is_planted};
 use crate::metrics::DelayMetrics;
-use crate::ports::{Clock, InRecord, Publisher, Subscription};
+use crate::ports::{Clock, InRecord, Publisher, Stopped, Subscription};
 
 use super::delayed::{DelayTiers, Waiting};
-use super::{RoleError, StopSignals, dead_letter, patience};
+use super::{RoleError, StopSignals};
 use ahead::ReadAhead;
 use held::{Held, InHand};
-use outgoing::{Fate, Outgoing, Parcel, Sent};
+use outgoing::{Done, Outgoing, Sent};
+use parcel::Parcel;
 
 /// What a forwarder goes by.
 #[derive(Debug)]
@@ -62,14 +65,15 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Reading stops when the hands are full, and begins again when a part of this is free: a fetch
 /// for each single place would cost more than it brings.
 const READ_AGAIN: usize = 8;
+/// What is in hand may take so much memory: twice what as many commands as may be in hand take. Only
+/// records that are no commands are larger, up to a MiB each.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 struct Forwarder {
     role: Delay,
     in_hand: InHand,
     ahead: ReadAhead,
     outgoing: Outgoing,
-    /// Unusable records on their way to the dead letters.
-    burying: JoinSet<()>,
     reading: bool,
     looked_at: Instant,
 }
@@ -84,8 +88,8 @@ impl Delay {
             self.rules.read_ahead,
         );
         let (in_hand, ahead) = (InHand::default(), ReadAhead::new(self.rules.read_ahead));
-        let (burying, reading, looked_at) = (JoinSet::new(), true, Instant::now());
-        let mut forwarder = Forwarder { role: self, in_hand, ahead, outgoing, burying, reading, looked_at };
+        let (reading, looked_at) = (true, Instant::now());
+        let mut forwarder = Forwarder { role: self, in_hand, ahead, outgoing, reading, looked_at };
         forwarder.work(input.as_mut(), &stop).await?;
         forwarder.finish(&stop).await
     }
@@ -93,6 +97,7 @@ impl Delay {
 
 impl Forwarder {
     async fn work(&mut self, input: &mut dyn Subscription, stop: &StopSignals) -> Result<(), RoleError> {
+        let mut revocations = input.revocations();
         loop {
             self.release();
             let again = self.outgoing.start();
@@ -101,20 +106,36 @@ impl Forwarder {
             tokio::select! {
                 biased; // Stopping comes first; what is done makes room; what is due waits for nothing.
                 () = stop.drain.cancelled() => return Ok(()),
+                Ok(()) = revocations.changed() => self.drop_revoked(),
                 ended = self.outgoing.ended() => self.sent(ended)?,
                 () = tokio::time::sleep_until(wake_at) => {}
-                records = input.next(room), if room > 0 => {
-                    self.take(records?, stop);
-                    self.tell_what_is_wanted(input);
+                records = input.next(room), if room > 0 => match records {
+                    Ok(records) => {
+                        self.take(records);
+                        self.tell_what_is_wanted(input);
+                    }
+                    Err(Stopped::Gone) => {
+                        self.rest(stop).await;
+                        return Ok(());
+                    }
+                    Err(stopped) => return Err(stopped.into()),
                 }
-                Some(ended) = self.burying.join_next() => ended.map_err(|error| RoleError::Task(error.to_string()))?,
             }
         }
     }
 
+    /// The tier has no topic any more, and so nothing waits in it.
+    async fn rest(&mut self, stop: &StopSignals) {
+        info!(tier = ?self.role.rules.tier, "the topic of this tier is gone: nothing is left to forward");
+        self.in_hand = InHand::default();
+        self.role.metrics.pending(self.outgoing.len());
+        self.role.metrics.farthest_due(None);
+        stop.drain.cancelled().await;
+    }
+
     /// Finishes what is on its way; what is in hand stays uncommitted and comes again.
     async fn finish(&mut self, stop: &StopSignals) -> Result<(), RoleError> {
-        while self.outgoing.is_under_way() || !self.burying.is_empty() {
+        while self.outgoing.is_under_way() {
             tokio::select! {
                 biased; // Being told to drop everything comes first.
                 () = stop.abort.cancelled() => {
@@ -122,17 +143,19 @@ impl Forwarder {
                     return Err(RoleError::Left(left));
                 }
                 ended = self.outgoing.ended() => self.sent(ended)?,
-                Some(ended) = self.burying.join_next() => ended.map_err(|error| RoleError::Task(error.to_string()))?,
             }
         }
         Ok(())
     }
 
     fn room(&mut self) -> usize {
+        let free = |most: usize, held: usize| (most.saturating_sub(held), (most / READ_AGAIN).max(1));
         let most = self.role.rules.read_ahead;
-        let free = most.saturating_sub(self.in_hand.len() + self.outgoing.len());
-        self.reading = if self.reading { free > 0 } else { free >= (most / READ_AGAIN).max(1) };
-        if self.reading { free } else { 0 }
+        let (records, records_again) = free(most, self.in_hand.len() + self.outgoing.len());
+        let (bytes, bytes_again) = free(BYTES_MAX, self.in_hand.bytes() + self.outgoing.bytes());
+        self.reading =
+            if self.reading { records > 0 && bytes > 0 } else { records >= records_again && bytes >= bytes_again };
+        if self.reading { records } else { 0 }
     }
 
     /// Sends on what leaves now.
@@ -167,13 +190,20 @@ impl Forwarder {
         let now = Instant::now();
         if now >= self.looked_at + IDLE || self.ahead.has_news(input.assignments()) {
             self.looked_at = now;
-            self.in_hand.drop_revoked();
+            self.drop_revoked();
             self.tell_what_is_wanted(input);
+            self.role.metrics.farthest_due(self.in_hand.farthest());
         }
         self.role.metrics.pending(self.in_hand.len() + self.outgoing.len());
-        self.role.metrics.farthest_due(self.in_hand.farthest());
         let next = self.in_hand.next_at().map(|at| now + (at - self.role.clock.now()).to_std().unwrap_or_default());
         [next, again].into_iter().flatten().min().unwrap_or(now + IDLE).min(now + IDLE)
+    }
+
+    /// Lets go of what belongs to partitions that were given back: their next holder has it, and whoever
+    /// gives them back waits for what is still in hand.
+    fn drop_revoked(&mut self) {
+        self.in_hand.drop_revoked();
+        self.outgoing.drop_revoked();
     }
 
     /// Of partitions of which enough is in hand no more is read for now.
@@ -189,26 +219,25 @@ impl Forwarder {
     }
 
     /// Takes records in hand; those that cannot be read go to the dead letters.
-    fn take(&mut self, records: Vec<InRecord>, stop: &StopSignals) {
+    fn take(&mut self, records: Vec<InRecord>) {
         let now = self.role.clock.now();
-        let mut poison = Vec::new();
         for record in records {
-            match self.read(&record) {
+            match self.read(&record, now) {
                 Ok(waiting) => {
-                    let entered_at = record.timestamp.unwrap_or(now);
-                    let leaves_at = delay::leaves_at(entered_at, self.role.rules.tier, waiting.due_at);
-                    self.in_hand.push(Held { record, waiting }, leaves_at);
+                    let leaves_at = delay::leaves_at(waiting.entered_at, self.role.rules.tier, waiting.due_at);
+                    self.in_hand.push(Held::new(record, waiting), leaves_at);
                 }
-                Err(unfit) => poison.push((record, unfit)),
+                Err(unfit) => {
+                    warn!(topic = %record.topic, partition = record.partition, offset = record.offset,
+                        reason = %unfit.reason, "a record goes to the dead letters: {}", unfit.detail);
+                    self.outgoing.bury(record, unfit, now);
+                }
             }
-        }
-        if !poison.is_empty() {
-            self.bury(poison, now, stop);
         }
     }
 
-    fn read(&self, record: &InRecord) -> Result<Waiting, Unfit> {
-        let waiting = Waiting::read(record)?;
+    fn read(&self, record: &InRecord, now: Timestamp) -> Result<Waiting, Unfit> {
+        let waiting = Waiting::read(record, now)?;
         let rules = &self.role.rules;
         if rules.targets.contains(&waiting.target) || waiting.target.starts_with(&*rules.lanes) {
             return Ok(waiting);
@@ -217,39 +246,27 @@ impl Forwarder {
         Err(Unfit::new(DeadLetterReason::UnknownTarget, "target-topic names no topic of this service"))
     }
 
-    /// Their offsets move once the dead letters are acknowledged.
-    fn bury(&mut self, poison: Vec<(InRecord, Unfit)>, now: Timestamp, stop: &StopSignals) {
-        let letters = poison.iter().map(|(record, unfit)| {
-            warn!(topic = %record.topic, partition = record.partition, offset = record.offset,
-                reason = %unfit.reason, "a record goes to the dead letters: {}", unfit.detail);
-            dead_letter::record(&self.role.rules.dead_letters, record, unfit, now)
-        });
-        let letters = letters.collect();
-        let (publisher, abort) = (Arc::clone(&self.role.publisher), stop.abort.clone());
-        self.burying.spawn(async move {
-            if patience::published("dead letters", publisher.as_ref(), letters, &abort).await {
-                for (record, unfit) in poison {
-                    crate::metrics::dead_letter(&record.topic, unfit.reason.as_str(), 1);
-                    record.ack.done();
-                }
-            }
-        });
-    }
-
     fn sent(&mut self, ended: Result<Sent, tokio::task::JoinError>) -> Result<(), RoleError> {
         let sent = ended.map_err(|error| RoleError::Task(error.to_string()))?;
-        let now = self.role.clock.now();
-        for (parcel, fate) in self.outgoing.take(sent) {
-            let Parcel { held, into, .. } = parcel;
-            match fate {
-                Fate::Forwarded if into.is_none() => self.role.metrics.forwarded(now - held.waiting.due_at),
-                Fate::Forwarded => self.role.metrics.hopped(),
-                Fate::Buried => {
-                    crate::metrics::dead_letter(&held.record.topic, DeadLetterReason::Undeliverable.as_str(), 1);
+        let (now, metrics) = (self.role.clock.now(), &self.role.metrics);
+        for done in self.outgoing.take(sent) {
+            match done {
+                Done::Forwarded { held, into, sent_at } => {
+                    match into {
+                        None => metrics.forwarded(held.waiting.due_at, sent_at, now),
+                        Some(_) => metrics.hopped(),
+                    }
+                    held.record.ack.done();
+                }
+                Done::Buried(letter) => {
+                    crate::metrics::dead_letter(&letter.record().topic, letter.reason().as_str(), 1);
+                    letter.done();
                 }
             }
-            held.record.ack.done();
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,126 +2,64 @@
 //! as long as it answers soon, one batch under way, while which the next one grows; so a topic that
 //! cannot be written holds up no other. What failed is tried again beside what is new, since a
 //! topic may be ill in one partition only.
+//!
+//! Topics that are ill share half of the forwarder's hands, and have no more, so that what goes elsewhere
+//! always finds room. From half of its share on, what a topic does not take is given up at its first
+//! failure; beyond it, what comes is given up at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::domain::Timestamp;
-use crate::domain::inbound::{DeadLetterReason, Unfit};
-use crate::ports::{Clock, OutRecord, PublishError, Publisher};
-use crate::roles::dead_letter;
-use crate::roles::delayed::{Waiting, original_headers};
+use crate::domain::inbound::Unfit;
+use crate::ports::{Clock, InRecord, OutRecord, PublishError, Publisher};
 
+use super::destination::{Destination, TRIES};
 use super::held::Held;
+use super::letters::Letters;
+use super::parcel::{Letter, Parcel};
 
-/// Tries that may fail before the one after which a record goes to the dead letters.
-const TRIES: u32 = 5;
-/// The same where so many wait for one topic that others find no place in memory.
-const TRIES_IN_THE_WAY: u32 = 2;
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Records in one batch at most.
-const BATCH_MAX: usize = 5_000;
-/// A batch that takes longer may have met a partition that is ill; the next does not wait for it.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(50);
+/// All topics that are ill may hold this part of the hands, and any topic may have as much under way.
+const SHARED_PART: usize = 2;
 
-/// A record, and where it goes next.
+/// A batch that has come to its end.
 #[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) held: Held,
-    /// The tier that it enters, where it has a further way to go than to its target.
-    pub(super) into: Option<Arc<str>>,
-    /// How often it was tried.
-    tries: u32,
-}
-
-impl Parcel {
-    pub(super) fn new(held: Held, into: Option<Arc<str>>) -> Self {
-        Self { held, into, tries: 0 }
-    }
-
-    fn destination(&self) -> &Arc<str> {
-        self.into.as_ref().unwrap_or(&self.held.waiting.target)
-    }
-
-    fn outgoing(&self) -> OutRecord {
-        let record = &self.held.record;
-        let bare = OutRecord {
-            topic: Arc::clone(&self.held.waiting.target),
-            key: record.key.clone(),
-            value: record.value.clone(),
-            headers: original_headers(record.headers.clone()),
-        };
-        match &self.into {
-            None => bare,
-            Some(tier) => {
-                let hops = self.held.waiting.hops.saturating_add(1);
-                Waiting { hops, ..self.held.waiting.clone() }.write(tier, bare)
-            }
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Destination {
-    /// Not tried yet.
-    fresh: VecDeque<Parcel>,
-    /// Tried, and failed.
-    failed: VecDeque<Parcel>,
-    /// Fresh ones under way, and when the last batch of them began.
-    under_way: usize,
-    began_at: Option<Instant>,
-    /// Whether a batch of failed ones is under way.
-    retrying: bool,
-    /// Failures in a row, of these.
-    failures: u32,
-    /// Failed ones are not tried again before this moment.
-    not_before: Option<Instant>,
-}
-
-impl Destination {
-    /// How many fresh ones may be sent now, with so many under way at most; or when to look again.
-    fn fresh_now(&self, now: Instant, most: usize) -> Result<usize, Option<Instant>> {
-        let room = most.saturating_sub(self.under_way);
-        let answers_by = self.began_at.filter(|_| self.under_way > 0).map(|began| began + ANSWERS_WITHIN);
-        match answers_by {
-            _ if self.fresh.is_empty() || room == 0 => Err(None),
-            Some(by) if by > now => Err(Some(by)),
-            Some(_) | None => Ok(self.fresh.len().min(BATCH_MAX).min(room)),
-        }
-    }
-
-    /// How many failed ones may be tried again now, or when to look again.
-    fn failed_now(&self, now: Instant) -> Result<usize, Option<Instant>> {
-        match self.not_before {
-            _ if self.failed.is_empty() || self.retrying => Err(None),
-            Some(until) if until > now => Err(Some(until)),
-            Some(_) | None => Ok(self.failed.len().min(BATCH_MAX)),
-        }
-    }
-}
-
-/// What became of a batch.
 pub(super) struct Sent {
-    destination: Arc<str>,
-    /// Whether its records had failed before.
-    again: bool,
-    parcels: Vec<Parcel>,
-    results: Vec<Result<Fate, PublishError>>,
+    batch: Batch,
+    results: Vec<Result<(), PublishError>>,
+    /// When it was handed over, on the clock of due times and on this process's own.
+    sent_at: Timestamp,
+    began_at: Instant,
 }
 
-/// Where an acknowledged record lies now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// At its destination.
-    Forwarded,
-    /// Among the dead letters.
-    Buried,
+#[derive(Debug)]
+enum Batch {
+    Parcels {
+        destination: Arc<str>,
+        /// Whether they had failed before.
+        again: bool,
+        parcels: Vec<Parcel>,
+    },
+    Letters(Vec<Letter>),
+}
+
+/// What became of a record.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// It lies at its destination.
+    Forwarded {
+        held: Held,
+        /// The tier, if it is one.
+        into: Option<Arc<str>>,
+        /// When it was handed over to be written.
+        sent_at: Timestamp,
+    },
+    /// It lies among the dead letters.
+    Buried(Letter),
 }
 
 /// See the module.
@@ -130,12 +68,15 @@ pub(super) struct Outgoing {
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
     dead_letters: Arc<str>,
-    /// Records that a forwarder holds at most. A topic that keeps a quarter of them waiting is in the
-    /// way of others; half of them it may have under way.
+    /// Records of one topic that may be under way, and of all that are ill in hand.
     most: usize,
+    /// Topics that are ill.
+    ill: usize,
     destinations: BTreeMap<Arc<str>, Destination>,
+    letters: Letters,
     under_way: JoinSet<Sent>,
     count: usize,
+    bytes: usize,
 }
 
 impl Outgoing {
@@ -145,18 +86,33 @@ impl Outgoing {
         dead_letters: Arc<str>,
         most: usize,
     ) -> Self {
-        let (destinations, under_way) = (BTreeMap::new(), JoinSet::new());
-        Self { publisher, clock, dead_letters, most, destinations, under_way, count: 0 }
+        let (destinations, letters, under_way) = (BTreeMap::new(), Letters::default(), JoinSet::new());
+        let (most, ill) = ((most / SHARED_PART).max(1), 0);
+        Self { publisher, clock, dead_letters, most, ill, destinations, letters, under_way, count: 0, bytes: 0 }
+    }
+
+    /// How many records a topic that is ill may hold.
+    fn share(&self) -> usize {
+        (self.most / self.ill.max(1)).max(1)
     }
 
     pub(super) fn add(&mut self, parcel: Parcel) {
         self.count += 1;
+        self.bytes += parcel.held.size;
         if let Some(known) = self.destinations.get_mut(parcel.destination()) {
-            known.fresh.push_back(parcel);
+            known.add(parcel);
         } else {
             let name = Arc::clone(parcel.destination());
-            self.destinations.entry(name).or_default().fresh.push_back(parcel);
+            self.destinations.entry(name).or_default().add(parcel);
         }
+    }
+
+    /// Takes a record that cannot be read.
+    pub(super) fn bury(&mut self, record: InRecord, why: Unfit, now: Timestamp) {
+        let letter = Letter::poison(record, why, now);
+        self.count += 1;
+        self.bytes += letter.size();
+        self.letters.add(letter);
     }
 
     /// Records that are not acknowledged yet.
@@ -164,41 +120,76 @@ impl Outgoing {
         self.count
     }
 
+    /// What they take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Starts what can start; returns when to look again.
     pub(super) fn start(&mut self) -> Option<Instant> {
         let now = Instant::now();
-        let mut again: Option<Instant> = None;
+        self.ill = self.destinations.values().filter(|destination| destination.illness(now).is_some()).count();
+        let (most, share) = (self.most, self.share());
+        let mut again: Vec<Option<Instant>> = Vec::new();
+        let mut begun: Vec<Batch> = Vec::new();
+        let excess = self.excess(now);
+        excess.into_iter().for_each(|letter| self.letters.add(letter));
         for (name, destination) in &mut self.destinations {
-            let limit = if destination.failed.len() > self.most / 4 { TRIES_IN_THE_WAY } else { TRIES };
-            let mut send = |parcels: Vec<Parcel>, is_again| {
-                let way = Way {
-                    destination: Arc::clone(name),
-                    dead_letters: Arc::clone(&self.dead_letters),
-                    limit,
-                    again: is_again,
-                };
-                self.under_way.spawn(way.send(Arc::clone(&self.publisher), parcels, self.clock.now()));
-            };
-            match destination.failed_now(now) {
-                Ok(count) => {
-                    destination.retrying = true;
-                    send(destination.failed.drain(..count).collect(), true);
-                }
-                Err(until) => again = [again, until].into_iter().flatten().min(),
+            let batch = |parcels, again| Batch::Parcels { destination: Arc::clone(name), again, parcels };
+            match destination.take_failed(now) {
+                Ok(parcels) => begun.push(batch(parcels, true)),
+                Err(until) => again.push(until),
             }
-            match destination.fresh_now(now, (self.most / 2).max(1)) {
-                Ok(count) => {
-                    destination.under_way += count;
-                    destination.began_at = Some(now);
-                    send(destination.fresh.drain(..count).collect(), false);
+            let most = if destination.illness(now).is_some() { share } else { most };
+            match destination.take_fresh(now, most) {
+                Ok(batches) => {
+                    begun.extend(batches.into_iter().map(|parcels| batch(parcels, false)));
                     // What is left waits for this one, or until it has taken too long.
-                    let by = Some(now + ANSWERS_WITHIN).filter(|_| !destination.fresh.is_empty());
-                    again = [again, by].into_iter().flatten().min();
+                    again.push(destination.rest_by(now));
                 }
-                Err(until) => again = [again, until].into_iter().flatten().min(),
+                Err(until) => again.push(until),
             }
         }
-        again
+        match self.letters.take(now) {
+            Ok(letters) => begun.push(Batch::Letters(letters)),
+            Err(until) => again.push(until),
+        }
+        if !begun.is_empty() {
+            let sent_at = self.clock.now();
+            begun.into_iter().for_each(|batch| self.send(batch, sent_at, now));
+        }
+        again.into_iter().flatten().min()
+    }
+
+    /// What goes to topics that are ill and have their share.
+    fn excess(&mut self, now: Instant) -> Vec<Letter> {
+        let (share, mut excess) = (self.share(), Vec::new());
+        // A broker that takes nothing at all takes no letters either.
+        if self.letters.is_broker_ill() {
+            return excess;
+        }
+        for (name, destination) in self.destinations.iter_mut().filter(|(_, topic)| topic.len() > share) {
+            let Some(error) = destination.illness(now).cloned() else { continue };
+            let beyond = destination.take_beyond(share);
+            if let Some(records) = Some(beyond.len()).filter(|records| *records > 0) {
+                warn!(topic = %name, records, %error, "too much waits for this topic: records go to the dead letters");
+            }
+            let first_seen = self.clock.now();
+            excess.extend(beyond.into_iter().map(|parcel| Letter::given_up(parcel, &error, first_seen)));
+        }
+        excess
+    }
+
+    fn send(&mut self, batch: Batch, sent_at: Timestamp, began_at: Instant) {
+        let records: Vec<OutRecord> = match &batch {
+            Batch::Parcels { parcels, .. } => parcels.iter().map(|parcel| parcel.outgoing(sent_at)).collect(),
+            Batch::Letters(letters) => letters.iter().map(|letter| letter.outgoing(&self.dead_letters)).collect(),
+        };
+        let publisher = Arc::clone(&self.publisher);
+        self.under_way.spawn(async move {
+            let results = publisher.publish(&records).await;
+            Sent { batch, results, sent_at, began_at }
+        });
     }
 
     /// The next batch that has come to its end; never, while none is under way.
@@ -214,187 +205,99 @@ impl Outgoing {
     }
 
     /// Takes what a batch has become: what was acknowledged is handed out, the rest is tried again.
-    pub(super) fn take(&mut self, sent: Sent) -> Vec<(Parcel, Fate)> {
-        let destination = self.destinations.entry(sent.destination).or_default();
-        if sent.again {
-            destination.retrying = false;
-        } else {
-            destination.under_way -= sent.parcels.len();
+    pub(super) fn take(&mut self, sent: Sent) -> Vec<Done> {
+        let now = Instant::now();
+        if sent.results.iter().any(Result::is_ok) && self.letters.acknowledged(now) {
+            self.destinations.values_mut().for_each(Destination::give_back_tries);
         }
-        let (mut done, mut failed, mut first_error) = (Vec::with_capacity(sent.parcels.len()), Vec::new(), None);
-        let mut results = sent.results.into_iter();
-        for mut parcel in sent.parcels {
-            match results.next() {
-                Some(Ok(fate)) => done.push((parcel, fate)),
-                other => {
-                    first_error = first_error.or(other.and_then(Result::err));
-                    parcel.tries = parcel.tries.saturating_add(1);
-                    failed.push(parcel);
+        let done = match sent.batch {
+            Batch::Letters(letters) => {
+                let (done, failed) = sorted(letters, sent.results);
+                for parcel in self.letters.came_back(failed, now) {
+                    self.try_again(parcel);
                 }
+                self.bytes -= done.iter().map(Letter::size).sum::<usize>();
+                done.into_iter().map(Done::Buried).collect::<Vec<_>>()
             }
-        }
+            Batch::Parcels { destination, again, parcels } => {
+                let count = parcels.len();
+                let (done, failed) = sorted(parcels, sent.results);
+                let error = failed.first().map(|(_, error)| error);
+                let known = self.destinations.entry(Arc::clone(&destination)).or_default();
+                if known.came_back(count, again, error, now)
+                    && let Some(error) = error
+                {
+                    warn!(topic = %destination, records = failed.len(), %error, "records could not be forwarded; trying again");
+                }
+                self.failed(&destination, failed, sent.began_at);
+                self.bytes -= done.iter().map(|parcel| parcel.held.size).sum::<usize>();
+                let sent_at = sent.sent_at;
+                done.into_iter()
+                    .map(|Parcel { held, into, .. }| Done::Forwarded { held, into, sent_at })
+                    .collect::<Vec<_>>()
+            }
+        };
         self.count -= done.len();
-        if failed.is_empty() {
-            if sent.again {
-                (destination.failures, destination.not_before) = (0, None);
-            }
-            return done;
-        }
-        if let Some(error) = first_error
-            && destination.failed.is_empty()
-            && !sent.again
-            && let Some(parcel) = failed.first()
-        {
-            warn!(topic = %parcel.destination(), records = failed.len(), %error, "records could not be forwarded; trying again");
-        }
-        if sent.again || destination.failed.is_empty() {
-            destination.failures = destination.failures.saturating_add(1);
-            let pause = FIRST_PAUSE.saturating_mul(1 << (destination.failures - 1).min(10)).min(LONGEST_PAUSE);
-            destination.not_before = Some(Instant::now() + pause);
-        }
-        destination.failed.extend(failed);
+        // Whoever writes into a tier may name any number of lanes.
+        self.destinations.retain(|_, destination| destination.len() > 0 || destination.illness(now).is_some());
         done
     }
-}
 
-/// A batch's way.
-struct Way {
-    destination: Arc<str>,
-    dead_letters: Arc<str>,
-    /// Tries that may fail.
-    limit: u32,
-    again: bool,
-}
-
-impl Way {
-    /// Sends a batch. What cannot be written on its last try goes to the dead letters instead; if
-    /// that fails as well, the broker is away, and it is tried again.
-    async fn send(self, publisher: Arc<dyn Publisher>, parcels: Vec<Parcel>, now: Timestamp) -> Sent {
-        let records: Vec<OutRecord> = parcels.iter().map(Parcel::outgoing).collect();
-        let sent = publisher.publish(&records).await;
-        let mut results: Vec<Result<Fate, PublishError>> =
-            sent.into_iter().map(|result| result.map(|()| Fate::Forwarded)).collect();
-        let why =
-            Unfit::new(DeadLetterReason::Undeliverable, format!("the topic {} did not take it", self.destination));
-        let (mut given_up, mut letters) = (Vec::new(), Vec::new());
-        for (parcel, result) in parcels.iter().zip(&mut results) {
-            if result.is_err() && parcel.tries >= self.limit {
-                letters.push(dead_letter::record(&self.dead_letters, &parcel.held.record, &why, now));
-                given_up.push(result);
+    /// Of what failed, some is tried again, and some given up.
+    fn failed(&mut self, destination: &Arc<str>, failed: Vec<(Parcel, PublishError)>, began_at: Instant) {
+        let waiting = self.destinations.get(destination).map_or(0, Destination::len);
+        let is_over = waiting + failed.len() > self.share() / 2 && !self.letters.is_broker_ill();
+        let (limit, tells) = (if is_over { 0 } else { TRIES }, self.letters.tells(began_at));
+        let (first_seen, mut buried) = (self.clock.now(), 0_usize);
+        for (mut parcel, error) in failed {
+            if !parcel.is_live() {
+                // Another process holds its partition now, and has it as well.
+                self.count -= 1;
+                self.bytes -= parcel.held.size;
+            } else if !tells || parcel.tries < limit {
+                parcel.tries = parcel.tries.saturating_add(u32::from(tells));
+                self.try_again(parcel);
+            } else if self.letters.may_ask() {
+                buried += 1;
+                self.letters.add(Letter::given_up(parcel, &error, first_seen));
+            } else {
+                parcel.tries = 0;
+                self.try_again(parcel);
             }
         }
-        if !letters.is_empty() {
-            for (result, buried) in given_up.into_iter().zip(publisher.publish(&letters).await) {
-                *result = buried.map(|()| Fate::Buried);
-            }
+        if buried > 0 {
+            warn!(topic = %destination, records = buried, "records could not be forwarded: they go to the dead letters");
         }
-        Sent { destination: self.destination, again: self.again, parcels, results }
     }
+
+    fn try_again(&mut self, parcel: Parcel) {
+        let name = Arc::clone(parcel.destination());
+        self.destinations.entry(name).or_default().add_failed(parcel);
+    }
+
+    /// Lets go of what waits here and belongs to partitions that were given back.
+    pub(super) fn drop_revoked(&mut self) {
+        let dropped = self.destinations.values_mut().map(Destination::drop_revoked);
+        for (count, bytes) in dropped.collect::<Vec<_>>().into_iter().chain([self.letters.drop_revoked()]) {
+            self.count -= count;
+            self.bytes -= bytes;
+        }
+    }
+}
+
+/// Parts what was acknowledged from what was not, and why.
+fn sorted<T>(items: Vec<T>, results: Vec<Result<(), PublishError>>) -> (Vec<T>, Vec<(T, PublishError)>) {
+    let (mut done, mut failed) = (Vec::with_capacity(items.len()), Vec::new());
+    let mut results = results.into_iter();
+    for item in items {
+        match results.next() {
+            Some(Ok(())) => done.push(item),
+            Some(Err(why)) => failed.push((item, why)),
+            None => failed.push((item, PublishError::Unacknowledged("it was not answered".to_owned()))),
+        }
+    }
+    (done, failed)
 }
 
 #[cfg(test)]
-mod tests {
-    use async_trait::async_trait;
-    use bytes::Bytes;
-
-    use super::super::held::fixture::held;
-    use super::*;
-    use crate::clock::SystemClock;
-
-    /// As long as a partition without a leader keeps a record.
-    const NO_ANSWER: Duration = Duration::from_secs(3);
-
-    /// One partition of every target is ill: that of the records with this key.
-    #[derive(Debug, Default)]
-    struct Broker {
-        /// Whether all partitions are.
-        dead: bool,
-    }
-
-    #[async_trait]
-    impl Publisher for Broker {
-        async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
-            let is_ill = |record: &OutRecord| {
-                &*record.topic != "letters" && (self.dead || record.key.as_deref() == Some(b"ill"))
-            };
-            let takes = if batch.iter().any(is_ill) { NO_ANSWER } else { Duration::from_millis(3) };
-            tokio::time::sleep(takes).await;
-            let answer =
-                |record| if is_ill(record) { Err(PublishError::Unacknowledged("no leader".into())) } else { Ok(()) };
-            batch.iter().map(answer).collect()
-        }
-    }
-
-    fn outgoing(broker: Broker) -> Outgoing {
-        Outgoing::new(Arc::new(broker), Arc::new(SystemClock::new()), Arc::from("letters"), 4_000)
-    }
-
-    fn parcel(key: &'static str) -> Parcel {
-        let mut held = held(0, Timestamp::UNIX_EPOCH);
-        held.record.key = Some(Bytes::from_static(key.as_bytes()));
-        Parcel::new(held, None)
-    }
-
-    /// Adds a record of this key every 20 ms, and returns what became of each in `time`, with when.
-    async fn traffic(outgoing: &mut Outgoing, keys: &[&'static str], time: Duration) -> Vec<(Bytes, Fate, Instant)> {
-        let (began, mut done, mut added) = (Instant::now(), Vec::new(), 0);
-        let mut next = began;
-        while began.elapsed() < time {
-            let again = outgoing.start();
-            let wake = again.map_or(next, |again| again.min(next)).max(Instant::now());
-            tokio::select! {
-                ended = outgoing.ended() => {
-                    let fates = outgoing.take(ended.unwrap()).into_iter();
-                    done.extend(fates.map(|(parcel, fate)| (parcel.held.record.key.unwrap(), fate, Instant::now())));
-                }
-                () = tokio::time::sleep_until(wake) => {}
-            }
-            if Instant::now() >= next {
-                outgoing.add(parcel(keys[added % keys.len()]));
-                (added, next) = (added + 1, next + Duration::from_millis(20));
-            }
-        }
-        done
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_one_ill_partition_does_not_take_is_given_up_and_delays_the_others_little() {
-        let mut outgoing = outgoing(Broker::default());
-        // One in fifty: one a second.
-        let keys: Vec<&str> = (0..50).map(|n| if n == 7 { "ill" } else { "well" }).collect();
-        let time = Duration::from_secs(120);
-        let done = traffic(&mut outgoing, &keys, time).await;
-        let buried = done.iter().filter(|(_, fate, _)| *fate == Fate::Buried);
-        assert!(buried.clone().all(|(key, ..)| key == "ill"));
-        // Each is tried for up to 25 s.
-        let given_up = buried.count();
-        assert!((80..=120).contains(&given_up), "{given_up} of 120 were given up");
-        let well: Vec<Instant> = done.iter().filter(|(key, ..)| key == "well").map(|(.., at)| *at).collect();
-        assert!(well.len() > 5_600, "only {} of 5880", well.len());
-        let longest = well.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        assert!(longest < Duration::from_millis(150), "nothing came through for {longest:?}");
-        assert!(outgoing.len() < 300, "{} wait", outgoing.len());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_dead_topic_does_not_take_is_given_up_after_a_few_tries() {
-        let mut outgoing = outgoing(Broker { dead: true });
-        for _ in 0..300 {
-            outgoing.add(parcel("any"));
-        }
-        let mut buried = 0;
-        let began = Instant::now();
-        while outgoing.len() > 0 {
-            let again = outgoing.start();
-            let wake = again.unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
-            tokio::select! {
-                ended = outgoing.ended() => buried += outgoing.take(ended.unwrap()).len(),
-                () = tokio::time::sleep_until(wake) => {}
-            }
-            assert!(began.elapsed() < Duration::from_secs(60));
-        }
-        assert_eq!(buried, 300);
-        // Six tries, and the pauses between them.
-        assert!(began.elapsed() > NO_ANSWER * 6 && began.elapsed() < NO_ANSWER * 7, "{:?}", began.elapsed());
-    }
-}
+mod tests;

@@ -104,6 +104,7 @@ async fn what_cannot_be_read_goes_to_the_dead_letters_and_holds_up_nobody() {
         ("bad_due_time", with("due-at", b"tomorrow")),
         ("bad_due_time", with("due-at", b"9223372036854775807")),
         ("bad_due_time", with("due-at", (now_ms() + 8 * 86_400_000).to_string().as_bytes())),
+        ("bad_due_time", with("due-at", (now_ms() / 1_000).to_string().as_bytes())),
         ("bad_headers", with("due-at", b"\xff\xfe")),
         ("unknown_target", without("target-topic")),
         ("unknown_target", with("target-topic", b"somebody-elses")),
@@ -198,7 +199,11 @@ async fn a_target_that_cannot_be_written_gets_dead_letters_and_delays_no_other()
     within_a_second(&late);
     let letters = line.read("dead-letters", |letters| letters.len() >= usize::try_from(count).unwrap()).await;
     for letter in &letters {
-        assert_eq!(DeadLetter::read(letter).unwrap().reason, "undeliverable");
+        let letter = DeadLetter::read(letter).unwrap();
+        // At first the producer believes that the topic will come back.
+        assert!(["undeliverable", "unknown_target"].contains(&letter.reason.as_str()), "{}", letter.reason);
+        let words = letter.error.strip_prefix(&format!("the topic {} did not take it: ", line.topic("lifecycle")));
+        assert!(words.is_some_and(|words| !words.is_empty()), "{}", letter.error);
     }
     // The tier has moved on: what was given up is committed.
     let ended = Instant::now() + PATIENCE;
@@ -303,6 +308,58 @@ async fn tiers_that_are_changed_with_records_in_them_lose_and_hasten_nothing() {
     lateness_ms(&came);
     assert_eq!(keys(&came).len(), 400);
     assert_eq!(after.metric("recharge_delay_early_total").await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_s_topic_that_does_not_exist_is_told_as_such_in_the_broker_s_words() {
+    let line = line().await;
+    let _service = line.start_roles("delay", "delay", &[]).await;
+    line.write(vec![delayed(&line, "1s", "requests.nobody.due", now_ms() + 1_000, "nobody")]).await;
+    let letters = line.read("dead-letters", |letters| !letters.is_empty()).await;
+    let letter = DeadLetter::read(&letters[0]).unwrap();
+    assert_eq!(letter.reason, "unknown_target");
+    assert!(letter.error.contains("no such topic: ") && letter.error.contains("nknown"), "{}", letter.error);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_tier_whose_topic_is_deleted_ends_quietly_and_the_process_goes_on() {
+    let line = line().await;
+    let text = std::fs::read_to_string(&line.config).unwrap();
+    assert!(text.contains(TIERS));
+    std::fs::write(&line.config, text.replace(TIERS, r#"["1s", "5s"]"#)).unwrap();
+    let service = line.start_roles("after", "delay", &[]).await;
+    line.write(vec![delayed(&line, "2s", "timers", now_ms() + 2_500, "former")]).await;
+    line.read("timers", |came| came.len() == 1).await;
+    line.delete_topic("delay.2s").await;
+    let deadline = Instant::now() + PATIENCE;
+    while !service.log_text().contains("the topic of this tier is gone") {
+        assert!(Instant::now() < deadline, "it was not noticed: {}", service.log_text());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    line.write(vec![delayed(&line, "1s", "timers", now_ms() + 1_200, "other")]).await;
+    let came = line.read("timers", |came| came.len() == 2).await;
+    lateness_ms(&came);
+    assert!(service.answers_ok("/readyz").await, "{}", service.log_text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_forwarder_that_joins_while_records_wait_takes_over_at_once_and_loses_and_hastens_nothing() {
+    let line = line().await;
+    let first = line.start_roles("first", "delay", &[]).await;
+    spread(&line, 1_200).await;
+    let deadline = Instant::now() + PATIENCE;
+    while first.metric("recharge_delay_pending_records").await != Some(1_200.0) {
+        assert!(Instant::now() < deadline, "the records were not read");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let second = line.start_roles("second", "delay", &[]).await;
+    let came = line.read("timers", |came| keys(came).len() >= 1_200).await;
+    lateness_ms(&came);
+    assert_eq!((came.len(), keys(&came).len()), (1_200, 1_200), "what waits is nobody's twice");
+    for process in [&first, &second] {
+        assert!(process.metric("recharge_delay_forwarded_total").await.is_some_and(|forwarded| forwarded > 0.0));
+        assert_eq!(process.metric("recharge_delay_early_total").await, Some(0.0));
+    }
 }
 
 /// A second on a quiet machine; `benches/` tells what it is to the millisecond.
