@@ -16,7 +16,7 @@ use super::{Decision, Why, closed, not_found};
 /// Rows 6–11: the reply to a send. "No effect", "refused" and "unknown" count only for the call
 /// that holds the claim: a settlement whose commit reply was lost would otherwise hit the next
 /// claim of the same attempt. "Delivered" and "accepted" hold by reference.
-pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome: &SubmitOutcome) -> Decision {
+pub(super) fn submit_reply(mut draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome: &SubmitOutcome) -> Decision {
     let Some(attempt) = draft.before.attempt.as_ref().filter(|attempt| (1..=attempt.number).contains(&number)) else {
         return Decision::Keep(Why::NotApplicable);
     };
@@ -26,6 +26,7 @@ pub(super) fn submit_reply(draft: Draft<'_>, number: u16, claim_id: ClaimId, out
     if number != attempt.number {
         return Decision::Keep(Why::Overtaken);
     }
+    draft.has_left = attempt.claim_id == claim_id;
     if draft.before.state.is_closed() {
         return closed::replied(draft, number, claim_id, outcome);
     }

@@ -26,6 +26,8 @@ pub(super) struct Draft<'a> {
     inserts: bool,
     /// What is decided on is the provider's answer to a question.
     answers: bool,
+    /// What is decided on is what the caller heard under the row's claim: its first byte has left.
+    pub(super) has_left: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -44,6 +46,7 @@ impl<'a> Draft<'a> {
             follow_up: None,
             inserts: false,
             answers: false,
+            has_left: false,
         }
     }
 
@@ -134,7 +137,9 @@ impl<'a> Draft<'a> {
         let provider = self.provider();
         let interval = provider.map_or(Duration::from_mins(1), |provider| provider.capabilities.query_min_interval);
         let first = self.after.attempt.as_ref().zip(provider).map_or(self.now, |(attempt, provider)| {
-            provider.after_send(attempt.claimed_at, provider.capabilities.query_not_before)
+            let not_before = provider.capabilities.query_not_before;
+            let at_the_latest = provider.after_send(attempt.claimed_at, not_before);
+            if self.has_left { at_the_latest.min(crate::domain::plus(self.now, not_before)) } else { at_the_latest }
         });
         let was_asked = self.answers || self.before.attempt.as_ref().is_some_and(|a| a.state != AttemptState::Sent);
         let next = if was_asked { crate::domain::plus(self.now, interval) } else { self.now };

@@ -41,7 +41,7 @@ pub(super) struct Unsettled {
 #[derive(Debug)]
 pub(super) enum Step {
     /// A transition.
-    Write(Box<Transition>, Pending),
+    Write(Box<Transition>, Box<Pending>),
     /// Until when nobody asks: the command for the next question is written. With its place among the outcomes in hand.
     AskOn(Hold, OwnHold, OwnedSemaphorePermit),
 }

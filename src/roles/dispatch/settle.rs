@@ -103,7 +103,7 @@ impl Lane {
             match step {
                 Step::Write(transition, one) => {
                     transitions.push(*transition);
-                    pending.push(one);
+                    pending.push(*one);
                 }
                 Step::AskOn(hold, own, place) => {
                     replaced.push((hold, own));
@@ -240,7 +240,7 @@ impl Settlement {
             match decide(Some(&one.order), &one.input, now, &policy) {
                 Decision::Apply(transition) => {
                     let hint = self.lane.follow_up_record(&transition).filter(|_| !is_planted(Bug::HintAfterState));
-                    let step = Step::Write(transition, one);
+                    let step = Step::Write(transition, Box::new(one));
                     match hint {
                         Some(record) => self.hints.push(record, step),
                         None => self.direct.push(step),

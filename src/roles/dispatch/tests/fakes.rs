@@ -99,7 +99,7 @@ impl World {
         let attempt_state = match state {
             State::RetryWait => Some(AttemptState::Failed),
             State::InFlight | State::InDoubt => Some(AttemptState::Unknown),
-            _ => None,
+            State::AwaitingPayment | State::Queued | State::Succeeded | State::Failed | State::Cancelled => None,
         };
         let attempt = attempt_state.map(|state| Attempt {
             number: 1,

@@ -74,9 +74,12 @@ async fn places_that_nobody_else_wants_are_lent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_takes_nothing_holds_up_only_the_orders_whose_hints_go_there() {
-    let submit = |reference: &str| match reference.starts_with("declined") {
-        true => (SECOND / 10, declined(RetryAdvice::NewAttempt { after: SECOND })),
-        false => delivered(reference),
+    let submit = |reference: &str| {
+        if reference.starts_with("declined") {
+            (SECOND / 10, declined(RetryAdvice::NewAttempt { after: SECOND }))
+        } else {
+            delivered(reference)
+        }
     };
     let world = Arc::new(World::new(submit, no_answer));
     world.refuses.lock().unwrap().insert("delay.1s".to_owned());
