@@ -51,6 +51,9 @@ pub(crate) const JUMP: Duration = Duration::from_secs(1);
 /// It is measured this often, and that may take a moment.
 pub(crate) const MEASURED_EVERY: Duration = Duration::from_millis(1_100);
 
+/// Whoever tried in vain waits so long at most before it tries again.
+pub(crate) const TRIED_AGAIN: Duration = Duration::from_secs(2);
+
 /// What happens to a process in the middle of something.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum News {
@@ -136,14 +139,16 @@ impl Life {
     /// the watchdog's.
     pub(crate) fn succeeds(&self, operation: &'static str, began: Duration) {
         let since = self.under_way.lock().unwrap().remove(operation).unwrap_or(began);
-        self.was_held_up(since);
+        // Where it was tried in vain before, another part of the watchdog that did so too may still wait.
+        let waits = if since < began { TRIED_AGAIN } else { Duration::ZERO };
+        self.was_held_up(since, waits);
     }
 
-    fn was_held_up(&self, since: Duration) {
+    fn was_held_up(&self, since: Duration, waits: Duration) {
         const USUAL: Duration = Duration::from_millis(20);
         let now = self.time.since_boot();
         if now.saturating_sub(since) > USUAL {
-            self.strikes.held_up(self.slot, since, now);
+            self.strikes.held_up(self.slot, since, now + waits);
         }
     }
 
@@ -154,7 +159,7 @@ impl Life {
     pub(crate) fn kill(&self) {
         self.is_dead.store(true, Ordering::Relaxed);
         // What it was at when it died, it had not done.
-        self.under_way.lock().unwrap().drain().for_each(|(_, since)| self.was_held_up(since));
+        self.under_way.lock().unwrap().drain().for_each(|(_, since)| self.was_held_up(since, Duration::ZERO));
     }
 
     pub(crate) fn kill_in(&self, operations: u64) {

@@ -6,7 +6,7 @@ use recharged::domain::{LoggedEvent, Order, Reason, Sla, State, Timestamp};
 
 use super::Oracle;
 use crate::laws::Law;
-use crate::life::{EPOCH, PRECISION};
+use crate::life::{EPOCH, PRECISION, TRIED_AGAIN};
 
 /// Where nothing held up any watchdog.
 const SOON: Duration = Duration::from_millis(250);
@@ -14,9 +14,6 @@ const SOON: Duration = Duration::from_millis(250);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// And so often for what became visible behind its deadline.
 const WHOLE_EVERY: Duration = Duration::from_secs(5);
-/// Whoever tried in vain waits so long at most before it tries again.
-const TRIED_AGAIN: Duration = Duration::from_secs(2);
-
 impl Oracle<'_> {
     pub(super) fn look_at_deadline(&self, row: &Order) {
         let id = row.order_id.as_str();
