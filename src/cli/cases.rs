@@ -334,7 +334,7 @@ async fn resolve(store: &dyn Store, config: &Config, ruling: &Ruling, output: Ou
         let now = store.now().await.map_err(|error| trouble(&error))?;
         let Decision::Apply(transition) = decide(Some(&order), &input, now, &policy) else { continue };
         let written = written(store, &transition).await?;
-        if written != [Written::Stored] {
+        if written != Written::Stored {
             continue;
         }
         let after = &transition.after;
@@ -359,9 +359,9 @@ async fn resolve(store: &dyn Store, config: &Config, ruling: &Ruling, output: Ou
 }
 
 /// What a person decided is written once: a commit whose answer was lost is known by its row.
-async fn written(store: &dyn Store, transition: &Transition) -> Result<Vec<Written>, CliError> {
-    let (batch, abort) = (std::slice::from_ref(transition), CancellationToken::new());
-    let write = patience::applied("resolve", store, batch, u32::MAX, &abort);
+async fn written(store: &dyn Store, transition: &Transition) -> Result<Written, CliError> {
+    let abort = CancellationToken::new();
+    let write = patience::applied_once("resolve", store, transition, &abort);
     match tokio::time::timeout(ANSWERS_WITHIN, write).await {
         Ok(written) => written.map_err(|error| trouble(&error)),
         Err(_) => Err(CliError::unreachable(format!(

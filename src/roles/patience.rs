@@ -1,14 +1,13 @@
 //! Waiting for a store or broker that is away: tries again with growing waits until it works or
 //! the role is told to drop everything. Says so once, and once more when it is over.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::domain::{Order, OrderId, Transition};
+use crate::domain::Transition;
 use crate::ports::{OrderStore, OutRecord, PublishError, Publisher, StoreError, StoreErrorKind, Written};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -67,40 +66,44 @@ where
     }
 }
 
-/// Writes transitions until the store has answered. A commit whose answer was lost is known again by its
-/// row, so that whoever counts what was written counts it. A batch that meets rows held by others for the
-/// `contended_max`th time is refused as if its data were at fault.
-pub async fn applied(
+/// Writes transitions until the store has answered. A batch that meets rows held by others for the
+/// `held_max`th time is refused as if its data were at fault.
+pub(super) async fn applied_unless_held(
     operation: &'static str,
     store: &dyn OrderStore,
     transitions: &[Transition],
-    contended_max: u32,
+    held_max: u32,
     abort: &CancellationToken,
 ) -> Result<Vec<Written>, StoreError> {
-    let (tries, contended) = (AtomicU32::new(0), AtomicU32::new(0));
+    let held = AtomicU32::new(0);
     let write = || async {
-        tries.fetch_add(1, Ordering::Relaxed);
         store.apply(transitions).await.map_err(|error| {
-            let is_enough = error.kind == StoreErrorKind::Contention
-                && contended.fetch_add(1, Ordering::Relaxed) + 1 >= contended_max;
+            let is_enough =
+                error.kind == StoreErrorKind::Contention && held.fetch_add(1, Ordering::Relaxed) + 1 >= held_max;
             if is_enough { StoreError { kind: StoreErrorKind::BadData, ..error } } else { error }
         })
     };
-    let mut written = stored_unless(operation, abort, write).await?;
-    let overtaken = |(transition, written): (&Transition, &Written)| {
-        (*written == Written::Overtaken).then(|| transition.after.order_id.clone())
-    };
-    let ids: Vec<OrderId> = transitions.iter().zip(&written).filter_map(overtaken).collect();
-    if tries.into_inner() > 1 && !ids.is_empty() {
-        let rows = stored_unless(operation, abort, || store.load(&ids)).await?;
-        let rows: HashMap<&OrderId, Order> = ids.iter().zip(rows).filter_map(|(id, row)| Some((id, row?))).collect();
-        for (transition, written) in transitions.iter().zip(&mut written) {
-            if rows.get(&transition.after.order_id) == Some(&transition.after) {
-                *written = Written::Stored;
-            }
-        }
+    stored_unless(operation, abort, write).await
+}
+
+/// Writes one transition that nobody else can have made, such as a person's decision. A commit whose answer was
+/// lost is known by its row. What several processes decide alike cannot be told apart so: they might
+/// have made the very same transition at the same moment.
+pub async fn applied_once(
+    operation: &'static str,
+    store: &dyn OrderStore,
+    transition: &Transition,
+    abort: &CancellationToken,
+) -> Result<Written, StoreError> {
+    let batch = std::slice::from_ref(transition);
+    let written = stored_unless(operation, abort, || store.apply(batch)).await?;
+    if written == [Written::Stored] {
+        return Ok(Written::Stored);
     }
-    Ok(written)
+    let ids = [transition.after.order_id.clone()];
+    let rows = stored_unless(operation, abort, || store.load(&ids)).await?;
+    let is_ours = rows.into_iter().flatten().any(|row| row == transition.after);
+    Ok(if is_ours { Written::Stored } else { Written::Overtaken })
 }
 
 /// Publishes until every record is acknowledged; `false` if told to stop before. Only what was
@@ -166,13 +169,15 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Mutex;
 
     use async_trait::async_trait;
 
     use super::*;
     use crate::domain::{
-        Currency, Decision, Input, Money, NewOrder, OnUnknown, Policy, ProviderId, Recipient, Timestamp, decide,
+        Currency, Decision, Input, Money, NewOrder, OnUnknown, Order, OrderId, Policy, ProviderId, Recipient,
+        Timestamp, decide,
     };
     use crate::ports::{Inserted, SchemaError};
 
@@ -266,21 +271,23 @@ mod tests {
         let abort = CancellationToken::new();
         // Another one was quicker with the second order.
         store.apply(&[arrival("b", 7)]).await.unwrap();
-        store.unheard.store(1, Ordering::Relaxed);
-        let written = applied("test", &store, &[arrival("a", 0), arrival("b", 0)], u32::MAX, &abort).await.unwrap();
-        assert_eq!(written, [Written::Stored, Written::Overtaken]);
-        // Without a lost answer nothing is looked up: what is overtaken is.
-        let again = applied("test", &store, &[arrival("a", 0)], u32::MAX, &abort).await.unwrap();
-        assert_eq!(again, [Written::Overtaken]);
+        for (id, expected) in [("a", Written::Stored), ("b", Written::Overtaken)] {
+            store.unheard.store(1, Ordering::Relaxed);
+            assert_eq!(applied_once("test", &store, &arrival(id, 0), &abort).await.unwrap(), expected, "{id}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_row_that_stays_held_is_taken_for_a_matter_of_its_batch() {
         let store = Deaf { held: AtomicU32::new(1), ..Deaf::default() };
         let abort = CancellationToken::new();
-        assert_eq!(applied("test", &store, &[arrival("a", 0)], 2, &abort).await.unwrap(), [Written::Stored]);
+        let write = |id| {
+            let (store, abort) = (&store, &abort);
+            async move { applied_unless_held("test", store, &[arrival(id, 0)], 2, abort).await }
+        };
+        assert_eq!(write("a").await.unwrap(), [Written::Stored]);
         store.held.store(2, Ordering::Relaxed);
-        let error = applied("test", &store, &[arrival("b", 0)], 2, &abort).await.unwrap_err();
+        let error = write("b").await.unwrap_err();
         assert!(error.is_about_data(), "{error:?}");
     }
 }

@@ -46,7 +46,8 @@ impl<'a> Verdicts<'a> {
         let (mut overtaken, mut parts) = (0, VecDeque::from([transitions]));
         // In the order of the deadlines, and what went through is not waited with for what did not.
         while let Some(part) = parts.pop_front().filter(|part| !part.is_empty()) {
-            let write = patience::applied("deadline", watchdog.store.as_ref(), &part, HELD_MAX, &stop.drain);
+            let write =
+                patience::applied_unless_held("deadline", watchdog.store.as_ref(), &part, HELD_MAX, &stop.drain);
             match write.await {
                 Ok(written) => overtaken += self.note(watchdog, &part, &written),
                 Err(_) if stop.drain.is_cancelled() => return Ok(None),
