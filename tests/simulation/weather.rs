@@ -246,6 +246,9 @@ pub(crate) enum Incident {
     },
 }
 
+/// Processes of one life at most.
+pub(crate) const PROCESSES_MAX: usize = 3;
+
 /// A run.
 #[derive(Debug, Clone)]
 pub(crate) struct Weather {
@@ -304,7 +307,7 @@ impl Weather {
             cancelled: some(0.2),
         };
         let dispatches = rng.random_bool(0.85);
-        let processes = rng.random_range(1..=3);
+        let processes = rng.random_range(1..=PROCESSES_MAX);
         let incidents = (0..rng.random_range(0..9)).map(|_| incident(&mut rng, processes)).collect();
         Self {
             processes,

@@ -18,8 +18,8 @@ use recharged::ports::{
 };
 
 use crate::laws::{Findings, Law};
-use crate::life::TrueTime;
-use crate::weather::{Fault, Rates, Strikes};
+use crate::life::{TRIED_AGAIN, TrueTime};
+use crate::weather::{Fault, PROCESSES_MAX, Rates, Strikes};
 
 mod gated;
 mod nets;
@@ -141,6 +141,9 @@ impl MemStore {
 
     pub(crate) fn stay_away(&self, length: Duration) {
         self.strikes.hit(Fault::StoreAway);
+        // No watchdog decides anything without its store, whatever it was at.
+        let now = self.time.since_boot();
+        (0..PROCESSES_MAX).for_each(|slot| self.strikes.held_up(slot, now, now + length + TRIED_AGAIN));
         self.state.lock().unwrap().away_until = Some(recharged::domain::plus(self.time.now(), length));
     }
 
