@@ -78,7 +78,7 @@ impl Letters {
         for letter in failed.into_iter().map(|(letter, _)| letter).chain(std::mem::take(&mut self.waiting)) {
             match letter.back() {
                 Ok(parcel) => back.push(parcel),
-                Err(letter) => self.waiting.push_back(letter),
+                Err(letter) => self.waiting.push_back(*letter),
             }
         }
         back

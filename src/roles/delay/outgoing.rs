@@ -32,7 +32,7 @@ pub(super) struct Sent {
     batch: Batch,
     results: Vec<Result<(), PublishError>>,
     /// When it was handed over, on the clock of due times and on this process's own.
-    sent_at: Timestamp,
+    handed_at: Timestamp,
     began_at: Instant,
 }
 
@@ -133,7 +133,9 @@ impl Outgoing {
         let mut again: Vec<Option<Instant>> = Vec::new();
         let mut begun: Vec<Batch> = Vec::new();
         let excess = self.excess(now);
-        excess.into_iter().for_each(|letter| self.letters.add(letter));
+        for letter in excess {
+            self.letters.add(letter);
+        }
         for (name, destination) in &mut self.destinations {
             let batch = |parcels, again| Batch::Parcels { destination: Arc::clone(name), again, parcels };
             match destination.take_failed(now) {
@@ -155,8 +157,10 @@ impl Outgoing {
             Err(until) => again.push(until),
         }
         if !begun.is_empty() {
-            let sent_at = self.clock.now();
-            begun.into_iter().for_each(|batch| self.send(batch, sent_at, now));
+            let handed_at = self.clock.now();
+            for batch in begun {
+                self.send(batch, handed_at, now);
+            }
         }
         again.into_iter().flatten().min()
     }
@@ -180,15 +184,15 @@ impl Outgoing {
         excess
     }
 
-    fn send(&mut self, batch: Batch, sent_at: Timestamp, began_at: Instant) {
+    fn send(&mut self, batch: Batch, handed_at: Timestamp, began_at: Instant) {
         let records: Vec<OutRecord> = match &batch {
-            Batch::Parcels { parcels, .. } => parcels.iter().map(|parcel| parcel.outgoing(sent_at)).collect(),
+            Batch::Parcels { parcels, .. } => parcels.iter().map(|parcel| parcel.outgoing(handed_at)).collect(),
             Batch::Letters(letters) => letters.iter().map(|letter| letter.outgoing(&self.dead_letters)).collect(),
         };
         let publisher = Arc::clone(&self.publisher);
         self.under_way.spawn(async move {
             let results = publisher.publish(&records).await;
-            Sent { batch, results, sent_at, began_at }
+            Sent { batch, results, handed_at, began_at }
         });
     }
 
@@ -231,7 +235,7 @@ impl Outgoing {
                 }
                 self.failed(&destination, failed, sent.began_at);
                 self.bytes -= done.iter().map(|parcel| parcel.held.size).sum::<usize>();
-                let sent_at = sent.sent_at;
+                let sent_at = sent.handed_at;
                 done.into_iter()
                     .map(|Parcel { held, into, .. }| Done::Forwarded { held, into, sent_at })
                     .collect::<Vec<_>>()

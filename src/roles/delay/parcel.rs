@@ -65,7 +65,7 @@ enum Content {
     /// It could never be read.
     Poison { record: Box<InRecord>, size: usize },
     /// Its destination did not take it.
-    GivenUp(Parcel),
+    GivenUp(Box<Parcel>),
 }
 
 impl Letter {
@@ -82,7 +82,7 @@ impl Letter {
             PublishError::Unacknowledged(_) | PublishError::Refused(_) => DeadLetterReason::Undeliverable,
         };
         let why = Unfit::new(reason, format!("the topic {} did not take it: {error}", parcel.destination()));
-        Self { content: Content::GivenUp(parcel), why, first_seen }
+        Self { content: Content::GivenUp(Box::new(parcel)), why, first_seen }
     }
 
     pub(super) fn record(&self) -> &InRecord {
@@ -115,12 +115,12 @@ impl Letter {
         }
     }
 
-    /// The record that still has a destination to be tried again, with all its tries; a letter that has
-    /// none stays one.
-    pub(super) fn back(self) -> Result<Parcel, Self> {
+    /// The record that still has a destination to be tried again, with all its tries; without one it
+    /// stays a letter.
+    pub(super) fn back(self) -> Result<Parcel, Box<Self>> {
         match self.content {
-            Content::GivenUp(parcel) => Ok(Parcel { tries: 0, ..parcel }),
-            Content::Poison { .. } => Err(self),
+            Content::GivenUp(parcel) => Ok(Parcel { tries: 0, ..*parcel }),
+            Content::Poison { .. } => Err(Box::new(self)),
         }
     }
 }

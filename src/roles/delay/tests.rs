@@ -35,11 +35,14 @@ impl Clock for Time {
     }
 }
 
+/// Records of a topic, with their timestamps.
+type Written = Vec<(OutRecord, Timestamp)>;
+
 /// Topics of one partition each, and what the timestamps of records differ by from the time.
 #[derive(Debug)]
 struct World {
     time: Arc<Time>,
-    topics: Mutex<HashMap<Arc<str>, Vec<(OutRecord, Timestamp)>>>,
+    topics: Mutex<HashMap<Arc<str>, Written>>,
     written: Notify,
     running: Mutex<JoinSet<Result<(), RoleError>>>,
     skew_ms: AtomicI64,
@@ -293,7 +296,9 @@ async fn what_cannot_be_meant_or_not_be_forwarded_as_it_is_becomes_a_dead_letter
         ("unknown_target", with(b"target-topic", "orders")),
     ];
     let count = bad.len();
-    bad.iter().for_each(|(_, record)| world.write(record.clone()));
+    for (_, record) in &bad {
+        world.write(record.clone());
+    }
     world.write(with(b"due-at", &in_days(-29)));
     world.wait_for(TARGET, 1).await;
     let letters = world.wait_for(LETTERS, count).await;
