@@ -280,11 +280,13 @@ async fn an_audit_finds_what_is_wrong_in_the_books_alone_and_no_other_case_excus
         update(order, &format!("cases = {}", its_case.bit())).await;
         // Only an open one still tells of it.
         let kind = its_case.as_str();
-        books.line.doctor(&format!(
-            "insert into cases (order_id, kind, opened_at, escalate_at, evidence)
+        books
+            .line
+            .doctor(&format!(
+                "insert into cases (order_id, kind, opened_at, escalate_at, evidence)
              values ('{order}', '{kind}', now(), now(), 'a test')"
-        ))
-        .await;
+            ))
+            .await;
         assert_eq!(found(lines).await, "", "{order}");
     }
 }

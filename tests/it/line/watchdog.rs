@@ -139,6 +139,7 @@ async fn two_of_them_count_and_refund_each_order_once() {
 }
 
 /// Waits until so many orders have failed; by SQL, since not every row can be read otherwise.
+#[expect(clippy::disallowed_methods, reason = "a test's own statement")]
 async fn until_failed(line: &Line, wanted: i64) {
     let deadline = Instant::now() + PATIENCE;
     let mut connection = line.connect().await;

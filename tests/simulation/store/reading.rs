@@ -60,9 +60,10 @@ impl DeadlineBook for MemStore {
         };
         let mut census = Census::default();
         for order in state.rows.values() {
-            let counts = match order.state {
-                OrderState::InDoubt => open_doubt(order),
-                state => !state.is_closed() && order.deadline_at >= low_water,
+            let counts = if order.state == OrderState::InDoubt {
+                open_doubt(order)
+            } else {
+                !order.state.is_closed() && order.deadline_at >= low_water
             };
             if !counts {
                 continue;
