@@ -34,7 +34,7 @@ fn mirrored(action: Action) -> &'static [Place] {
             Step::Arrive(..) | Step::Complete(..) => &[("domain/outcome.rs", "resend_is_safe")],
             Step::Lose(_) => &[("domain/decide/attempt.rs", "unknown")],
             Step::Settle { .. } => &[
-                ("roles/dispatch/settle.rs", "settle"),
+                ("roles/dispatch/settle.rs", "decide"),
                 ("roles/dispatch/settle.rs", "write_settlements"),
                 ("domain/decide/attempt.rs", "submit_reply"),
             ],
@@ -51,7 +51,8 @@ fn mirrored(action: Action) -> &'static [Place] {
             Step::Forget(_) => &[("roles/dispatch/question.rs", "hold_time")],
             Step::Report { .. } => &[
                 ("roles/dispatch/settle.rs", "write_settlements"),
-                ("roles/dispatch/question.rs", "ask_again"),
+                ("roles/dispatch/settle.rs", "ask_on"),
+                ("roles/dispatch/pending.rs", "next_question"),
                 ("domain/decide/attempt.rs", "reported"),
                 ("domain/decide/not_found.rs", "not_found"),
                 ("domain/decide/closed.rs", "reported"),
@@ -59,6 +60,7 @@ fn mirrored(action: Action) -> &'static [Place] {
             ],
             Step::Watch { .. } => &[
                 ("roles/watchdog/deadlines.rs", "decide_page"),
+                ("roles/watchdog/verdicts.rs", "write"),
                 ("domain/decide/deadline.rs", "deadline"),
                 ("domain/decide/draft.rs", "fail"),
             ],

@@ -175,7 +175,8 @@ impl Setting {
             unpaid_timeout: secs(30),
             on_unknown: self.on_unknown,
             reconcile_within: secs(72 * 3600),
-            max_attempts: 3,
+            // One more than there are claims: the last one would be held for a moment that the modelled time has not.
+            max_attempts: 4,
             backoff_first: Duration::ZERO,
             backoff_max: secs(30),
             providers: HashMap::from([(lane(), provider)]),

@@ -88,7 +88,6 @@ const EXCUSED: [(&str, &[&str]); 6] = [
         &[
             "in_flight | reply: cooldown | in_flight | attempt_updated",
             "in_flight | reply: cooldown | retry_wait | retry_scheduled",
-            "in_flight | reply: cooldown | in_doubt | in_doubt",
             "in_flight | reply: cooldown | failed | failed",
             "in_doubt | reply: cooldown | in_doubt | attempt_updated",
             "in_doubt | reply: cooldown | failed | failed",
