@@ -86,6 +86,10 @@ pub enum Bug {
     ClaimBeside,
     /// The low-water mark rises past what is still being written.
     MarkTooEarly,
+    /// Notifications are asked for two seconds early.
+    NotifyTooEarly,
+    /// A notification is asked for whether it was asked for before or not.
+    NotifyAgain,
     /// Delayed records leave a tenth of a second early.
     ForwardTooEarly,
     /// Delayed records are acknowledged before they are forwarded.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, State, Timestamp, Transition};
+use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
     Held, Hold, Horizon, InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView,
     OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks,
-    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, Written,
+    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
 
 /// A subscription that counts what is read.
@@ -133,6 +133,21 @@ impl EventLog for MeasuredStore {
     }
     async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
         self.timed("timeline", self.inner.timeline(order_id)).await
+    }
+    async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
+        self.timed("recipients", self.inner.recipients(ids)).await
+    }
+}
+
+#[async_trait]
+impl Timers for MeasuredStore {
+    async fn due(&self, after: &DeadlinePosition, until: Timestamp, limit: usize) -> Result<TimerPage, StoreError> {
+        self.timed("due_timers", self.inner.due(after, until, limit)).await
+    }
+    async fn fire(&self, batch: &[LoggedEvent]) -> Result<Vec<Written>, StoreError> {
+        let done = self.timed("fire_timers", self.inner.fire(batch)).await;
+        self.written.notify_one();
+        done
     }
 }
 

@@ -124,7 +124,9 @@ fn topic_plan(plan: &config::TopicPlan) -> TopicPlan {
         // An orders topic that keeps records longer than we keep closed orders would bring back
         // orders whose end we have forgotten; elsewhere more is better.
         "retention.ms" if plan.usage == TopicUse::In => Want::AtMost(value.parse().unwrap_or(i64::MAX)),
-        "retention.ms" | "max.message.bytes" | "min.insync.replicas" => Want::AtLeast(value.parse().unwrap_or(0)),
+        "retention.ms" | "retention.bytes" | "max.message.bytes" | "min.insync.replicas" => {
+            Want::AtLeast(value.parse().unwrap_or(0))
+        }
         _ => Want::Exactly(value),
     };
     TopicPlan {

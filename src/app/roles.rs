@@ -219,6 +219,7 @@ impl Parts {
             store: self.store.clone(),
             deadlines: self.store.clone(),
             cases: self.store.clone(),
+            timers: self.store.clone(),
             read_marks: self.store.clone(),
             publisher: Arc::clone(commands),
             clock: Arc::<SystemClock>::clone(&self.clock),
@@ -254,12 +255,16 @@ impl Parts {
         };
         let publisher = self.clients.producer(options)?;
         let names = self.plan.config.topics();
-        let topics = RelayTopics { order_events: names.order_events, refunds: names.refunds };
+        let topics = RelayTopics {
+            order_events: names.order_events,
+            refunds: names.refunds,
+            notifications: names.notifications,
+        };
         let relay = Relay {
             log: self.store.clone(),
             publisher,
             clock: Arc::<SystemClock>::clone(&self.clock),
-            metrics: RelayMetrics::new(&[Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]),
+            metrics: RelayMetrics::new(&topics.all()),
             topics,
             written: Arc::clone(&self.written),
             page_max: RELAY_PAGE,

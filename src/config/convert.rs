@@ -14,6 +14,7 @@ impl Config {
         Policy {
             sla: self.sla.deadline.get(),
             unpaid_timeout: self.sla.unpaid_timeout.get(),
+            notify_after: self.sla.notify_after.get(),
             on_unknown: self.sla.on_unknown,
             reconcile_within: self.sla.reconcile_within.get(),
             max_attempts: self.retry.max_attempts,

@@ -12,6 +12,7 @@ pub mod inbound;
 pub mod inquiry;
 pub mod money;
 pub mod msisdn;
+pub mod notification;
 pub mod order;
 pub mod outcome;
 pub mod policy;
@@ -46,6 +47,7 @@ pub use event::{Announcement, EventData, EventType, LoggedEvent};
 pub use ids::{ClaimId, ClientRef, OrderId, ProviderId};
 pub use money::{Currency, Money};
 pub use msisdn::{Msisdn, PhoneKey, Recipient};
+pub use notification::Notification;
 pub use order::{Attempt, Inquiry, NewOrder, Order};
 pub use outcome::{
     Capabilities, DuplicateSemantics, Failure, FailureClass, NotSentCause, QueryOutcome, Receipt, RefFormat,

@@ -27,6 +27,8 @@ pub struct Policy {
     pub sla: Duration,
     /// From `created_at` to the cancellation of an unpaid order.
     pub unpaid_timeout: Duration,
+    /// From `created_at` to the notification, where the order asks for one.
+    pub notify_after: Duration,
     /// Open attempts at the deadline.
     pub on_unknown: OnUnknown,
     /// How long an order may stay in doubt before a person must look.

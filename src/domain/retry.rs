@@ -98,6 +98,7 @@ mod tests {
         Policy {
             sla: Duration::ZERO,
             unpaid_timeout: Duration::ZERO,
+            notify_after: Duration::ZERO,
             on_unknown: OnUnknown::Hold,
             reconcile_within: Duration::ZERO,
             max_attempts: 3,

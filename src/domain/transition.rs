@@ -26,6 +26,8 @@ pub struct Transition {
     pub refund: Option<Refund>,
     /// Cases to open or to resolve; mostly none.
     pub cases: Vec<CaseChange>,
+    /// When the notification is due that a new order asks for.
+    pub notify_at: Option<Timestamp>,
     /// What must be asked for next. Its command is published before the row commits when it
     /// waits for a time, after it when it does not.
     pub follow_up: Option<FollowUp>,

@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 27] = [
+const OPERATIONS: [&str; 30] = [
     "insert",
     "load",
     "apply",
@@ -37,6 +37,9 @@ const OPERATIONS: [&str; 27] = [
     "escalate",
     "note_read",
     "read_up_to",
+    "recipients",
+    "due_timers",
+    "fire_timers",
     OTHER,
 ];
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{LoggedEvent, OrderId};
+use crate::domain::{LoggedEvent, OrderId, Recipient};
 
 use super::StoreError;
 
@@ -47,4 +47,7 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
 
     /// One order's entries, by version.
     async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+
+    /// Whom to tell of orders, of which the log holds a hash only; in the order of the ids.
+    async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError>;
 }

@@ -12,6 +12,7 @@ mod quota;
 mod read_marks;
 mod store;
 mod subscription;
+mod timers;
 
 pub use book::{OrderBook, OrderFilter, OrderView};
 pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
@@ -25,3 +26,4 @@ pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
 pub use store::{Inserted, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
 pub use subscription::{Ack, ActedOn, Assignment, InRecord, Stopped, Subscription};
+pub use timers::{TimerPage, Timers};

@@ -1,16 +1,18 @@
 //! An order as a row: the same columns in both stores.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::domain::{
-    Attempt, AttemptState, CaseChange, CaseKind, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money, Order,
-    OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
+    Attempt, AttemptState, CaseChange, CaseKind, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money,
+    Notification, Order, OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{
-    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Resolution, StoreError, StoreErrorKind, UnreadableRow,
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Resolution, StoreError, StoreErrorKind, TimerPage,
+    UnreadableRow,
 };
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.
@@ -100,6 +102,48 @@ pub(crate) fn deadline_page(rows: Vec<OrderRow>, limit: usize) -> DeadlinePage {
         }
     }
     page
+}
+
+/// What is due of a timer, and the row of its order.
+pub(crate) struct DueRow {
+    pub(crate) due_at: Timestamp,
+    pub(crate) order_id: String,
+    pub(crate) version: i32,
+    pub(crate) state: String,
+    pub(crate) deadline_at: Timestamp,
+}
+
+impl DueRow {
+    fn into_notification(self) -> Result<Notification, Corrupt> {
+        Ok(Notification {
+            order_id: order_id(&self.order_id)?,
+            due_at: self.due_at,
+            version: version(self.version)?,
+            state: state(&self.state)?,
+            deadline_at: self.deadline_at,
+        })
+    }
+}
+
+/// A page of timers that was read in the order of their times, `limit` rows at most.
+pub(crate) fn timer_page(rows: Vec<DueRow>, limit: usize) -> TimerPage {
+    let last = rows.last().filter(|_| rows.len() >= limit);
+    let next = last.map(|row| DeadlinePosition { at: row.due_at, order_id: Some(row.order_id.clone()) });
+    let mut page = TimerPage { next, ..TimerPage::default() };
+    for row in rows {
+        let order_id = row.order_id.clone();
+        match row.into_notification() {
+            Ok(due) => page.due.push(due),
+            Err(corrupt) => page.unreadable.push(UnreadableRow { order_id, why: corrupt.to_string() }),
+        }
+    }
+    page
+}
+
+/// Who stands in which row, in the order of the ids.
+pub(crate) fn recipients_of(ids: &[OrderId], phones: Vec<(String, String)>) -> Vec<Option<Recipient>> {
+    let phones: HashMap<String, String> = phones.into_iter().collect();
+    ids.iter().map(|id| phones.get(id.as_str()).map(|phone| Recipient::from_stored(phone))).collect()
 }
 
 impl OrderRow {
@@ -307,6 +351,14 @@ pub(crate) struct Extras {
     pub(crate) refunds: Vec<RefundRow>,
     pub(crate) opened: Vec<OpenedRow>,
     pub(crate) resolved: Vec<ResolvedRow>,
+    pub(crate) timers: Vec<TimerRow>,
+}
+
+/// A notification that is set; µs.
+#[derive(Debug, Serialize)]
+pub(crate) struct TimerRow {
+    order_id: String,
+    due_at: i64,
 }
 
 impl Extras {
@@ -322,6 +374,9 @@ impl Extras {
                 reason: refund.reason.as_str(),
                 requested_at: at,
             });
+        }
+        if let Some(due_at) = transition.notify_at {
+            self.timers.push(TimerRow { order_id: order_id(), due_at: due_at.timestamp_micros() });
         }
         for change in &transition.cases {
             match change {

@@ -173,6 +173,7 @@ impl Setting {
         Policy {
             sla: secs(30),
             unpaid_timeout: secs(30),
+            notify_after: secs(60),
             on_unknown: self.on_unknown,
             reconcile_within: secs(72 * 3600),
             // One more than there are claims: the last one would be held for a moment that the modelled time has not.

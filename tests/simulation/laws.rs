@@ -35,6 +35,8 @@ pub(crate) enum Law {
     AskedInTurn,
     /// Exactly one refund for each failed order, none for any other.
     RefundedOnce,
+    /// Exactly one notification for each order that asked for one, when its time has come and not much later.
+    NotifiedOnce,
     /// I11: every order is counted once.
     Counted,
 }

@@ -206,8 +206,9 @@ impl<'a> Parts<'a> {
         let watching = Arc::new(ProcessStore { store, life, watches: true });
         Watchdog {
             store: watching.clone(),
-            deadlines: watching,
+            deadlines: watching.clone(),
             cases: self.store.clone(),
+            timers: watching.clone(),
             read_marks: self.store.clone(),
             publisher: self.publisher.clone(),
             clock: self.life.clone(),
@@ -225,12 +226,16 @@ impl<'a> Parts<'a> {
     }
 
     fn relay(&self) -> Relay {
-        let topics = RelayTopics { order_events: "events".into(), refunds: "refunds".into() };
+        let topics = RelayTopics {
+            order_events: "events".into(),
+            refunds: "refunds".into(),
+            notifications: "notifications".into(),
+        };
         Relay {
             log: self.store.clone(),
             publisher: self.publisher.clone(),
             clock: self.life.clone(),
-            metrics: RelayMetrics::new(&[topics.order_events.clone(), topics.refunds.clone()]),
+            metrics: RelayMetrics::new(&topics.all()),
             topics,
             written: Arc::default(),
             page_max: 40,

@@ -19,7 +19,7 @@ use crate::life::{JUMP, Life, MEASURED_EVERY, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
 use crate::process::{Outside, Process};
 use crate::provider::{SimProvider, terms};
-use crate::shop::{Plan, Saying, UNPAID_TIMEOUT, order_id};
+use crate::shop::{NOTIFY_AFTER, Plan, Saying, UNPAID_TIMEOUT, order_id};
 use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
@@ -73,6 +73,7 @@ impl World {
         let policy = Policy {
             sla: weather.sla,
             unpaid_timeout: UNPAID_TIMEOUT,
+            notify_after: NOTIFY_AFTER,
             on_unknown: if rng.random_bool(0.8) { OnUnknown::Hold } else { OnUnknown::RefundFlagged },
             reconcile_within: Duration::from_secs(72 * 3600),
             max_attempts: 4,
@@ -338,7 +339,8 @@ impl World {
             let now = self.time.now();
             let open = {
                 let state = self.outside.store.state.lock().unwrap();
-                state.rows.values().any(|row| is_undecided(row) || self.is_asked_about(row, now))
+                !state.timers.is_empty()
+                    || state.rows.values().any(|row| is_undecided(row) || self.is_asked_about(row, now))
             };
             let moves = open || self.outside.provider.is_awaited() || !self.outside.broker.is_drained();
             at_rest = if moves { 0 } else { at_rest + 1 };

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::Timestamp;
 use crate::domain::event::EventType;
 use crate::domain::ids::ProviderId;
 use crate::domain::order::{NewOrder, Order};
 use crate::domain::policy::Policy;
 use crate::domain::state::{CaseKind, Reason, State};
+use crate::domain::{Timestamp, notification};
 
 use super::draft::Draft;
 use super::{Decision, Why};
@@ -49,7 +49,7 @@ pub(super) fn arrived(
         refund_requested: false,
         cases: 0,
     };
-    let mut draft = Draft::for_arrival(&blank, now, policy);
+    let mut draft = Draft::for_arrival(&blank, now, policy).notify_at(notification::due_at(new, now, policy));
     // Not in the blank order, from which they would be copied once more.
     draft.after.carrier.clone_from(&new.carrier);
     draft.after.payment_id.clone_from(&new.payment_id);

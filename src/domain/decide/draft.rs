@@ -23,6 +23,7 @@ pub(super) struct Draft<'a> {
     decided_by: Option<DecidedBy>,
     refund: Option<Refund>,
     cases: Vec<CaseChange>,
+    notify_at: Option<Timestamp>,
     follow_up: Option<FollowUp>,
     inserts: bool,
     /// What is decided on is the provider's answer to a question.
@@ -44,6 +45,7 @@ impl<'a> Draft<'a> {
             decided_by: None,
             refund: None,
             cases: Vec::new(),
+            notify_at: None,
             follow_up: None,
             inserts: false,
             answers: false,
@@ -75,6 +77,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn decided_by(mut self, by: &str, evidence: &str) -> Self {
         self.decided_by = Some(DecidedBy { name: bounded(by, 64), evidence: bounded(evidence, 1000) });
+        self
+    }
+
+    pub(super) fn notify_at(mut self, at: Option<Timestamp>) -> Self {
+        self.notify_at = at;
         self
     }
 
@@ -234,6 +241,7 @@ impl<'a> Draft<'a> {
             after: self.after,
             refund: self.refund,
             cases: self.cases,
+            notify_at: self.notify_at,
             follow_up: self.follow_up,
         }))
     }

@@ -49,6 +49,8 @@ super::state::text_enum! {
         CaseOpened = "case_opened",
         /// A person closed a case; the order did not change.
         CaseResolved = "case_resolved",
+        /// Somebody is to be told where the order stands. Beside the version's own entry: it moves nothing.
+        NotificationRequested = "notification_requested",
     }
 }
 
@@ -78,8 +80,15 @@ impl EventType {
             | Self::Cancelled
             | Self::CancelRefused
             | Self::CaseOpened
-            | Self::CaseResolved => self,
+            | Self::CaseResolved
+            | Self::NotificationRequested => self,
         }
+    }
+
+    /// Whether it is an entry beside its version's own: nothing moved.
+    #[must_use]
+    pub const fn is_aside(self) -> bool {
+        matches!(self, Self::NotificationRequested)
     }
 
     /// The CloudEvents type.
@@ -97,6 +106,7 @@ impl EventType {
             Self::CancelRefused => "recharge.order.cancel_refused.v1",
             Self::CaseOpened => "recharge.order.case_opened.v1",
             Self::CaseResolved => "recharge.order.case_resolved.v1",
+            Self::NotificationRequested => "recharge.notification.requested.v1",
         }
     }
 }
@@ -287,6 +297,29 @@ fn claim_is_new(before: Option<&Attempt>, now: &Attempt) -> bool {
 }
 
 impl EventData {
+    /// What to log beside a version: how the order stands.
+    pub fn aside(state: State, deadline_at: Timestamp) -> Self {
+        Self {
+            state,
+            deadline_at,
+            attempt: 0,
+            provider: None,
+            reason: None,
+            sla: None,
+            metadata: None,
+            asked_version: None,
+            facts: None,
+            payment: None,
+            attempt_news: None,
+            wake_at: None,
+            declined: 0,
+            cause: None,
+            cases_opened: Vec::new(),
+            refund: None,
+            decided_by: None,
+        }
+    }
+
     /// What to log for a move from `before` (nothing, for a new order) to `after` at `at`.
     pub fn of_move(before: Option<&Order>, after: &Order) -> Self {
         let facts = before.is_none().then(|| {
@@ -317,8 +350,6 @@ impl EventData {
         });
         let asked_before = before.map_or(0, |before| before.asked_version);
         Self {
-            state: after.state,
-            deadline_at: after.deadline_at,
             attempt: after.attempt_number(),
             provider: after.provider.clone(),
             reason: after.reason,
@@ -330,10 +361,7 @@ impl EventData {
             attempt_news,
             wake_at: after.wake_at,
             declined: after.declined,
-            cause: None,
-            cases_opened: Vec::new(),
-            refund: None,
-            decided_by: None,
+            ..Self::aside(after.state, after.deadline_at)
         }
     }
 }

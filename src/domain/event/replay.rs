@@ -28,7 +28,7 @@ pub enum ReplayError {
 /// Rebuilds an order from its log. The recipient is taken from outside: the log has only its hash.
 pub fn replay(events: &[LoggedEvent], recipient: &Recipient) -> Result<Option<Order>, ReplayError> {
     let mut order: Option<Order> = None;
-    for event in events {
+    for event in events.iter().filter(|event| !event.kind.is_aside()) {
         let after = order.as_ref().map_or(0, |order| order.version);
         if event.version != after + 1 {
             return Err(ReplayError::Gap { after, found: event.version });

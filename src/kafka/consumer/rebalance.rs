@@ -7,7 +7,7 @@
 //! nothing is waited for and nothing committed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -37,15 +37,17 @@ const COMMITTED_LIMIT: Duration = Duration::from_millis(500);
 /// The context of a group's client.
 #[derive(Debug)]
 pub(super) struct GroupContext {
-    pub(super) shared: Arc<Shared>,
-    pub(super) listener: Listener,
+    shared: Arc<Shared>,
+    listener: Listener,
+    /// The client was given up, and another may be in its place.
+    retired: AtomicBool,
 }
 
 pub(super) type GroupConsumer = BaseConsumer<GroupContext>;
 
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if facility == SESSION_TIMED_OUT {
+        if facility == SESSION_TIMED_OUT && !self.is_retired() {
             self.shared.session_ended();
         }
         self.listener.log(level, facility, message);
@@ -56,6 +58,9 @@ impl ClientContext for GroupContext {
             return;
         }
         self.listener.error(&error, reason);
+        if self.is_retired() {
+            return;
+        }
         let Some(code) = error.rdkafka_error_code() else { return };
         if matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve) {
             self.shared.unreachable();
@@ -68,6 +73,9 @@ impl ClientContext for GroupContext {
     }
 
     fn stats_raw(&self, json: &[u8]) {
+        if self.is_retired() {
+            return;
+        }
         match Statistics::parse(json) {
             Ok(statistics) => self.note(&statistics),
             Err(error) => tracing::warn!("librdkafka's statistics cannot be read: {error}"),
@@ -78,6 +86,9 @@ impl ClientContext for GroupContext {
 
 impl ConsumerContext for GroupContext {
     fn pre_rebalance(&self, consumer: &GroupConsumer, rebalance: &Rebalance<'_>) {
+        if self.is_retired() {
+            return;
+        }
         self.shared.counters.rebalances.fetch_add(1, Ordering::Relaxed);
         match rebalance {
             Rebalance::Assign(partitions) => self.assign(consumer, partitions),
@@ -91,6 +102,19 @@ impl ConsumerContext for GroupContext {
 }
 
 impl GroupContext {
+    pub(super) fn new(shared: Arc<Shared>, listener: Listener) -> Self {
+        Self { shared, listener, retired: AtomicBool::new(false) }
+    }
+
+    /// From now on nothing that the client tells changes what is known of the member.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
     fn assign(&self, consumer: &GroupConsumer, partitions: &TopicPartitionList) {
         let begins = self.beginnings(consumer, partitions);
         for element in partitions.elements() {

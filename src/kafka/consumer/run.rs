@@ -1,7 +1,8 @@
 //! The consumer's thread.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
@@ -32,6 +33,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const TROUBLE_LIMIT: Duration = Duration::from_secs(5);
 /// A commit that waited for the coordinator is sent at most this long after the session's end.
 const SELF_FENCE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a successor waits for the former client to leave the group: that it is out first spares the
+/// group a rebalance.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
 /// How long a question about a topic may hold up the thread.
 const METADATA_LIMIT: Duration = Duration::from_secs(1);
 
@@ -71,7 +75,7 @@ impl Runner {
 
     /// A client that subscribes to the group's topics.
     pub(super) fn connect(&self) -> Result<GroupConsumer, KafkaError> {
-        let context = GroupContext { shared: Arc::clone(&self.shared), listener: Listener::new(self.scrubber.clone()) };
+        let context = GroupContext::new(Arc::clone(&self.shared), Listener::new(self.scrubber.clone()));
         let consumer: GroupConsumer = create(&self.config, context, &self.scrubber)?;
         let topics: Vec<&str> = self.shared.topics.iter().map(|topic| &*topic.name).collect();
         consumer
@@ -88,9 +92,13 @@ impl Runner {
         let mut consumer = consumer;
         loop {
             let exit = self.poll(&consumer);
-            close(&shared, consumer, exit);
+            give_up(&shared, &consumer, exit);
             if matches!(exit, Exit::Asked | Exit::Failed | Exit::Gone) || shared.should_stop() {
+                drop(consumer);
                 break;
+            }
+            if !bury(consumer, FAREWELL_LIMIT) {
+                tracing::warn!(group = %shared.group, "the former client does not close: it is left behind");
             }
             shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
             match self.connect() {
@@ -304,8 +312,9 @@ impl Topic {
     }
 }
 
-/// Gives everything back, unless the client is not a member any more, and destroys the client.
-fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
+/// Gives everything back, unless the client is not a member any more. What the client tells after this
+/// concerns nobody.
+fn give_up(shared: &Shared, consumer: &GroupConsumer, exit: Exit) {
     if exit == Exit::Asked {
         shared.stop_inboxes(&Stopped::Closed);
     }
@@ -316,7 +325,7 @@ fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
         for slot in &slots {
             slot.held.begin_draining();
         }
-    } else if !give_back(shared, &consumer, &slots) {
+    } else if !give_back(shared, consumer, &slots) {
         shared.uncommitted.store(true, Ordering::Release);
     }
     for slot in &slots {
@@ -325,8 +334,23 @@ fn close(shared: &Shared, consumer: GroupConsumer, exit: Exit) {
             topic.inbox.purge(&slot.held);
         }
     }
+    consumer.context().retire();
     shared.joined.store(false, Ordering::Release);
-    drop(consumer);
+}
+
+/// Drops something on a thread of its own and waits for that up to `limit`; whether it was long enough.
+///
+/// A client that was in the middle of a rebalance when it forgot its brokers waits for its coordinator
+/// for ever before it is closed, and its successor must not wait with it.
+fn bury<T: Send + 'static>(thing: T, limit: Duration) -> bool {
+    let (dropped, wait) = mpsc::channel();
+    let grave = thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || {
+        drop(thing);
+        // Whoever waited may have gone on.
+        let _gone_on = dropped.send(());
+    });
+    // Without a thread it was dropped right here.
+    grave.is_err() || wait.recv_timeout(limit).is_ok()
 }
 
 /// Ends the subscriptions even if the thread panics.
@@ -334,8 +358,36 @@ struct StopOnDrop(Arc<Shared>);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             self.0.fail("the consumer's thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that closes only when its broker is back.
+    struct Closing(mpsc::Receiver<()>);
+
+    impl Drop for Closing {
+        fn drop(&mut self) {
+            let _back_or_never = self.0.recv();
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_close_holds_up_its_successor_for_a_moment_only() {
+        let (back, broker) = mpsc::channel();
+        assert!(!bury(Closing(broker), Duration::from_millis(20)));
+        drop(back);
+    }
+
+    #[test]
+    fn a_client_that_closes_is_waited_for() {
+        let (back, broker) = mpsc::channel();
+        drop(back);
+        assert!(bury(Closing(broker), Duration::from_secs(60)));
     }
 }

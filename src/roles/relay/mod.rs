@@ -1,4 +1,4 @@
-//! The relay publishes the event log: order events, refund requests. It reads pages in log
+//! The relay publishes the event log: order events, refund requests, notifications. It reads pages in log
 //! order, publishes them with a producer of its own, and moves its cursor once everything is
 //! acknowledged; an event may be published twice, never out of order, and its id is the same.
 
@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::domain::{Announcement, Timestamp};
+use crate::domain::{Announcement, OrderId, Timestamp};
 use crate::faults::{self, Bug, is_planted};
 use crate::metrics::RelayMetrics;
 use crate::ports::{Clock, EventLog, LogBatch, LogPosition, OutRecord, Publisher, StoreError, StoreErrorKind};
@@ -25,6 +25,15 @@ pub struct RelayTopics {
     pub order_events: Arc<str>,
     /// Refund requests.
     pub refunds: Arc<str>,
+    /// Requests to tell somebody where an order stands.
+    pub notifications: Arc<str>,
+}
+
+impl RelayTopics {
+    /// Each of them.
+    pub fn all(&self) -> [Arc<str>; 3] {
+        [&self.order_events, &self.refunds, &self.notifications].map(Arc::clone)
+    }
 }
 
 /// The role.
@@ -174,23 +183,44 @@ impl Relay {
     }
 
     async fn publish(&self, page: &Page, stop: &StopSignals) -> Result<bool, RoleError> {
-        let records = self.render(page)?;
-        let refunds = records.iter().filter(|record| record.topic == self.topics.refunds).count();
-        let count = records.len();
+        let Some(records) = self.render(page, stop).await? else { return Ok(false) };
+        let topics = self.topics.all();
+        let counts = topics.each_ref().map(|topic| records.iter().filter(|record| record.topic == *topic).count());
         if !patience::published("events", self.publisher.as_ref(), records, &stop.abort).await {
             return Ok(false);
         }
-        self.metrics.published(&self.topics.order_events, true, (count - refunds) as u64);
-        self.metrics.published(&self.topics.refunds, true, refunds as u64);
+        for (topic, count) in topics.iter().zip(counts) {
+            self.metrics.published(topic, true, count as u64);
+        }
         Ok(true)
     }
 
-    fn render(&self, page: &Page) -> Result<Vec<OutRecord>, RoleError> {
+    /// `None` if told to stop meanwhile.
+    async fn render(&self, page: &Page, stop: &StopSignals) -> Result<Option<Vec<OutRecord>>, RoleError> {
         let mut rendering = Rendering::new(&self.topics, page.entries);
+        let mut notifications = Vec::new();
         for line in page.batches.iter().flat_map(LogBatch::lines) {
-            rendering.add(&announcement(line)?).map_err(RoleError::Render)?;
+            let event = announcement(line)?;
+            if event.kind.is_aside() {
+                notifications.push(event)
+            } else {
+                rendering.add(&event).map_err(RoleError::Render)?
+            }
         }
-        Ok(rendering.finish())
+        if !notifications.is_empty() {
+            let id = |event: &Announcement<'_>| OrderId::parse(&event.order_id).ok();
+            let ids: Vec<OrderId> = notifications.iter().filter_map(id).collect();
+            let read = || self.log.recipients(&ids);
+            let Some(recipients) = self.patiently(stop, "recipients", read).await? else { return Ok(None) };
+            for (event, recipient) in notifications.iter().zip(recipients) {
+                let Some(number) = recipient.and_then(|recipient| recipient.msisdn()) else {
+                    error!(order_id = %event.order_id, "nobody can be told of this order: its number is gone");
+                    continue;
+                };
+                rendering.notify(event, &number).map_err(RoleError::Render)?;
+            }
+        }
+        Ok(Some(rendering.finish()))
     }
 
     async fn stand_by(&self, expected: LogPosition, stop: &StopSignals) -> Result<(), RoleError> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Announcement, Currency, Reason, Sla, State, Timestamp};
+use crate::domain::{Announcement, Currency, Msisdn, Reason, Sla, State, Timestamp};
 use crate::ports::OutRecord;
 
 use super::RelayTopics;
@@ -34,6 +34,8 @@ struct Parts {
     body: Range<usize>,
 }
 
+/// What a notification tells: where the order stands.
+const ORDER_STATE: &str = "order_state";
 /// About as long as what is written for an event.
 const EVENT_LEN: usize = 400;
 
@@ -74,6 +76,18 @@ impl<'t> Rendering<'t> {
             self.record(topic, event, ("recharge.refund.requested.v1", "refund_requested"), &at, &body)?;
         }
         Ok(())
+    }
+
+    /// Adds a notification, and whom it is for.
+    pub(super) fn notify(&mut self, event: &Announcement<'_>, number: &Msisdn) -> io::Result<()> {
+        let body = NotificationRequested {
+            order_id: &event.order_id,
+            phone: &number.expose(),
+            template: ORDER_STATE,
+            state: event.state,
+        };
+        let topic = Arc::clone(&self.topics.notifications);
+        self.record(topic, event, (event.kind.event_type(), event.kind.as_str()), &time(event.at), &body)
     }
 
     fn record(
@@ -155,6 +169,14 @@ struct RefundRequested<'a> {
     currency: Currency,
     reason: Reason,
     attempts: u16,
+}
+
+#[derive(Serialize)]
+struct NotificationRequested<'a> {
+    order_id: &'a str,
+    phone: &'a str,
+    template: &'static str,
+    state: State,
 }
 
 fn time(at: Timestamp) -> String {

@@ -11,6 +11,7 @@ mod fixture;
 mod mark;
 mod questions;
 mod repair;
+mod timers;
 mod verdicts;
 
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ use tracing::error;
 
 use crate::domain::{Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
-use crate::ports::{CaseBook, Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError};
+use crate::ports::{CaseBook, Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers};
 
 use super::commands::CommandWriter;
 use super::{RoleError, StopSignals, patience};
@@ -43,6 +44,8 @@ pub struct Watchdog {
     pub deadlines: Arc<dyn DeadlineBook>,
     /// What people look at.
     pub cases: Arc<dyn CaseBook>,
+    /// What is told at moments of its own.
+    pub timers: Arc<dyn Timers>,
     /// How far the lanes have read.
     pub read_marks: Arc<dyn ReadMarks>,
     /// For what is asked for again.
@@ -84,6 +87,7 @@ impl Watchdog {
             self.persistently("escalating cases", &stop, || self.tell_people(&stop)),
             self.persistently("the repair", &stop, || self.repair(&stop)),
             self.persistently("asking again", &stop, || self.mend_cases(&stop)),
+            self.persistently("the timers", &stop, || self.fire_timers(&stop)),
             self.persistently("the census", &stop, || self.take_census(&stop)),
         )
         .map(drop)

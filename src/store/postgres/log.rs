@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
-use crate::domain::{LoggedEvent, OrderId};
+use crate::domain::{LoggedEvent, OrderId, Recipient};
 use crate::ports::{EventLog, LogBatch, LogPosition, StoreError};
-use crate::store::row::logged_event;
+use crate::store::row::{logged_event, recipients_of};
 
 /// Batches in one page at most, however few entries they hold.
 const BATCHES_MAX: i64 = 256;
@@ -37,8 +37,13 @@ impl EventLog for PostgresStore {
         let lines = self.book.run("timeline", move |on| Box::pin(timeline(on, id))).await?;
         let mut events: Vec<LoggedEvent> =
             lines.iter().map(|line| logged_event(line, "timeline")).collect::<Result<_, _>>()?;
-        events.sort_by_key(|event| event.version);
+        events.sort_by_key(|event| (event.version, event.kind.is_aside()));
         Ok(events)
+    }
+
+    async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
+        let wanted: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+        Ok(recipients_of(ids, self.hot.run("recipients", move |on| Box::pin(phones(on, wanted))).await?))
     }
 }
 
@@ -94,6 +99,11 @@ async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> R
     .execute(on)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+async fn phones(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<(String, String)>, sqlx::Error> {
+    let rows = sqlx::query!("select order_id, phone from orders where order_id = any ($1)", &ids).fetch_all(on).await?;
+    Ok(rows.into_iter().map(|row| (row.order_id, row.phone)).collect())
 }
 
 /// The order knows which transactions wrote its entries; each left a batch in which other orders'

@@ -13,6 +13,7 @@ mod questions;
 mod quota;
 mod read_marks;
 pub(super) mod schema;
+mod timers;
 
 use std::str::FromStr;
 use std::time::Duration;

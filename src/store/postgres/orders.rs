@@ -89,13 +89,14 @@ impl Answer {
     }
 }
 
-/// Rows, log entries, refunds and cases of the orders that are not there yet. The columns are
+/// Rows, log entries, refunds, cases and timers of the orders that are not there yet. The columns are
 /// written into the query here and now, so that nothing of them is copied before.
 ///
 /// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
 /// would become a join, and joins go by key only on these connections.
 fn insert(columns: &Columns<'_>) -> impl Write + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
+    let timers = Extras::json(&columns.extras.timers);
     let query = sqlx::query_as!(
         Answer,
         r#"
@@ -154,6 +155,11 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
             where (order_id in (select order_id from stored)) is true
             on conflict (order_id, kind) do nothing
+        ), timed as (
+            insert into timers (due_at, order_id, kind)
+            select timestamptz 'epoch' + due_at * interval '1 microsecond', order_id, 'notification'
+            from jsonb_to_recordset($33::text::jsonb) as t (order_id text, due_at bigint)
+            where (order_id in (select order_id from stored)) is true
         )
         select count(*) = cardinality($1) as "all!",
                case when count(*) = cardinality($1) then array[]::text[]
@@ -192,6 +198,7 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
         columns.entry as _,
         refunds,
         opened,
+        timers,
     );
     move |on| Box::pin(query.fetch_one(on))
 }

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::SqliteStore;
-use crate::domain::{LoggedEvent, OrderId};
+use crate::domain::{LoggedEvent, OrderId, Recipient};
 use crate::ports::{EventLog, LogBatch, LogPosition, StoreError};
-use crate::store::row::logged_event;
+use crate::store::row::{Extras, logged_event, recipients_of};
 
 #[async_trait]
 impl EventLog for SqliteStore {
@@ -57,7 +57,7 @@ impl EventLog for SqliteStore {
         let lines: Vec<String> = self
             .read("timeline", move |on| {
                 Box::pin(async move {
-                    sqlx::query_scalar("select entry from order_events where order_id = ?1 order by version")
+                    sqlx::query_scalar("select entry from order_events where order_id = ?1 order by version, beside")
                         .bind(id)
                         .fetch_all(on)
                         .await
@@ -65,5 +65,18 @@ impl EventLog for SqliteStore {
             })
             .await?;
         lines.iter().map(|line| logged_event(line, "timeline")).collect()
+    }
+
+    async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
+        let wanted = Extras::json(ids);
+        let read = self.read("recipients", move |on| {
+            Box::pin(async move {
+                sqlx::query_as("select order_id, phone from orders where order_id in (select value from json_each(?1))")
+                    .bind(wanted)
+                    .fetch_all(on)
+                    .await
+            })
+        });
+        Ok(recipients_of(ids, read.await?))
     }
 }

@@ -11,6 +11,7 @@ mod quota;
 mod read_marks;
 mod rows;
 pub(super) mod schema;
+mod timers;
 
 use std::str::FromStr;
 use std::sync::Arc;

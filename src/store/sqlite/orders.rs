@@ -117,6 +117,7 @@ async fn write(
         (REFUND, some_json(&batch.extras.refunds)),
         (OPEN, some_json(&batch.extras.opened)),
         (RESOLVE, some_json(&batch.extras.resolved)),
+        (TIME, some_json(&batch.extras.timers)),
     ] {
         let Some(rows) = rows else { continue };
         sqlx::query(statement).bind(rows).bind(&ids).execute(&mut *on).await?;
@@ -149,6 +150,12 @@ const OPEN: &str = "
     from json_each(?1)
     where value->>'order_id' in (select value from json_each(?2))
     on conflict (order_id, kind) do nothing";
+
+const TIME: &str = "
+    insert into timers (due_at, order_id, kind)
+    select value->>'due_at', value->>'order_id', 'notification'
+    from json_each(?1)
+    where value->>'order_id' in (select value from json_each(?2))";
 
 const RESOLVE: &str = "
     update cases set

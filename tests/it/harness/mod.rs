@@ -17,8 +17,9 @@ use recharged::kafka::{KafkaOptions, Producer, ProducerOptions};
 use recharged::ports::Store;
 use recharged::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
 use recharged::store::{self, StoreOptions};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::pace::is_quiet;
 use crate::store::place::Place;
 
 pub(crate) use events::last_versions;
@@ -49,6 +50,8 @@ pub(crate) struct Wishes {
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
+    /// No other line runs meanwhile.
+    pub(crate) alone: bool,
 }
 
 impl Default for Wishes {
@@ -64,15 +67,19 @@ impl Default for Wishes {
             tiers: r#"["1s"]"#,
             profile: Profile::default(),
             toml: String::new(),
+            alone: false,
         }
     }
 }
 
-/// A line is several processes under load on a machine of few cores: one at a time, or each test
-/// would measure the others.
-async fn turn() -> OwnedMutexGuard<()> {
-    static TURN: OnceLock<Arc<Mutex<()>>> = OnceLock::new();
-    Arc::clone(TURN.get_or_init(Arc::default)).lock_owned().await
+/// A line is several processes on a machine of few cores, which mostly wait for something: a session's end, a
+/// deadline. So two at a time; one, where it is under load from its beginning to its end, or where times are taken.
+async fn turn(alone: bool) -> OwnedSemaphorePermit {
+    const LINES: u32 = 2;
+    static TURN: OnceLock<Arc<Semaphore>> = OnceLock::new();
+    let turn = TURN.get_or_init(|| Arc::new(Semaphore::new(LINES as usize)));
+    let wanted = if alone || is_quiet() { LINES } else { 1 };
+    Arc::clone(turn).acquire_many_owned(wanted).await.unwrap()
 }
 
 /// The line.
@@ -86,7 +93,7 @@ pub(crate) struct Line {
     producer: Producer,
     // Its database goes with it.
     place: Option<Place>,
-    _turn: OwnedMutexGuard<()>,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl Line {
@@ -99,7 +106,7 @@ impl Line {
 
     /// On servers of the test's own, which it may torture.
     pub(crate) async fn set_up_at(wishes: Wishes, brokers: &str, url: &str, place: Option<Place>) -> Self {
-        let turn = turn().await;
+        let turn = turn(wishes.alone).await;
         let folder = tempfile::tempdir().unwrap();
         let options = SimulatorOptions {
             profile: wishes.profile.clone(),

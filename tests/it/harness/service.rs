@@ -87,9 +87,15 @@ impl Service {
 
     /// A metric's value, summed over its labels.
     pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        self.metric_of(name, "").await
+    }
+
+    /// Only with this label.
+    pub(crate) async fn metric_of(&self, name: &str, label: &str) -> Option<f64> {
         let (_, text) = self.get("/metrics").await?;
-        let of_this =
-            |line: &&str| line.starts_with(name) && matches!(line.as_bytes().get(name.len()), Some(b' ' | b'{'));
+        let is_named =
+            |line: &str| line.starts_with(name) && matches!(line.as_bytes().get(name.len()), Some(b' ' | b'{'));
+        let of_this = |line: &&str| is_named(line) && line.contains(label);
         let values = text.lines().filter(of_this).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
         Some(values.sum())
     }

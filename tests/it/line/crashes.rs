@@ -15,7 +15,7 @@ async fn a_process_killed_in_the_middle_of_twenty_thousand_orders_loses_and_doub
     const IN_FLIGHT: &str = "recharge_provider_in_flight_requests";
     let reply = Latency::Uniform { min: Duration::from_millis(50), max: Duration::from_millis(250) };
     let profile = Profile { reply, ..Profile::default() };
-    let line = Line::set_up(Wishes { profile: profile.clone(), ..Wishes::default() }).await;
+    let line = Line::set_up(Wishes { profile: profile.clone(), alone: true, ..Wishes::default() }).await;
     let mut processes = [line.start("one", &[]).await, line.start("two", &[]).await];
     line.send("k", ORDERS).await;
     line.until_under_way(4_000).await;
@@ -200,7 +200,8 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_crash_between_the_insert_and_its_commands_strands_no_order() {
-        let (line, sent, _running) = one_process_crashes("intake", Some("dispatch,relay"), "intake::stored", 3).await;
+        let (line, sent, _running) =
+            one_process_crashes("intake", Some("dispatch,delay,relay"), "intake::stored", 3).await;
         let stored: u64 = line.counts().await.values().sum();
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "intake", &[]).await;
@@ -233,7 +234,8 @@ mod at_a_point {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_crash_between_publish_and_cursor_leaves_no_event_out_and_none_out_of_order() {
-        let (line, sent, _running) = one_process_crashes("relay", Some("intake,dispatch"), "relay::published", 4).await;
+        let (line, sent, _running) =
+            one_process_crashes("relay", Some("intake,dispatch,delay"), "relay::published", 4).await;
         let sent = feed_to_enough(&line, "c", sent).await;
         let _again = line.start_roles("again", "relay", &[]).await;
         line.all_succeeded(sent).await;

@@ -10,6 +10,7 @@ mod happy;
 mod input;
 mod lies;
 mod names;
+mod notifications;
 mod outages;
 mod outcomes;
 mod quota;

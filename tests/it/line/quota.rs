@@ -64,6 +64,7 @@ impl Fleet {
             profile: Profile { reply, ..Profile::default() },
             // The last order waits for minutes, by intent: it must not be given up meanwhile.
             toml: "[sla]\ndeadline = \"30m\"\n".to_owned(),
+            alone: true,
             ..Wishes::default()
         })
         .await;

@@ -8,12 +8,14 @@ use recharged::providers::simulator::{Latency, Outcomes, Profile, RequestKind};
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 
+use super::notifications::late_by;
 use super::servers::Torture;
 use super::support::{changed, timeline};
 use crate::harness::{Line, PATIENCE, Wishes};
 use crate::pace::at_most;
 
 const SHORT: &str = "[sla]\ndeadline = \"20s\"\nunpaid_timeout = \"20s\"\nnotify_after = \"10s\"\n";
+const NOTIFY_AFTER: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_never_before() {
@@ -31,7 +33,7 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     line.send("queued", 500).await;
     let unpaid = |n: i32| {
         let id = format!("unpaid-{n}");
-        line.record(&id, &changed(&id, &json!({ "paid_at": Value::Null, "payment_id": Value::Null })))
+        line.record(&id, &changed(&id, &json!({ "paid_at": Value::Null, "payment_id": Value::Null, "notify": true })))
     };
     line.write((0..50).map(unpaid).collect()).await;
     line.until_counts("all are stored", |counts| counts.values().sum::<u64>() == 600).await;
@@ -47,7 +49,7 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     })
     .await;
 
-    let mut late: Vec<i64> = Vec::new();
+    let (mut late, mut told_late) = (Vec::<i64>::new(), Vec::new());
     for view in line.store.page(&OrderFilter::default(), None, 1_000).await.unwrap() {
         let order = view.order;
         let id = order.order_id.as_str();
@@ -69,9 +71,15 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
                 panic!("{id} is {other}")
             }
         }
-        let decided_at = timeline(&line, id).await.last().unwrap().at;
+        let timeline = timeline(&line, id).await;
+        let told = timeline.iter().filter(|event| event.kind.is_aside());
+        told_late.extend(told.map(|event| late_by(order.created_at, event.at, NOTIFY_AFTER)));
+        let decided_at = timeline.last().unwrap().at;
         late.push((decided_at - order.deadline_at).num_milliseconds());
     }
+    assert_eq!(told_late.len(), 50, "the unpaid ones are told of, once each");
+    let latest = told_late.iter().copied().max().unwrap();
+    at_most("the latest notification", latest, Duration::from_secs(3), Duration::from_secs(20));
     late.sort_unstable();
     println!(
         "decided after the deadline, ms: least {}, median {}, most {}",
@@ -82,7 +90,7 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     assert!(late[0] >= 0, "decided before the deadline");
     let latest = Duration::from_millis(late[late.len() - 1].try_into().unwrap());
     at_most("the latest verdict", latest, Duration::from_millis(1_500), Duration::from_secs(20));
-    for (metric, expected) in [("recharge_watchdog_actions_total", 600.0), ("recharge_sla_orders_total", 550.0)] {
+    for (metric, expected) in [("recharge_watchdog_actions_total", 650.0), ("recharge_sla_orders_total", 550.0)] {
         let counted = watchdog.metric(metric).await.unwrap() + whole.metric(metric).await.unwrap();
         assert!((counted - expected).abs() < 0.5, "{metric}: {counted}");
     }

@@ -42,6 +42,7 @@ pub(crate) fn policy() -> Policy {
     Policy {
         sla: Duration::from_mins(3),
         unpaid_timeout: Duration::from_mins(30),
+        notify_after: Duration::from_secs(60),
         on_unknown: OnUnknown::Hold,
         reconcile_within: Duration::from_hours(72),
         max_attempts: 3,

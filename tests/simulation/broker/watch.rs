@@ -52,7 +52,7 @@ impl Watch {
         }
         match record.topic.as_ref() {
             "events" => self.published(value),
-            "orders" | "dead" | "refunds" => {}
+            "orders" | "dead" | "refunds" | "notifications" => {}
             _ => {
                 if let Some(command) = command(record) {
                     let asked = seen.asked.entry((command.order_id.clone(), command.version)).or_default();

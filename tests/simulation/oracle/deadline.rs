@@ -59,12 +59,12 @@ impl Oracle<'_> {
         });
     }
 
-    fn committed_at(&self, event: &LoggedEvent) -> Timestamp {
+    pub(super) fn committed_at(&self, event: &LoggedEvent) -> Timestamp {
         self.world.outside.store.committed_at(&event.order_id, event.version).unwrap_or(event.at)
     }
 
     /// How long after its deadline, or after it was set, an order may be decided.
-    fn patience(&self, deadline_at: Timestamp, set_at: Timestamp) -> Duration {
+    pub(super) fn patience(&self, deadline_at: Timestamp, set_at: Timestamp) -> Duration {
         // Whoever looks has passed over what is set by then, by a clock that may be ahead.
         let passed_over = set_at + self.world.time.precision() + Duration::from_millis(20);
         let next_look = if passed_over >= deadline_at {

@@ -1,20 +1,25 @@
 //! I3: what the world was told, word for word, against the log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use recharged::domain::{LoggedEvent, Order, Timestamp};
+use recharged::domain::{LoggedEvent, Order, State, Timestamp, plus};
 use recharged::ports::OutRecord;
 use serde_json::{Map, Value, json};
 
 use super::Oracle;
 use crate::laws::Law;
+use crate::shop::NOTIFY_AFTER;
+
+/// An order that moves at the very moment at which it is to be told of is looked at again so much later.
+const MOVED_MEANWHILE: Duration = Duration::from_secs(3);
 
 impl Oracle<'_> {
     /// Each log entry reaches the world at least once, per order in order after deduplication, as what it is; one
     /// refund is asked for where the store says so.
     pub(super) fn look_at_published(&self, rows: &BTreeMap<String, Order>) {
         let log: HashMap<(&str, u64), &LoggedEvent> =
-            self.log.iter().map(|event| ((event.order_id.as_str(), u64::from(event.version)), event)).collect();
+            self.moves().map(|event| ((event.order_id.as_str(), u64::from(event.version)), event)).collect();
         let mut seen: HashMap<String, u64> = HashMap::new();
         for record in self.world.outside.broker.records("events") {
             let body = body(&record);
@@ -46,11 +51,81 @@ impl Oracle<'_> {
             let is_so = expected.as_ref() == Some(&(id, body.clone()));
             self.hold(Law::RefundedOnce, is_so, || format!("{order}: refund {body}, expected {expected:?}"));
         }
+        self.look_at_notifications(rows);
         for (id, row) in rows {
             let agrees = asked.contains_key(id) == row.refund_requested;
             self.hold(Law::RefundedOnce, agrees, || format!("{id}: its refund was not asked for as the row says"));
         }
     }
+}
+
+impl Oracle<'_> {
+    fn moves(&self) -> impl Iterator<Item = &LoggedEvent> {
+        self.log.iter().filter(|event| !event.kind.is_aside())
+    }
+
+    /// Somebody is told of each order that wants it, once, when its time has come, with the state that it had then.
+    fn look_at_notifications(&self, rows: &BTreeMap<String, Order>) {
+        let mut told: HashMap<String, (BTreeMap<String, String>, Value)> = HashMap::new();
+        for record in self.world.outside.broker.records("notifications") {
+            let now = (headers(&record), body(&record));
+            let order = now.1["order_id"].as_str().unwrap_or_default().to_owned();
+            let first = told.entry(order.clone()).or_insert_with(|| now.clone());
+            self.hold(Law::NotifiedOnce, *first == now, || format!("{order} is told of twice: {first:?} and {now:?}"));
+        }
+        for (id, row) in rows {
+            let asked: Vec<&LoggedEvent> =
+                self.log.iter().filter(|event| event.kind.is_aside() && event.order_id.as_str() == id).collect();
+            self.hold(Law::NotifiedOnce, asked.len() == usize::from(row.notify), || {
+                format!("{id}: {} notifications are in the log", asked.len())
+            });
+            let expected = asked.first().map(|event| notification(event, row));
+            self.hold(Law::NotifiedOnce, told.get(id) == expected.as_ref(), || {
+                format!("{id}: told of as {:?}, expected {expected:?}", told.get(id))
+            });
+            if let Some(event) = asked.first() {
+                self.look_at_its_time(event, row);
+            }
+        }
+    }
+
+    fn look_at_its_time(&self, event: &LoggedEvent, row: &Order) {
+        let id = row.order_id.as_str();
+        let arrived = self.moves().find(|event| event.order_id == row.order_id);
+        let (arrived_at, set_at) = arrived.map_or((event.at, event.at), |first| (first.at, self.committed_at(first)));
+        let due_at = plus(row.created_at.min(arrived_at), NOTIFY_AFTER);
+        let early = due_at - event.at;
+        let is_early = early > chrono::TimeDelta::from_std(self.world.time.precision()).unwrap();
+        self.hold(Law::NotifiedOnce, !is_early, || format!("{id} was told of {early} early"));
+        let late = (event.at - due_at.max(set_at)).to_std().unwrap_or_default();
+        let bound = self.patience(due_at, set_at) + MOVED_MEANWHILE;
+        self.hold(Law::NotifiedOnce, late <= bound, || format!("{id} was told of {late:?} late, {bound:?} allowed"));
+        let state = arrived_state(self.moves(), event);
+        self.hold(Law::NotifiedOnce, state == Some(event.data.state), || {
+            format!("{id} was told of as {}, and was {state:?}", event.data.state)
+        });
+    }
+}
+
+/// The state that an order had with the version of which something is told.
+fn arrived_state<'a>(mut moves: impl Iterator<Item = &'a LoggedEvent>, event: &LoggedEvent) -> Option<State> {
+    let of_it = moves.find(|of| of.order_id == event.order_id && of.version == event.version);
+    of_it.map(|of| of.data.state)
+}
+
+/// What must be told of an order that wants it.
+fn notification(event: &LoggedEvent, row: &Order) -> (BTreeMap<String, String>, Value) {
+    let id = event.order_id.as_str();
+    let headers = [
+        ("ce_id", format!("{id}:{}:notification_requested", event.version)),
+        ("ce_type", "recharge.notification.requested.v1".to_owned()),
+        ("ce_subject", id.to_owned()),
+        ("ce_time", time(event.at)),
+    ];
+    let body = json!({
+        "order_id": id, "phone": row.recipient.expose(), "template": "order_state", "state": event.data.state.as_str(),
+    });
+    (headers.map(|(name, value)| (name.to_owned(), value)).into(), body)
 }
 
 fn body(record: &OutRecord) -> Value {

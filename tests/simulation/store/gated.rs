@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Timestamp, Transition};
+use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
     Case, CaseBook, CaseFilter, Census, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold,
     Horizon, Inserted, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota, ReadMark,
-    ReadMarks, Reservation, SchemaError, StoreError, Written,
+    ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers, Written,
 };
 
 use super::{MemStore, away};
@@ -94,6 +94,14 @@ gated! {
         async fn cursor(&self) -> Result<LogPosition, StoreError>;
         async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
         async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+        async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError>;
+    }
+}
+
+gated! {
+    Timers {
+        async fn due(&self, after: &DeadlinePosition, until: Timestamp, limit: usize) -> Result<TimerPage, StoreError>;
+        async fn fire(&self, batch: &[LoggedEvent]) -> Result<Vec<Written>, StoreError>;
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct State {
     away_until: Option<Timestamp>,
     held: HashMap<OrderId, (Timestamp, u32)>,
     pub(crate) cases: BTreeMap<(OrderId, &'static str), Case>,
+    /// What is to be told of orders, by when.
+    pub(crate) timers: BTreeSet<(Timestamp, OrderId)>,
     read_marks: HashMap<(String, i32), Timestamp>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// When each version of each order was there for all to see.
@@ -226,6 +228,9 @@ impl MemStore {
         if let Some(refund) = &transition.refund {
             state.refunds.entry(order.order_id.clone()).or_default().push(refund.clone());
         }
+        if let Some(due_at) = transition.notify_at {
+            state.timers.insert((due_at, order.order_id.clone()));
+        }
         for change in &transition.cases {
             state.change_case(&order.order_id, transition.event.at, change);
         }
@@ -277,27 +282,45 @@ impl MemStore {
         Err(StoreError { operation, kind: StoreErrorKind::Contention, source: "a deadline passed".into() })
     }
 
-    fn begin<'a>(&'a self, batch: &'a [Transition], commit: Commit) -> Running<'a> {
+    fn commit_timers(&self, place: (i64, i64), batch: &[LoggedEvent]) -> Vec<Written> {
+        let mut state = self.state.lock().unwrap();
+        let mut answers = Vec::with_capacity(batch.len());
+        for event in batch {
+            let id = &event.order_id;
+            let fits = state.rows.get(id).is_some_and(|row| row.version == event.version);
+            let set = state.timers.iter().find(|(_, of)| of == id).cloned();
+            let fires = fits && (set.is_some() || is_planted(Bug::NotifyAgain));
+            answers.push(if fires { Written::Stored } else { Written::Overtaken });
+            if fires {
+                self.findings.trace(self.time.now(), id.as_str(), || format!("stored {}", event.to_line()));
+                state.timers.retain(|timer| Some(timer) != set.as_ref());
+                state.log.entry(place).or_default().push(event.clone());
+            }
+        }
+        answers
+    }
+
+    fn begin<'a>(&'a self, commit: Commit<'a>) -> Running<'a> {
         let mut state = self.state.lock().unwrap();
         state.next += 1;
         let xid = state.next;
         state.running.insert(xid);
-        Running { store: self, xid, batch, commit, is_over: false }
+        Running { store: self, xid, commit, is_over: false }
     }
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Commit {
-    Inserts,
-    Moves,
+enum Commit<'a> {
+    Inserts(&'a [Transition]),
+    Moves(&'a [Transition]),
+    Timers(&'a [LoggedEvent]),
 }
 
 /// A transaction: it has its place in the log from its beginning, and is seen from its end on.
 struct Running<'a> {
     store: &'a MemStore,
     xid: i64,
-    batch: &'a [Transition],
-    commit: Commit,
+    commit: Commit<'a>,
     is_over: bool,
 }
 
@@ -307,9 +330,10 @@ impl Running<'_> {
         // The sequence follows the transactions here; it would not have to.
         let place = (self.xid, self.xid);
         let answers = match self.commit {
-            Commit::Inserts if commits => (self.store.commit_inserts(place, self.batch), Vec::new()),
-            Commit::Moves if commits => (Vec::new(), self.store.commit_moves(place, self.batch)),
-            Commit::Inserts | Commit::Moves => (Vec::new(), Vec::new()),
+            Commit::Inserts(batch) if commits => (self.store.commit_inserts(place, batch), Vec::new()),
+            Commit::Moves(batch) if commits => (Vec::new(), self.store.commit_moves(place, batch)),
+            Commit::Timers(batch) if commits => (Vec::new(), self.store.commit_timers(place, batch)),
+            Commit::Inserts(_) | Commit::Moves(_) | Commit::Timers(_) => (Vec::new(), Vec::new()),
         };
         self.store.state.lock().unwrap().running.remove(&self.xid);
         answers
@@ -382,7 +406,7 @@ impl OrderStore for MemStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         self.there("insert").await?;
         self.refuse_late("insert", batch)?;
-        let mut running = self.begin(batch, Commit::Inserts);
+        let mut running = self.begin(Commit::Inserts(batch));
         tokio::time::sleep(self.commit_time(batch)).await;
         let (answers, _) = running.end(true);
         self.back("insert").await?;
@@ -398,7 +422,7 @@ impl OrderStore for MemStore {
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         self.there("apply").await?;
         self.refuse_late("apply", batch)?;
-        let mut running = self.begin(batch, Commit::Moves);
+        let mut running = self.begin(Commit::Moves(batch));
         tokio::time::sleep(self.commit_time(batch)).await;
         let (_, answers) = running.end(true);
         self.back("apply").await?;

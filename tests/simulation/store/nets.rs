@@ -1,13 +1,13 @@
-//! What the last nets read: cases, and how far the lanes have read.
+//! What the last nets read: cases, timers, and how far the lanes have read.
 
 use async_trait::async_trait;
-use recharged::domain::{CaseChange, Order, OrderId, State as OrderState, Timestamp};
+use recharged::domain::{CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, OrderBook, OrderFilter, OrderView, OverdueQuestion, QuestionTime, ReadMark,
-    ReadMarks, Resolution, StoreError,
+    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderView, OverdueQuestion,
+    QuestionTime, ReadMark, ReadMarks, Resolution, StoreError, TimerPage, Timers, Written,
 };
 
-use super::{MemStore, State};
+use super::{Commit, MemStore, State};
 
 impl State {
     pub(super) fn change_case(&mut self, order_id: &OrderId, at: Timestamp, change: &CaseChange) {
@@ -32,6 +32,40 @@ impl State {
                 }
             }
         }
+    }
+}
+
+#[async_trait]
+impl Timers for MemStore {
+    async fn due(&self, after: &DeadlinePosition, until: Timestamp, limit: usize) -> Result<TimerPage, StoreError> {
+        self.there("due_timers").await?;
+        let behind = after.order_id.clone().unwrap_or_default();
+        let state = self.state.lock().unwrap();
+        let is_behind = |(at, id): &&(Timestamp, OrderId)| (*at, id.as_str()) > (after.at, behind.as_str());
+        let mut due: Vec<Notification> = Vec::new();
+        for (due_at, id) in state.timers.iter().filter(is_behind).take_while(|(at, _)| *at <= until).take(limit) {
+            let row = &state.rows[id];
+            let (order_id, due_at) = (id.clone(), *due_at);
+            due.push(Notification {
+                order_id,
+                due_at,
+                version: row.version,
+                state: row.state,
+                deadline_at: row.deadline_at,
+            });
+        }
+        let last = due.last().filter(|_| due.len() == limit);
+        let next = last.map(|last| DeadlinePosition { at: last.due_at, order_id: Some(last.order_id.to_string()) });
+        Ok(TimerPage { due, unreadable: Vec::new(), next })
+    }
+
+    async fn fire(&self, batch: &[LoggedEvent]) -> Result<Vec<Written>, StoreError> {
+        self.there("fire_timers").await?;
+        let mut running = self.begin(Commit::Timers(batch));
+        tokio::time::sleep(self.commit_time(&[])).await;
+        let (_, answers) = running.end(true);
+        self.back("fire_timers").await?;
+        Ok(answers)
     }
 }
 

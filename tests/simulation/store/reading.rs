@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use recharged::domain::{
-    AttemptState, CaseKind, LoggedEvent, Order, OrderId, ProviderId, State as OrderState, Timestamp,
+    AttemptState, CaseKind, LoggedEvent, Order, OrderId, ProviderId, Recipient, State as OrderState, Timestamp,
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
@@ -198,6 +198,12 @@ impl EventLog for MemStore {
 
     async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
         Ok(self.log().into_iter().filter(|event| event.order_id == *order_id).collect())
+    }
+
+    async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
+        self.there("recipients").await?;
+        let state = self.state.lock().unwrap();
+        Ok(ids.iter().map(|id| state.rows.get(id).map(|row| row.recipient.clone())).collect())
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn policy(duplicates: DuplicateSemantics) -> Policy {
     Policy {
         sla: secs(180),
         unpaid_timeout: secs(1800),
+        notify_after: secs(60),
         on_unknown: OnUnknown::Hold,
         reconcile_within: secs(72 * 3600),
         max_attempts: 3,

@@ -71,6 +71,7 @@ impl World {
         let policy = Policy {
             sla: Duration::from_mins(3),
             unpaid_timeout: Duration::from_mins(30),
+            notify_after: Duration::from_mins(1),
             on_unknown: OnUnknown::Hold,
             reconcile_within: Duration::from_hours(24),
             max_attempts: 5,

@@ -5,6 +5,7 @@ mod fences;
 mod nets;
 mod questions;
 mod reading;
+mod timers;
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,0 +1,65 @@
+//! Somebody is told where an order stands, some time after it was created.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use recharged::domain::{EventType, State, Timestamp};
+use serde_json::{Value, json};
+
+use super::support::{body, changed, header_of, timeline};
+use crate::harness::{Line, Wishes};
+use crate::pace::at_most;
+
+const AFTER: Duration = Duration::from_secs(4);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_order_that_asks_for_it_is_told_of_once_in_time_as_it_is_by_then() {
+    let toml = "[sla]\ndeadline = \"30s\"\nunpaid_timeout = \"30s\"\nnotify_after = \"4s\"\n".to_owned();
+    let line = Line::set_up(Wishes { toml, ..Wishes::default() }).await;
+    let services = [line.start("one", &[]).await, line.start("two", &[]).await];
+    let ask = |id: &str, more: Value| {
+        let mut changes = json!({ "notify": true });
+        changes.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        line.record(id, &changed(id, &changes))
+    };
+    let (paid, unpaid) = (ask("paid", json!({})), ask("unpaid", json!({ "paid_at": null, "payment_id": null })));
+    let unusable = ask("unusable", json!({ "phone": "12" }));
+    // Told twice, as shops do; the first stands.
+    line.write(vec![paid.clone(), unpaid, unusable, line.order("silent"), paid]).await;
+    for id in ["paid", "silent"] {
+        line.until_order(id, "succeeded", |order| order.state == State::Succeeded).await;
+    }
+    let told = line.read("notifications", |records| records.len() >= 2).await;
+    // Whatever came late would have come by now.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    line.until_told().await;
+    let all = line.read_all("notifications").await;
+    let ids: HashSet<&str> = all.iter().map(|record| header_of(record, "ce_id")).collect();
+    assert_eq!(ids.len(), 2, "each is told of once, by whichever relays: {ids:?}");
+    let told: BTreeMap<String, _> =
+        told.iter().map(|record| (body(record)["order_id"].as_str().unwrap().to_owned(), record)).collect();
+    for (id, state) in [("paid", "succeeded"), ("unpaid", "awaiting_payment")] {
+        let (record, row) = (told[id], line.load(id).await.unwrap());
+        assert_eq!(
+            body(record),
+            json!({ "order_id": id, "phone": row.recipient.expose(), "template": "order_state", "state": state })
+        );
+        let entries = timeline(&line, id).await;
+        let entry = entries.iter().find(|event| event.kind == EventType::NotificationRequested).unwrap();
+        assert_eq!(header_of(record, "ce_type"), "recharge.notification.requested.v1");
+        assert_eq!(header_of(record, "ce_id"), format!("{id}:{}:notification_requested", entry.version));
+        assert_eq!((record.key.as_deref(), header_of(record, "ce_subject")), (Some(id.as_bytes()), id));
+        let late = late_by(row.created_at, entry.at, AFTER);
+        at_most("a notification", late, Duration::from_millis(250), Duration::from_secs(5));
+    }
+    let mut counted = 0.0;
+    for service in &services {
+        counted += service.metric_of("recharge_watchdog_actions_total", "action=\"notify\"").await.unwrap();
+    }
+    assert!((counted - 2.0).abs() < 0.5, "{counted} were counted");
+}
+
+/// How late it came; it must not be early.
+pub(super) fn late_by(created_at: Timestamp, told_at: Timestamp, after: Duration) -> Duration {
+    (told_at - created_at - chrono::TimeDelta::from_std(after).unwrap()).to_std().expect("no notification is early")
+}
