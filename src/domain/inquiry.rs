@@ -11,6 +11,8 @@ use super::state::{AttemptState, CaseKind, State};
 
 /// Between two questions at least, whatever the provider allows.
 const LEAST: Duration = Duration::from_secs(1);
+/// What could not be asked is asked again after this part of the attempt's age.
+const SOON: u32 = 8;
 /// The longest wait while the deadline lies ahead.
 const MOST: Duration = Duration::from_secs(40);
 /// After the deadline nobody waits by the minute.
@@ -24,17 +26,32 @@ const BEFORE_FORGOTTEN: Duration = Duration::from_hours(1);
 /// When to ask next, after an answer at `now` that settled nothing; `at_least` is what the provider
 /// asked for. `None` once it no longer remembers, or where nothing is left to ask.
 pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &ProviderPolicy) -> Option<Timestamp> {
+    next(order, interval(provider).max(at_least), now, provider, 1)
+}
+
+/// When to ask what could not be asked at `now`. Nothing was learned, and the provider saw nothing, so it comes soon; not at
+/// once, since it is being late with much that keeps questions from leaving. `None` as above.
+pub fn ask_again(order: &Order, now: Timestamp, provider: &ProviderPolicy) -> Option<Timestamp> {
+    next(order, LEAST, now, provider, SOON)
+}
+
+/// What the provider wants between two questions.
+fn interval(provider: &ProviderPolicy) -> Duration {
+    provider.capabilities.query_min_interval.max(LEAST)
+}
+
+/// Spaced by one `part` of the attempt's age, and by `at_least`.
+fn next(order: &Order, at_least: Duration, now: Timestamp, provider: &ProviderPolicy, part: u32) -> Option<Timestamp> {
     let attempt = order.attempt.as_ref().filter(|_| order.asks())?;
     let claimed_at = attempt.claimed_at;
     let capabilities = &provider.capabilities;
     let last = last_query(claimed_at, provider);
-    let rest = capabilities.query_min_interval.max(LEAST);
-    let earliest = super::plus(now, rest.max(at_least));
+    let earliest = super::plus(now, at_least);
     let age = (now - claimed_at).to_std().unwrap_or_default();
     let spaced = if is_unproven(order) {
         last
     } else if now < order.deadline_at {
-        let spaced = super::plus(now, age.min(MOST));
+        let spaced = super::plus(now, (age / part).min(MOST));
         // From this moment on "not found" tells something.
         let telling = provider.after_send(claimed_at, capabilities.not_found_grace);
         let spaced = if now < telling && !attempt.inquiry.was_accepted { spaced.min(telling) } else { spaced };
@@ -42,7 +59,7 @@ pub fn next_query(order: &Order, at_least: Duration, now: Timestamp, provider: &
         // One question is kept for the last moment at which its answer still comes in time: one that comes before it
         // must be answered, and the provider's interval be over, by then.
         let answered = super::plus(spaced.max(earliest), provider.expected_service);
-        if super::plus(answered, rest) > reserve && earliest <= reserve { reserve } else { spaced }
+        if super::plus(answered, interval(provider)) > reserve && earliest <= reserve { reserve } else { spaced }
     } else {
         super::plus(now, (age / 2).clamp(LATE_LEAST, LATE_MOST))
     };

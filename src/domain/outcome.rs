@@ -49,6 +49,8 @@ pub enum QueryOutcome {
     NotFound,
     /// The provider says that it does not know the outcome.
     ProviderUnknown,
+    /// The query did not leave in time, for a reason on our side: nobody was asked.
+    NotAsked,
     /// The query itself failed: proves nothing.
     Unavailable {
         /// How long the provider asks us to wait before it is asked about this reference again.

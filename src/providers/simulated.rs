@@ -149,6 +149,7 @@ impl RechargeProvider for SimulatedProvider {
         };
         match self.transport.call(&call, key.send_by).await {
             HttpResult::Response(response) => query_outcome(&response, self.clock.now()),
+            HttpResult::NotSent(NotSentCause::WindowClosed) => QueryOutcome::NotAsked,
             HttpResult::NotSent(_) | HttpResult::Unknown(_) => QueryOutcome::Unavailable { retry_after: None },
         }
     }

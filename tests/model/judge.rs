@@ -264,9 +264,10 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
             QueryOutcome::Reversed(_) => "report: reversed",
             QueryOutcome::NotFound => "report: not found",
             QueryOutcome::ProviderUnknown => "report: provider unknown",
-            QueryOutcome::Unavailable { .. } | QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => {
-                "report: unavailable"
-            }
+            QueryOutcome::NotAsked
+            | QueryOutcome::Unavailable { .. }
+            | QueryOutcome::Throttled { .. }
+            | QueryOutcome::Banned { .. } => "report: unavailable",
         },
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",

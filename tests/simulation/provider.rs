@@ -330,6 +330,7 @@ impl SimProvider {
             }
             QueryOutcome::InProgress
             | QueryOutcome::ProviderUnknown
+            | QueryOutcome::NotAsked
             | QueryOutcome::Throttled { .. }
             | QueryOutcome::Banned { .. }
             | QueryOutcome::Unavailable { .. } => false,

@@ -87,9 +87,10 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
     match outcome {
         QueryOutcome::InProgress => accepted(draft, None),
         QueryOutcome::ProviderUnknown => unknown(draft.cause("provider_unknown"), true),
-        QueryOutcome::Unavailable { .. } | QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => {
-            Decision::Keep(Why::NoNews)
-        }
+        QueryOutcome::NotAsked
+        | QueryOutcome::Unavailable { .. }
+        | QueryOutcome::Throttled { .. }
+        | QueryOutcome::Banned { .. } => Decision::Keep(Why::NoNews),
         _ if suspected => Decision::Keep(Why::NoNews),
         QueryOutcome::Failed(failure) => refused(draft, failure),
         QueryOutcome::Reversed(_) => {

@@ -59,6 +59,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         | QueryOutcome::InProgress
         | QueryOutcome::NotFound
         | QueryOutcome::ProviderUnknown
+        | QueryOutcome::NotAsked
         | QueryOutcome::Unavailable { .. }
         | QueryOutcome::Throttled { .. }
         | QueryOutcome::Banned { .. } => None,
@@ -81,6 +82,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         QueryOutcome::ProviderUnknown
         | QueryOutcome::Succeeded(_)
         | QueryOutcome::NotFound
+        | QueryOutcome::NotAsked
         | QueryOutcome::Unavailable { .. }
         | QueryOutcome::Throttled { .. }
         | QueryOutcome::Banned { .. } => Decision::Keep(Why::Known),

@@ -343,7 +343,7 @@ fn give_up(shared: &Shared, consumer: &GroupConsumer, exit: Exit) {
 /// A client that was in the middle of a rebalance when it forgot its brokers waits for its coordinator
 /// for ever before it is closed, and its successor must not wait with it.
 fn bury<T: Send + 'static>(thing: T, limit: Duration) -> bool {
-    let (dropped, wait) = mpsc::channel();
+    let (dropped, wait) = mpsc::sync_channel(1);
     let grave = thread::Builder::new().name("kafka-closing".to_owned()).spawn(move || {
         drop(thing);
         // Whoever waited may have gone on.
@@ -379,14 +379,14 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_close_holds_up_its_successor_for_a_moment_only() {
-        let (back, broker) = mpsc::channel();
+        let (back, broker) = mpsc::sync_channel(1);
         assert!(!bury(Closing(broker), Duration::from_millis(20)));
         drop(back);
     }
 
     #[test]
     fn a_client_that_closes_is_waited_for() {
-        let (back, broker) = mpsc::channel();
+        let (back, broker) = mpsc::sync_channel(1);
         drop(back);
         assert!(bury(Closing(broker), Duration::from_secs(60)));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::domain::inquiry::next_query;
+use crate::domain::inquiry::{ask_again, next_query};
 use crate::domain::{Command, Input, Order, Policy, QueryOutcome, SubmitOutcome, Timestamp, Transition};
 use crate::ports::{Hold, OutRecord};
 
@@ -22,8 +22,8 @@ pub(super) struct Pending {
     pub(super) input: Input,
     /// Of a question.
     pub(super) hold: Option<OwnHold>,
-    /// Before the next question, as the provider said.
-    at_least: Duration,
+    /// When the next question comes, where it is one and this settles nothing.
+    next: Next,
     /// Among the outcomes in hand.
     place: OwnedSemaphorePermit,
 }
@@ -32,9 +32,18 @@ pub(super) struct Pending {
 #[derive(Debug)]
 pub(super) struct Unsettled {
     order: Order,
-    at_least: Duration,
+    next: Next,
     hold: OwnHold,
     place: OwnedSemaphorePermit,
+}
+
+/// When a question is put again.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// It was answered: no sooner than the provider said.
+    AtLeast(Duration),
+    /// It did not leave.
+    Soon,
 }
 
 /// What is to be written.
@@ -68,9 +77,13 @@ impl Lane {
 
     /// The next question about an order, and the hold until then; `None` where nothing is left to ask.
     pub(super) fn next_question(&self, one: Unsettled, now: Timestamp, policy: &Policy) -> Option<(OutRecord, Step)> {
-        let Unsettled { order, at_least, hold, place } = one;
+        let Unsettled { order, next, hold, place } = one;
         let provider = policy.provider(self.provider.id());
-        let Some(next) = provider.and_then(|provider| next_query(&order, at_least, now, provider)) else {
+        let next = provider.and_then(|provider| match next {
+            Next::AtLeast(at_least) => next_query(&order, at_least, now, provider),
+            Next::Soon => ask_again(&order, now, provider),
+        });
+        let Some(next) = next else {
             tracing::debug!(order_id = %order.order_id, "nothing more is asked about it");
             hold.done();
             return None;
@@ -86,22 +99,23 @@ impl Pending {
         match said {
             Said::Reply { claim_id, outcome } => {
                 let input = Input::SubmitReply { attempt, claim_id, outcome };
-                Self { order, input, hold: None, at_least: Duration::ZERO, place }
+                Self { order, input, hold: None, next: Next::Soon, place }
             }
             Said::Answer { asked_at, outcome, hold } => {
-                let at_least = match &outcome {
-                    QueryOutcome::Unavailable { retry_after } => retry_after.unwrap_or_default(),
+                let next = match &outcome {
+                    QueryOutcome::NotAsked => Next::Soon,
+                    QueryOutcome::Unavailable { retry_after } => Next::AtLeast(retry_after.unwrap_or_default()),
                     QueryOutcome::Throttled { retry_after } | QueryOutcome::Banned { retry_after } => {
-                        retry_after.unwrap_or(PAUSE)
+                        Next::AtLeast(retry_after.unwrap_or(PAUSE))
                     }
                     QueryOutcome::Succeeded(_)
                     | QueryOutcome::InProgress
                     | QueryOutcome::Failed(_)
                     | QueryOutcome::Reversed(_)
                     | QueryOutcome::NotFound
-                    | QueryOutcome::ProviderUnknown => Duration::ZERO,
+                    | QueryOutcome::ProviderUnknown => Next::AtLeast(Duration::ZERO),
                 };
-                Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), at_least, place }
+                Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), next, place }
             }
         }
     }
@@ -112,8 +126,8 @@ impl Pending {
     }
 
     pub(super) fn unsettled(self) -> Option<Unsettled> {
-        let Self { order, hold, at_least, place, .. } = self;
-        Some(Unsettled { hold: hold?, order, at_least, place })
+        let Self { order, hold, next, place, .. } = self;
+        Some(Unsettled { hold: hold?, order, next, place })
     }
 }
 

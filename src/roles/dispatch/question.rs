@@ -121,9 +121,11 @@ impl Lane {
         let send_by = self.await_permit(permit, send_by).await;
         // "Not found" is judged by the moment at which it was asked: before the first byte leaves.
         let asked_at = self.clock.now();
-        let outcome = match send_by.and_then(|send_by| query_key(&order, send_by)) {
-            Some(key) => self.query(&key).await,
-            None => QueryOutcome::Unavailable { retry_after: None },
+        let outcome = if let Some(key) = send_by.and_then(|send_by| query_key(&order, send_by)) {
+            self.query(&key).await
+        } else {
+            self.metrics.request("query", result_label(&QueryOutcome::NotAsked), Duration::ZERO);
+            QueryOutcome::NotAsked
         };
         // A closed channel means that the role was told to drop everything: the command comes again.
         let _closed = settle.send(Outcome { order, said: Said::Answer { asked_at, outcome, hold } }).await;
@@ -191,6 +193,7 @@ fn result_label(outcome: &QueryOutcome) -> &'static str {
         QueryOutcome::Failed(_) | QueryOutcome::Reversed(_) => "declined",
         QueryOutcome::NotFound | QueryOutcome::ProviderUnknown => "in_doubt",
         QueryOutcome::Throttled { .. } | QueryOutcome::Banned { .. } => "throttled",
+        QueryOutcome::NotAsked => "not_sent",
         QueryOutcome::Unavailable { .. } => "error",
     }
 }

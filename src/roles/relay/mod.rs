@@ -202,9 +202,9 @@ impl Relay {
         for line in page.batches.iter().flat_map(LogBatch::lines) {
             let event = announcement(line)?;
             if event.kind.is_aside() {
-                notifications.push(event)
+                notifications.push(event);
             } else {
-                rendering.add(&event).map_err(RoleError::Render)?
+                rendering.add(&event).map_err(RoleError::Render)?;
             }
         }
         if !notifications.is_empty() {
@@ -217,7 +217,7 @@ impl Relay {
                     error!(order_id = %event.order_id, "nobody can be told of this order: its number is gone");
                     continue;
                 };
-                rendering.notify(event, &number).map_err(RoleError::Render)?;
+                rendering.notify(event, number).map_err(RoleError::Render)?;
             }
         }
         Ok(Some(rendering.finish()))

@@ -79,7 +79,7 @@ impl<'t> Rendering<'t> {
     }
 
     /// Adds a notification, and whom it is for.
-    pub(super) fn notify(&mut self, event: &Announcement<'_>, number: &Msisdn) -> io::Result<()> {
+    pub(super) fn notify(&mut self, event: &Announcement<'_>, number: Msisdn) -> io::Result<()> {
         let body = NotificationRequested {
             order_id: &event.order_id,
             phone: &number.expose(),

@@ -94,6 +94,7 @@ impl Answer {
 ///
 /// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
 /// would become a join, and joins go by key only on these connections.
+#[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
 fn insert(columns: &Columns<'_>) -> impl Write + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
     let timers = Extras::json(&columns.extras.timers);

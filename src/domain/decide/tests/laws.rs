@@ -83,6 +83,7 @@ fn query_outcomes() -> impl Strategy<Value = QueryOutcome> {
         6 => Just(QueryOutcome::NotFound),
         1 => Just(QueryOutcome::ProviderUnknown),
         1 => prop::sample::select(vec![
+            QueryOutcome::NotAsked,
             QueryOutcome::Unavailable { retry_after: None },
             QueryOutcome::Throttled { retry_after: None },
             QueryOutcome::Banned { retry_after: None },

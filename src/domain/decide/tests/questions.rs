@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::story::{Story, at, policy};
-use crate::domain::inquiry::next_query;
+use crate::domain::inquiry::{ask_again, next_query};
 use crate::domain::{DuplicateSemantics, Input, ProviderPolicy, State, SubmitOutcome, UnknownCause};
 
 /// The moments, in seconds after the claim, at which an order whose attempt stays unknown is
@@ -56,6 +56,19 @@ fn a_question_is_kept_for_the_end_also_where_the_provider_wants_a_minute_between
     provider.capabilities.query_min_interval = Duration::from_mins(1);
     provider.capabilities.query_not_before = Duration::from_mins(1);
     assert_eq!(asked(179, 1, Duration::from_millis(300), &provider), [61, 173], "and not 61, 121, 181");
+}
+
+#[test]
+fn a_question_that_did_not_leave_is_put_again_soon_whatever_the_providers_interval() {
+    let mut story = Story::in_flight(DuplicateSemantics::RejectsAlways);
+    story.reply(SubmitOutcome::Unknown(UnknownCause::Timeout), 1);
+    let mut provider = policy(DuplicateSemantics::RejectsAlways).providers.into_values().next().unwrap();
+    provider.capabilities.query_min_interval = Duration::from_mins(1);
+    // One whose age would have the next one come as much later.
+    for (asked, next) in [(3, 4), (24, 27), (80, 90)] {
+        assert_eq!(ask_again(story.row(), at(asked), &provider), Some(at(next)), "at {asked}");
+    }
+    assert_eq!(ask_again(story.row(), at(165), &provider), Some(at(173)), "one is kept for the end");
 }
 
 proptest! {

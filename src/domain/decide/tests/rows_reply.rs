@@ -72,6 +72,7 @@ fn row_8b_what_proves_nothing_writes_nothing() {
     story.reply(accepted(), 1);
     let retry_after = Some(secs(9));
     for nothing in [
+        QueryOutcome::NotAsked,
         QueryOutcome::Unavailable { retry_after },
         QueryOutcome::Throttled { retry_after },
         QueryOutcome::Banned { retry_after },

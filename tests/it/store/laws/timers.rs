@@ -85,8 +85,8 @@ async fn a_notification_is_logged_once_with_the_state_that_the_order_has_by_then
     assert_eq!(apply_one(store, &succeed(&orders[1], now)).await, Written::Stored);
     let timeline = store.timeline(&id("n-2")).await.unwrap();
     let kinds: Vec<EventType> = timeline.iter().map(|event| event.kind).collect();
-    use EventType::{NotificationRequested, Queued, Submitted, Succeeded};
-    assert_eq!(kinds, [Queued, Submitted, NotificationRequested, Succeeded]);
+    let wanted = [EventType::Queued, EventType::Submitted, EventType::NotificationRequested, EventType::Succeeded];
+    assert_eq!(kinds, wanted);
     let entries = place.entries().await;
     assert_eq!(entries.iter().filter(|order| *order == "n-1").count(), 4, "it is in the log as the relay reads it");
 }
