@@ -122,7 +122,7 @@ fn metrics_of(plan: &Plan) -> KafkaMetrics {
         read.extend(tiers());
     }
     if plan.roles.contains(&Role::Relay) {
-        written.extend([Arc::clone(&topics.order_events), Arc::clone(&topics.refunds)]);
+        written.extend([&topics.order_events, &topics.refunds, &topics.notifications].map(Arc::clone));
     }
     written.extend(commands());
     written.extend(tiers());

@@ -108,13 +108,15 @@ impl Watched {
                 measured = tokio::time::timeout(STORE_LIMIT, measure(self.store.as_ref(), &self.clock)) => measured,
             };
             if let Ok(Ok(skew)) = measured {
-                if skew.abs() > SKEW_TOLD && !skew_told {
+                // Told again after it was half as much: clocks drift, and wander around a limit.
+                let is_skewed = skew.abs() > if skew_told { SKEW_TOLD / 2.0 } else { SKEW_TOLD };
+                if is_skewed && !skew_told {
                     warn!(
                         skew_seconds = skew,
                         "this machine's clock differs from the database's; deadlines follow the database"
                     );
-                    skew_told = true;
                 }
+                skew_told = is_skewed;
                 self.health.set("store", Ok(()));
             } else {
                 self.health.set("store", Err("not reachable".to_owned()));

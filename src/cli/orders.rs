@@ -270,6 +270,7 @@ fn tell(view: &OrderView, references: &[String], timeline: &[Step], output: Outp
     for step in timeline {
         let mut notes = String::new();
         for note in [
+            (step.attempt > 0).then(|| format!(" attempt {}", step.attempt)),
             step.cause.as_ref().map(|cause| format!("  because {cause}")),
             step.wake_at.as_ref().map(|at| format!("  next at {at}")),
             step.refund_requested.then(|| "  refund requested".to_owned()),
@@ -284,8 +285,8 @@ fn tell(view: &OrderView, references: &[String], timeline: &[Step], output: Outp
             notes.push_str(case.as_str());
         }
         output.line(format_args!(
-            "{:>3}  {}  {:>+10.3} s  {:<16} attempt {}{notes}",
-            step.version, step.at, step.after_seconds, step.event, step.attempt
+            "{:>3}  {}  {:>+10.3} s  {:<16}{notes}",
+            step.version, step.at, step.after_seconds, step.event
         ))?;
     }
     Ok(())

@@ -89,9 +89,9 @@ pub struct QuotaConfig {
     pub burst: Option<u32>,
     /// Calls under way at once, of this process.
     pub in_flight_max: u32,
-    /// Guaranteed to queries, of 1.
+    /// Guaranteed to queries, of 1: of the quota, and of the calls under way.
     pub query_share: f64,
-    /// Guaranteed to retries, of 1.
+    /// Guaranteed to retries, of 1: of the quota, and of the calls under way.
     pub retry_share: f64,
 }
 

@@ -59,7 +59,14 @@ fn next(order: &Order, at_least: Duration, now: Timestamp, provider: &ProviderPo
         // One question is kept for the last moment at which its answer still comes in time: one that comes before it
         // must be answered, and the provider's interval be over, by then.
         let answered = super::plus(spaced.max(earliest), provider.expected_service);
-        if super::plus(answered, interval(provider)) > reserve && earliest <= reserve { reserve } else { spaced }
+        if earliest > reserve && part == SOON {
+            // That very question could not be put: a late answer may still be in time.
+            earliest
+        } else if super::plus(answered, interval(provider)) > reserve && earliest <= reserve {
+            reserve
+        } else {
+            spaced
+        }
     } else {
         super::plus(now, (age / 2).clamp(LATE_LEAST, LATE_MOST))
     };

@@ -35,7 +35,9 @@ const TROUBLE_LIMIT: Duration = Duration::from_secs(5);
 const SELF_FENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a successor waits for the former client to leave the group: that it is out first spares the
 /// group a rebalance.
-const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// Clients that could not be closed; each keeps its threads until the process ends.
+const GRAVES_MAX: u32 = 8;
 /// How long a question about a topic may hold up the thread.
 const METADATA_LIMIT: Duration = Duration::from_secs(1);
 
@@ -89,7 +91,7 @@ impl Runner {
         let shared = Arc::clone(&self.shared);
         // If this thread panics, its readers must not wait for ever.
         let _guard = StopOnDrop(Arc::clone(&shared));
-        let mut consumer = consumer;
+        let (mut consumer, mut graves) = (consumer, 0);
         loop {
             let exit = self.poll(&consumer);
             give_up(&shared, &consumer, exit);
@@ -98,7 +100,17 @@ impl Runner {
                 break;
             }
             if !bury(consumer, FAREWELL_LIMIT) {
-                tracing::warn!(group = %shared.group, "the former client does not close: it is left behind");
+                graves += 1;
+                tracing::warn!(group = %shared.group, graves, "the former client does not close: it is left behind");
+                if graves > GRAVES_MAX {
+                    shared.fail(
+                        "its client was stuck again and again, and could not be closed: a new process is the cure",
+                    );
+                    break;
+                }
+            }
+            if shared.should_stop() {
+                break;
             }
             shared.counters.rebuilds.fetch_add(1, Ordering::Relaxed);
             match self.connect() {

@@ -208,11 +208,14 @@ impl Relay {
             }
         }
         if !notifications.is_empty() {
-            let id = |event: &Announcement<'_>| OrderId::parse(&event.order_id).ok();
-            let ids: Vec<OrderId> = notifications.iter().filter_map(id).collect();
+            // Together, so that no number can meet another order's event.
+            let (ids, events): (Vec<OrderId>, Vec<Announcement<'_>>) = notifications
+                .into_iter()
+                .filter_map(|event| Some((OrderId::parse(&event.order_id).ok()?, event)))
+                .unzip();
             let read = || self.log.recipients(&ids);
             let Some(recipients) = self.patiently(stop, "recipients", read).await? else { return Ok(None) };
-            for (event, recipient) in notifications.iter().zip(recipients) {
+            for (event, recipient) in events.iter().zip(recipients) {
                 let Some(number) = recipient.and_then(|recipient| recipient.msisdn()) else {
                     error!(order_id = %event.order_id, "nobody can be told of this order: its number is gone");
                     continue;

@@ -17,65 +17,97 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What comes due together is logged together.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// What is wrong with rows is said again after this long.
+const SAID_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a look found.
+#[derive(Debug, Default)]
+struct Look {
+    fired: usize,
+    /// So many are due and could not be told of: they were moved, told of or held by others meanwhile.
+    overtaken: usize,
+    unreadable: usize,
+    /// The next one, if it comes before the next look.
+    next: Option<Timestamp>,
+}
+
 impl Watchdog {
     /// Works until told to stop.
     pub(super) async fn fire_timers(&self, stop: &StopSignals) -> Result<(), RoleError> {
         // Whoever moves or holds what is due has it back soon, or not for long.
-        let mut again = GATHER;
+        let (mut again, mut ahead) = (GATHER, LOOK_EVERY);
+        let (mut told_to, mut whole_at, mut wrong_at) = (Timestamp::UNIX_EPOCH, Duration::ZERO, Duration::ZERO);
         loop {
             let mut now = self.clock.now();
             if is_planted(Bug::NotifyTooEarly) {
                 now += Duration::from_secs(2);
             }
-            let Some(overtaken) = self.fire_due(now, stop).await? else { return Ok(()) };
-            let sleep = if overtaken == 0 {
-                again = GATHER;
-                let Some(next) = self.next_timer(now, stop).await? else { return Ok(()) };
-                (next - self.clock.now()).to_std().unwrap_or_default().max(GATHER)
-            } else {
-                again = (again * 2).min(LOOK_EVERY);
-                again
-            };
-            if wait(stop, sleep).await {
+            let since_boot = self.clock.since_boot();
+            // From the beginning now and then, for what came in late; between that only what has come due since:
+            // whatever was told of lies there, deleted, for as long as the oldest transaction runs.
+            if since_boot >= whole_at {
+                (told_to, whole_at) = (Timestamp::UNIX_EPOCH, since_boot + LOOK_EVERY);
+            }
+            let Some(look) = self.look_at_timers((told_to, now, ahead), stop).await? else { return Ok(()) };
+            if look.overtaken == 0 {
+                told_to = now;
+            }
+            if look.unreadable > 0 && since_boot >= wrong_at {
+                error!(rows = look.unreadable, "notifications are due, and their orders cannot be read: mend them");
+                self.metrics.acted("stuck");
+                wrong_at = since_boot + SAID_AGAIN;
+            }
+            again = if look.overtaken == 0 { GATHER } else { (again * 2).min(LOOK_EVERY) };
+            let next = look.next.map(|next| (next - self.clock.now()).to_std().unwrap_or_default().max(GATHER));
+            // No longer than it has looked ahead.
+            let sleep = next.unwrap_or(ahead);
+            // Where much is due, little of what is not due yet is read.
+            ahead = if look.fired == 0 { LOOK_EVERY } else { GATHER };
+            if wait(stop, if look.overtaken == 0 { sleep } else { sleep.min(again) }).await {
                 return Ok(());
             }
         }
     }
 
-    /// Logs everything that is due; returns how much of it was overtaken, or `None` if told to stop before the end.
-    async fn fire_due(&self, now: Timestamp, stop: &StopSignals) -> Result<Option<usize>, RoleError> {
-        let mut overtaken = 0;
-        let mut after = DeadlinePosition { at: Timestamp::UNIX_EPOCH, order_id: None };
+    /// Logs everything that is due; `None` if told to stop before the end.
+    async fn look_at_timers(
+        &self,
+        (from, now, ahead): (Timestamp, Timestamp, Duration),
+        stop: &StopSignals,
+    ) -> Result<Option<Look>, RoleError> {
+        let until = crate::domain::plus(now, ahead);
+        let mut look = Look::default();
+        let mut after = DeadlinePosition { at: from, order_id: None };
         loop {
-            let read = || self.timers.due(&after, now, self.rules.batch_max);
+            let read = || self.timers.due(&after, until, self.rules.batch_max);
             let Some(page) = self.patiently("due_timers", stop, read).await? else { return Ok(None) };
-            let Some(missed) = self.fire_page(&page, stop).await? else { return Ok(None) };
-            overtaken += missed;
-            let Some(next) = page.next else { return Ok(Some(overtaken)) };
+            let Some((fired, overtaken)) = self.fire_page(&page, now, stop).await? else { return Ok(None) };
+            look.fired += fired;
+            look.overtaken += overtaken;
+            look.unreadable += page.unreadable.len();
+            look.next = page.due.iter().map(|due| due.due_at).find(|at| *at > now);
+            let Some(next) = page.next.filter(|_| look.next.is_none()) else { return Ok(Some(look)) };
             after = next;
         }
     }
 
-    async fn fire_page(&self, page: &TimerPage, stop: &StopSignals) -> Result<Option<usize>, RoleError> {
-        for row in &page.unreadable {
-            error!(order_id = row.order_id, why = row.why, "its notification is due, and its row cannot be read");
-            self.metrics.acted("stuck");
+    /// How many of a page were told of, and how many could not be.
+    async fn fire_page(
+        &self,
+        page: &TimerPage,
+        now: Timestamp,
+        stop: &StopSignals,
+    ) -> Result<Option<(usize, usize)>, RoleError> {
+        let told_at = self.clock.now();
+        let due = page.due.iter().filter(|due| due.due_at <= now);
+        let events: Vec<LoggedEvent> = due.map(|due| due.request(told_at)).collect();
+        if events.is_empty() {
+            return Ok(Some((0, 0)));
         }
-        let now = self.clock.now();
-        let events: Vec<LoggedEvent> = page.due.iter().map(|due| due.request(now)).collect();
         let fire = || self.timers.fire(&events);
         let Some(written) = self.patiently("fire_timers", stop, fire).await? else { return Ok(None) };
         let fired = written.iter().filter(|written| **written == Written::Stored).count();
         (0..fired).for_each(|_| self.metrics.acted("notify"));
-        Ok(Some(written.len() - fired))
-    }
-
-    /// The moment at which the next look is due; `None` when told to stop.
-    async fn next_timer(&self, now: Timestamp, stop: &StopSignals) -> Result<Option<Timestamp>, RoleError> {
-        let latest = crate::domain::plus(now, LOOK_EVERY);
-        let after = DeadlinePosition { at: now, order_id: None };
-        let read = || self.timers.due(&after, latest, 1);
-        let next = self.patiently("due_timers", stop, read).await?;
-        Ok(next.map(|page| page.due.first().map_or(latest, |due| due.due_at)))
+        Ok(Some((fired, written.len() - fired)))
     }
 }

@@ -161,6 +161,7 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
             select timestamptz 'epoch' + due_at * interval '1 microsecond', order_id, 'notification'
             from jsonb_to_recordset($33::text::jsonb) as t (order_id text, due_at bigint)
             where (order_id in (select order_id from stored)) is true
+            on conflict (order_id, kind) do update set due_at = excluded.due_at
         )
         select count(*) = cardinality($1) as "all!",
                case when count(*) = cardinality($1) then array[]::text[]

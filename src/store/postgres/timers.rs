@@ -59,7 +59,8 @@ async fn due(
     .await
 }
 
-/// The order's row is locked while its entry is written, so that no later version is told before it.
+/// The order's row is locked while its entry is written: what is told is how it stands when that is committed. The ids are
+/// named again as a list, so that each table is read by its key whichever side comes first.
 async fn fire(
     on: &mut PgConnection,
     ids: Vec<String>,
@@ -72,16 +73,19 @@ async fn fire(
             select o.order_id, i.entry
             from unnest($1::text[], $2::int[], $3::text[]) as i (order_id, version, entry)
             join orders as o on o.order_id = i.order_id and o.version = i.version
+            join timers as t on t.order_id = i.order_id
+            where o.order_id = any ($1) and t.order_id = any ($1) and t.kind = 'notification'
             -- Whoever holds one of them is moving it, or forgot it in a console: the others do not wait for that.
             for no key update of o skip locked
+            for update of t skip locked
         ), fired as (
             delete from timers as t using held
-            where t.order_id = held.order_id and t.kind = 'notification'
+            where t.order_id = held.order_id and t.order_id = any ($1) and t.kind = 'notification'
             returning t.order_id, held.entry
         ), noted as (
             update orders as o set logged_in = o.logged_in || int8send((select pg_current_xact_id()::text::bigint))
             from fired
-            where o.order_id = fired.order_id
+            where o.order_id = fired.order_id and o.order_id = any ($1)
         ), logged as (
             insert into order_event_batches (xid, at, size, entries)
             select (select pg_current_xact_id()::text::bigint), clock_timestamp(), count(*), string_agg(entry, e'\n')

@@ -155,7 +155,8 @@ const TIME: &str = "
     insert into timers (due_at, order_id, kind)
     select value->>'due_at', value->>'order_id', 'notification'
     from json_each(?1)
-    where value->>'order_id' in (select value from json_each(?2))";
+    where value->>'order_id' in (select value from json_each(?2))
+    on conflict (order_id, kind) do update set due_at = excluded.due_at";
 
 const RESOLVE: &str = "
     update cases set

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use recharged::domain::LoggedEvent;
-use recharged::ports::{Inserted, LogPosition, Store, StoreErrorKind, Written};
+use recharged::domain::{LoggedEvent, NewOrder, Notification, State, Timestamp, Transition};
+use recharged::ports::{DeadlinePosition, Inserted, LogPosition, Store, StoreErrorKind, Written};
 use recharged::store::{StoreOptions, open};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::fixture::{arrive, claim, id, in_flight, load_one, new_order, succeed};
+use super::fixture::{arrive, claim, id, in_flight, insert_one, load_one, new_order, policy, succeed};
 use super::laws::{assert_in_order, follow};
 use super::place::{Place, on_server, server};
 use crate::pace::at_most;
@@ -173,6 +173,13 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
         )
         .await
         .unwrap();
+    control
+        .execute(
+            "insert into timers (order_id, kind, due_at)
+             select 'other-' || n, 'notification', now() from generate_series(1, 1000) as n",
+        )
+        .await
+        .unwrap();
     let mut batches = Vec::new();
     for round in 0..8 {
         let batch: Vec<_> = (0..500).map(|n| arrive(new_order(&format!("o-{round}-{n}"), now), now)).collect();
@@ -193,6 +200,44 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
     let cases = "select idx_tup_read + pg_stat_get_tuples_returned('cases'::regclass)
                  from pg_stat_user_indexes where indexrelname = 'cases_pkey'";
     assert_eq!(place.number(cases).await, 0, "cases of other orders are not looked at");
+    for batch in &batches {
+        let stands = |arrived: &Transition| Notification {
+            order_id: arrived.after.order_id.clone(),
+            due_at: now,
+            version: 2,
+            state: State::InFlight,
+            deadline_at: arrived.after.deadline_at,
+        };
+        let events: Vec<_> = batch.iter().map(|arrived| stands(arrived).request(now)).collect();
+        assert!(store.fire(&events).await.unwrap().iter().all(|written| *written == Written::Overtaken));
+    }
+    scans(store.as_ref(), &mut control, |_| true).await;
+    let timers = "select (sum(idx_tup_read) + pg_stat_get_tuples_returned('timers'::regclass))::bigint
+                  from pg_stat_user_indexes where relname = 'timers'";
+    assert_eq!(place.number(timers).await, 0, "timers of other orders are not looked at");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_or_a_timer_that_somebody_holds_keeps_no_other_from_being_told_of() {
+    let place = Place::postgres().await;
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    for order in ["free", "held-order", "held-timer"] {
+        insert_one(store, &arrive(NewOrder { notify: true, ..new_order(order, now) }, now)).await;
+    }
+    let start = DeadlinePosition { at: Timestamp::UNIX_EPOCH, order_id: None };
+    let at = now + policy().notify_after;
+    let due = store.due(&start, at, 10).await.unwrap().due;
+    let events: Vec<_> = due.iter().map(|due| due.request(at)).collect();
+    let mut console = PgConnection::connect(&place.url).await.unwrap();
+    console.execute("begin").await.unwrap();
+    console.execute("select 1 from orders where order_id = 'held-order' for update").await.unwrap();
+    console.execute("select 1 from timers where order_id = 'held-timer' for update").await.unwrap();
+    let written = store.fire(&events).await.unwrap();
+    assert_eq!(written, [Written::Stored, Written::Overtaken, Written::Overtaken]);
+    console.execute("rollback").await.unwrap();
+    let written = store.fire(&events).await.unwrap();
+    assert_eq!(written, [Written::Overtaken, Written::Stored, Written::Stored]);
 }
 
 /// Sequential scans of `orders`, rows fetched by its indexes, and rows inserted, once they are

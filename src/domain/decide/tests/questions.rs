@@ -69,6 +69,7 @@ fn a_question_that_did_not_leave_is_put_again_soon_whatever_the_providers_interv
         assert_eq!(ask_again(story.row(), at(asked), &provider), Some(at(next)), "at {asked}");
     }
     assert_eq!(ask_again(story.row(), at(165), &provider), Some(at(173)), "one is kept for the end");
+    assert_eq!(ask_again(story.row(), at(173), &provider), Some(at(174)), "and put again until it is too late");
 }
 
 proptest! {

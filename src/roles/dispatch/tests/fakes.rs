@@ -139,6 +139,11 @@ impl World {
         order
     }
 
+    /// So long after the beginning.
+    pub(super) fn moment(since: Duration) -> Timestamp {
+        plus(start(), since)
+    }
+
     /// Runs a lane on what comes, with so many places for calls, for so long.
     pub(super) async fn run(self: &Arc<Self>, coming: Vec<Coming>, in_flight_max: usize, length: Duration) {
         let (heap_max, stop) = (40, StopSignals::default());

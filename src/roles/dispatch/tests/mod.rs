@@ -6,7 +6,9 @@ mod fakes;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{CommandKind, Failure, FailureClass, QueryOutcome, Receipt, RetryAdvice, State, SubmitOutcome};
+use crate::domain::{
+    Command, CommandKind, Failure, FailureClass, QueryOutcome, Receipt, RetryAdvice, State, SubmitOutcome,
+};
 
 use fakes::{Coming, World};
 
@@ -115,6 +117,25 @@ async fn an_error_page_about_one_order_lets_nothing_rest_and_a_ban_everything() 
         world.run(coming, 20, SECOND * 3).await;
         let paused = world.paused.lock().unwrap();
         assert_eq!(paused.len(), pauses, "{paused:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_could_not_leave_comes_again_soon_and_one_without_an_answer_later() {
+    // The attempt is twenty seconds old.
+    for (query, least, most) in [
+        ((|_| (Duration::ZERO, QueryOutcome::NotAsked)) as fn(&str) -> _, 1, 4),
+        (|_| (Duration::ZERO, QueryOutcome::Unavailable { retry_after: None }), 10, 30),
+    ] {
+        let world = Arc::new(World::new(delivered, query));
+        let mut coming = flow(&world, "asked", State::InFlight, 2);
+        coming.truncate(1);
+        world.run(coming, 20, SECOND / 2).await;
+        let asked_at = world.asked.lock().unwrap()[0].1;
+        let published = world.published.lock().unwrap();
+        let next: Command = serde_json::from_slice(published[0].value.as_deref().unwrap()).unwrap();
+        let wait = (next.wake_at.unwrap() - World::moment(asked_at)).num_milliseconds();
+        assert!((least * 1_000..most * 1_000).contains(&wait), "{wait} ms");
     }
 }
 

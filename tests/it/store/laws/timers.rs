@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use recharged::domain::{EventType, LoggedEvent, NewOrder, Notification, Recipient, State, Timestamp};
+use recharged::domain::{EventType, LoggedEvent, NewOrder, Notification, Recipient, State, Timestamp, Transition};
 use recharged::ports::{DeadlinePosition, Store, Written};
 
 use super::super::fixture::{apply_one, arrive, claim, id, insert_one, load_one, new_order, policy, succeed};
@@ -13,6 +13,7 @@ on_every_adapter!(
     what_is_due_comes_in_the_order_of_its_time_page_by_page,
     a_notification_is_logged_once_with_the_state_that_the_order_has_by_then,
     an_order_that_moved_meanwhile_is_told_of_as_it_is_by_then,
+    of_two_who_tell_of_the_same_orders_while_these_move_each_is_told_of_once,
     whom_to_tell_is_known_of_every_order_that_is_there,
 );
 
@@ -103,6 +104,36 @@ async fn an_order_that_moved_meanwhile_is_told_of_as_it_is_by_then(place: &Place
     let (due, _) = all_due(store, at, 10).await;
     assert_eq!((due[0].version, due[0].state), (2, State::InFlight));
     assert_eq!(store.fire(&[due[0].request(at)]).await.unwrap(), [Written::Stored]);
+}
+
+async fn of_two_who_tell_of_the_same_orders_while_these_move_each_is_told_of_once(place: &Place) {
+    let store = place.store.as_ref();
+    let mut races = 0;
+    for round in 0..12 {
+        let now = store.now().await.unwrap();
+        let names: Vec<String> = (0..20).map(|n| format!("race-{round}-{n:02}")).collect();
+        let arrivals: Vec<Transition> = names.iter().map(|name| arrive(notified(name, now), now)).collect();
+        store.insert(&arrivals).await.unwrap();
+        let at = now + policy().notify_after;
+        let request = |due: &[Notification]| due.iter().map(|due| due.request(at)).collect::<Vec<LoggedEvent>>();
+        let events = request(&all_due(store, at, 100).await.0);
+        let claims: Vec<Transition> = arrivals.iter().map(|arrived| claim(&arrived.after, now)).collect();
+        let (one, claimed, two) = tokio::join!(store.fire(&events), store.apply(&claims), store.fire(&events));
+        assert!(claimed.unwrap().iter().all(|written| *written == Written::Stored), "it waits for none of them");
+        let told = |written: &[Written]| written.iter().filter(|written| **written == Written::Stored).count();
+        let at_once = told(&one.unwrap()) + told(&two.unwrap());
+        races += usize::from(at_once < names.len());
+        let rest = store.fire(&request(&all_due(store, at, 100).await.0)).await.unwrap();
+        assert_eq!(at_once + told(&rest), names.len());
+        for name in &names {
+            let timeline = store.timeline(&id(name)).await.unwrap();
+            let entries: Vec<_> = timeline.iter().filter(|event| event.kind.is_aside()).collect();
+            assert_eq!(entries.len(), 1, "{name}");
+            let of_it = timeline.iter().find(|event| event.version == entries[0].version).unwrap();
+            assert_eq!(entries[0].data.state, of_it.data.state, "{name}");
+        }
+    }
+    println!("in {races} of 12 rounds a claim came between");
 }
 
 async fn whom_to_tell_is_known_of_every_order_that_is_there(place: &Place) {
