@@ -33,8 +33,10 @@ pub(super) const IDLE: Duration = Duration::from_secs(1);
 const NOTE_EVERY: Duration = Duration::from_secs(5);
 /// What could not be put off is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Questions of orders whose deadline has passed fill no more than this part of the room for questions.
+/// Questions of orders whose deadline has passed fill no more than this part of the room for questions,
 const LATE_PART: usize = 4;
+/// or, where they are soon asked, all but this part.
+const LATE_LEAVES: usize = 4;
 /// A question that finds no room comes back after this long.
 const BACK_AFTER: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,19 @@ impl Lane {
             _ => ended,
         }
     }
+}
+
+/// How many questions of orders whose deadline has passed are kept: as many as are asked within a second, where that is
+/// more than their part.
+fn late_max(rules: &super::LaneRules, rests: bool) -> usize {
+    let part = rules.heap_max / LATE_PART;
+    if rests {
+        return part;
+    }
+    let per_second = rules.terms.query_share / rules.terms.interval.as_secs_f64();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive; saturates")]
+    let per_second = per_second as usize;
+    per_second.clamp(part, part.max(rules.heap_max - rules.heap_max / LATE_LEAVES))
 }
 
 impl Scheduler {
@@ -293,8 +308,9 @@ impl Scheduler {
     /// so that a backlog in doubt leaves room for what can still be in time. One that can be is never let go: it is
     /// put off for a moment.
     fn take_question(&mut self, command: Command, record: InRecord, now: Timestamp) {
+        let rests = self.lane.no_questions.ends_at(now).is_some();
         let heap = &mut self.queues.query.heap;
-        if command.deadline_at <= now && heap.len() >= self.lane.rules.heap_max / LATE_PART {
+        if command.deadline_at <= now && heap.len() >= late_max(&self.lane.rules, rests) {
             debug!(order_id = %command.order_id, "a late question is let go: its case brings it back");
             record.ack.done();
         } else if heap.room() > 0 || self.put_off.room() == 0 {
