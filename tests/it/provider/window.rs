@@ -66,7 +66,7 @@ async fn a_window_that_is_over_before_the_call_means_that_no_byte_leaves() {
     assert_eq!(provider.submit(&request).await, SubmitOutcome::NotSent(NotSentCause::WindowClosed));
     let mut query = query_of("order-1-1");
     query.send_by = request.send_by;
-    assert_eq!(provider.query(&query).await, QueryOutcome::Unavailable { retry_after: None });
+    assert_eq!(provider.query(&query).await, QueryOutcome::NotAsked);
     drop(provider);
     until("the connection is gone", || peer.seen.closed.load(SeqCst) == 1).await;
     assert_eq!(peer.bytes(), 0);

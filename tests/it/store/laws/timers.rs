@@ -109,7 +109,7 @@ async fn an_order_that_moved_meanwhile_is_told_of_as_it_is_by_then(place: &Place
 async fn of_two_who_tell_of_the_same_orders_while_these_move_each_is_told_of_once(place: &Place) {
     let store = place.store.as_ref();
     let mut races = 0;
-    for round in 0..12 {
+    for round in 0..6 {
         let now = store.now().await.unwrap();
         let names: Vec<String> = (0..20).map(|n| format!("race-{round}-{n:02}")).collect();
         let arrivals: Vec<Transition> = names.iter().map(|name| arrive(notified(name, now), now)).collect();
@@ -133,7 +133,7 @@ async fn of_two_who_tell_of_the_same_orders_while_these_move_each_is_told_of_onc
             assert_eq!(entries[0].data.state, of_it.data.state, "{name}");
         }
     }
-    println!("in {races} of 12 rounds a claim came between");
+    println!("in {races} of 6 rounds a claim came between");
 }
 
 async fn whom_to_tell_is_known_of_every_order_that_is_there(place: &Place) {
