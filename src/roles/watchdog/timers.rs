@@ -7,7 +7,7 @@ use tracing::error;
 
 use crate::domain::{LoggedEvent, Timestamp};
 use crate::faults::{Bug, is_planted};
-use crate::ports::{DeadlinePosition, TimerPage, Written};
+use crate::ports::{DeadlinePosition, TimerPage, UnreadableRow, Written};
 use crate::roles::{RoleError, StopSignals};
 
 use super::{Watchdog, wait};
@@ -26,7 +26,7 @@ struct Look {
     fired: usize,
     /// So many are due and could not be told of: they were moved, told of or held by others meanwhile.
     overtaken: usize,
-    unreadable: usize,
+    unreadable: Option<UnreadableRow>,
     /// The next one, if it comes before the next look.
     next: Option<Timestamp>,
 }
@@ -52,8 +52,12 @@ impl Watchdog {
             if look.overtaken == 0 {
                 told_to = now;
             }
-            if look.unreadable > 0 && since_boot >= wrong_at {
-                error!(rows = look.unreadable, "notifications are due, and their orders cannot be read: mend them");
+            if let Some(row) = look.unreadable.filter(|_| since_boot >= wrong_at) {
+                error!(
+                    order_id = row.order_id,
+                    why = row.why,
+                    "its notification is due, and its row cannot be read: mend it"
+                );
                 self.metrics.acted("stuck");
                 wrong_at = since_boot + SAID_AGAIN;
             }
@@ -84,7 +88,7 @@ impl Watchdog {
             let Some((fired, overtaken)) = self.fire_page(&page, now, stop).await? else { return Ok(None) };
             look.fired += fired;
             look.overtaken += overtaken;
-            look.unreadable += page.unreadable.len();
+            look.unreadable = look.unreadable.or_else(|| page.unreadable.first().cloned());
             look.next = page.due.iter().map(|due| due.due_at).find(|at| *at > now);
             let Some(next) = page.next.filter(|_| look.next.is_none()) else { return Ok(Some(look)) };
             after = next;
