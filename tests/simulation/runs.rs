@@ -52,7 +52,7 @@ pub(crate) fn again(seed: u64) -> String {
     let thread = std::thread::current();
     let test = thread.name().unwrap_or("in_any_weather");
     format!(
-        "again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/simulation {test}    (and SIM_TRACE=o-12: one order's life)"
+        "again: SIM_FIRST_SEED={seed} SIM_SEEDS=1 scripts/optimised simulation {test}    (and SIM_TRACE=o-12: one order's life)"
     )
 }
 

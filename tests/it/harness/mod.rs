@@ -73,9 +73,9 @@ impl Default for Wishes {
 }
 
 /// A line is several processes on a machine of few cores, which mostly wait for something: a session's end, a
-/// deadline. So two at a time; one, where it is under load from its beginning to its end, or where times are taken.
+/// deadline. So four at a time; one, where it is under load from its beginning to its end, or where times are taken.
 async fn turn(alone: bool) -> OwnedSemaphorePermit {
-    const LINES: u32 = 2;
+    const LINES: u32 = 4;
     static TURN: OnceLock<Arc<Semaphore>> = OnceLock::new();
     let turn = TURN.get_or_init(|| Arc::new(Semaphore::new(LINES as usize)));
     let wanted = if alone || is_quiet() { LINES } else { 1 };
