@@ -125,6 +125,9 @@ impl EventLog for MeasuredStore {
     async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
         self.timed("read_log", self.inner.read_log(after, limit)).await
     }
+    async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError> {
+        self.timed("has_more", self.inner.has_more(after)).await
+    }
     async fn cursor(&self) -> Result<LogPosition, StoreError> {
         self.timed("cursor", self.inner.cursor()).await
     }

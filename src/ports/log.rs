@@ -39,6 +39,9 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
     /// older transaction could still precede.
     async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError>;
 
+    /// Whether anything was committed after `after`, also what may not be read yet.
+    async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError>;
+
     /// The relay's cursor: the last batch that is known to be published.
     async fn cursor(&self) -> Result<LogPosition, StoreError>;
 

@@ -134,7 +134,7 @@ impl Relay {
                     // others write from now on is theirs to tell.
                     let told_at = *told_at.get_or_insert_with(|| self.clock.now());
                     if page.is_empty() {
-                        page = self.read(cursor, &stop).await?.unwrap_or_default();
+                        page = self.last_page(cursor, told_at, &stop).await?;
                     }
                     let is_ours = page.first_at.is_some_and(|at| at <= told_at);
                     if !is_ours || self.clock.now() > told_at + LAST_WORDS {
@@ -164,11 +164,26 @@ impl Relay {
                 biased; // Stopping comes before another look.
                 // What was written since the last look is told as well.
                 () = stop.drain.cancelled() => {
-                    return Ok(self.read(after, stop).await?.filter(|page| !page.is_empty()));
+                    let last = self.last_page(after, self.clock.now(), stop).await?;
+                    return Ok((!last.is_empty()).then_some(last));
                 }
                 () = self.written.notified() => {}
                 () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_LOOK),
             }
+        }
+    }
+
+    /// What is left to tell of before the end. An older transaction, of whomever, may hold it back for a while.
+    async fn last_page(&self, after: LogPosition, told_at: Timestamp, stop: &StopSignals) -> Result<Page, RoleError> {
+        loop {
+            let page = self.read(after, stop).await?.unwrap_or_default();
+            if !page.is_empty() || self.clock.now() > told_at + LAST_WORDS {
+                return Ok(page);
+            }
+            if self.patiently(stop, "has more", || self.log.has_more(after)).await? != Some(true) {
+                return Ok(page);
+            }
+            tokio::time::sleep(FIRST_LOOK).await;
         }
     }
 

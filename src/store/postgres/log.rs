@@ -18,6 +18,10 @@ impl EventLog for PostgresStore {
         self.hot.run("read_log", move |on| Box::pin(read(on, after, limit))).await
     }
 
+    async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError> {
+        self.hot.run("has_more", move |on| Box::pin(has_more(on, after))).await
+    }
+
     async fn cursor(&self) -> Result<LogPosition, StoreError> {
         self.hot
             .run("cursor", |on| {
@@ -78,6 +82,22 @@ async fn read(on: &mut PgConnection, after: LogPosition, limit: i64) -> Result<V
         .into_iter()
         .map(|row| LogBatch { position: LogPosition { xid: row.xid, seq: row.seq }, entries: row.entries })
         .collect())
+}
+
+async fn has_more(on: &mut PgConnection, after: LogPosition) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from order_event_batches
+            where (xid, seq) > ($1, $2)
+              and at >= (select at - interval '1 day' from relay_cursor where only_one)
+        ) as "has_more!"
+        "#,
+        after.xid,
+        after.seq,
+    )
+    .fetch_one(on)
+    .await
 }
 
 async fn advance(on: &mut PgConnection, from: LogPosition, to: LogPosition) -> Result<bool, sqlx::Error> {

@@ -31,6 +31,18 @@ impl EventLog for SqliteStore {
         .await
     }
 
+    async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError> {
+        self.read("has_more", move |on| {
+            Box::pin(async move {
+                sqlx::query_scalar("select exists (select 1 from order_events where seq > ?1)")
+                    .bind(after.seq)
+                    .fetch_one(on)
+                    .await
+            })
+        })
+        .await
+    }
+
     async fn cursor(&self) -> Result<LogPosition, StoreError> {
         let read = self.read("cursor", |on| {
             Box::pin(async move { sqlx::query_scalar("select seq from relay_cursor").fetch_one(on).await })

@@ -34,7 +34,7 @@ impl Line {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let cursor = self.store.cursor().await.unwrap();
-            if self.store.read_log(cursor, 1).await.unwrap().is_empty() {
+            if !self.store.has_more(cursor).await.unwrap() {
                 return;
             }
             assert!(Instant::now() < deadline, "the relay does not come to the end of the log");

@@ -27,6 +27,27 @@ async fn a_process_that_ends_in_the_middle_of_its_work_has_told_all_it_knows() {
     line.books_balance(2_000).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_waits_a_moment_for_what_somebody_elses_transaction_holds_back() {
+    use sqlx::Executor as _;
+    let line = Line::set_up(Wishes::default()).await;
+    let mut service = line.start("one", &[]).await;
+    let mut other = line.connect().await;
+    other.execute("begin; select pg_current_xact_id()").await.unwrap();
+    line.send("o", 20).await;
+    line.until_succeeded(20).await;
+    let cursor = line.store.cursor().await.unwrap();
+    assert!(line.store.has_more(cursor).await.unwrap());
+    assert!(line.store.read_log(cursor, 1).await.unwrap().is_empty(), "nobody may read behind an open transaction");
+    let released = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        other.execute("commit").await.unwrap();
+    });
+    service.end_well(Duration::from_secs(15)).await;
+    released.await.unwrap();
+    assert!(!line.store.has_more(line.store.cursor().await.unwrap()).await.unwrap(), "all was told");
+}
+
 /// What a person reads: the lines on stderr that are not of the log.
 fn said(service: &Service) -> String {
     let log = service.log_text();

@@ -91,6 +91,7 @@ gated! {
 gated! {
     EventLog {
         async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError>;
+        async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError>;
         async fn cursor(&self) -> Result<LogPosition, StoreError>;
         async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
         async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;

@@ -156,6 +156,11 @@ impl Questions for MemStore {
 
 #[async_trait]
 impl EventLog for MemStore {
+    async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError> {
+        self.there("has more").await?;
+        Ok(self.state.lock().unwrap().log.range((after.xid, after.seq + 1)..).next().is_some())
+    }
+
     async fn read_log(&self, after: LogPosition, limit: usize) -> Result<Vec<LogBatch>, StoreError> {
         self.there("read log").await?;
         let state = self.state.lock().unwrap();

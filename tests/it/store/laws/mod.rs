@@ -62,6 +62,7 @@ pub(crate) async fn follow(store: &dyn Store, enough: usize) -> Vec<(LogPosition
     while seen.len() < enough {
         assert!(tokio::time::Instant::now() < give_up, "{} of {enough} entries came", seen.len());
         let page = store.read_log(at, 37).await.unwrap();
+        assert!(page.is_empty() || store.has_more(at).await.unwrap(), "what can be read lies behind");
         match page.last() {
             Some(batch) => at = batch.position,
             None => tokio::time::sleep(Duration::from_millis(2)).await,
@@ -69,6 +70,7 @@ pub(crate) async fn follow(store: &dyn Store, enough: usize) -> Vec<(LogPosition
         seen.extend(page.iter().flat_map(entries));
     }
     assert!(store.read_log(at, 10).await.unwrap().is_empty(), "nothing comes after the last entry");
+    assert!(!store.has_more(at).await.unwrap(), "nothing lies after the last entry");
     seen
 }
 
