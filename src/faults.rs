@@ -76,6 +76,8 @@ pub enum Bug {
     AskUnheld,
     /// An order's deadline is judged twice in the figures.
     CountTwice,
+    /// An order that misses its deadline is in no figure.
+    ForgetMissed,
     /// Deadlines come a second early.
     DeadlineTooEarly,
     /// An open attempt is refunded at the deadline.

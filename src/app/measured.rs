@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{LoggedEvent, Order, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
+use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
-    Held, Hold, Horizon, InRecord, Inserted, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore, OrderView,
-    OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks,
-    Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
+    Held, Hold, Horizon, InRecord, Inserted, Loaded, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore,
+    OrderView, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
+    ReadMarks, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
 
 /// A subscription that counts what is read.
@@ -104,7 +104,7 @@ impl OrderStore for MeasuredStore {
         self.written.notify_one();
         done
     }
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
         self.timed("load", self.inner.load(ids)).await
     }
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
@@ -176,6 +176,12 @@ impl DeadlineBook for MeasuredStore {
     }
     async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
         self.timed("move_low_water", self.inner.move_low_water(from, to)).await
+    }
+    async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.timed("set_aside", self.inner.set_aside(from, to)).await
+    }
+    async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError> {
+        self.timed("aside", self.inner.aside(after, limit)).await
     }
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         self.timed("horizon", self.inner.horizon()).await

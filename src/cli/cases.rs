@@ -13,7 +13,7 @@ use super::values;
 use crate::app::open_checked_store;
 use crate::config::{Config, Needs};
 use crate::domain::{CaseKind, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide};
-use crate::ports::{Case, CaseFilter, Store, Written};
+use crate::ports::{Case, CaseFilter, Loaded, Store, Written};
 use crate::roles::patience;
 
 /// Cases read at once.
@@ -227,11 +227,15 @@ async fn list(
 
 async fn order(store: &dyn Store, id: &OrderId) -> Result<Order, CliError> {
     let found = store.load(std::slice::from_ref(id)).await.map_err(|error| trouble(&error))?;
-    found.into_iter().next().flatten().ok_or_else(|| {
-        CliError::failed(format!(
+    match found.into_iter().next().unwrap_or(Loaded::Absent) {
+        Loaded::Order(order) => Ok(order),
+        Loaded::Absent => Err(CliError::failed(format!(
             "there is no order {id} in the store: it was never accepted, or it is older than the retention"
-        ))
-    })
+        ))),
+        Loaded::Unreadable(why) => Err(CliError::failed(format!(
+            "order {id} cannot be read: {why}; mend its row in the database, or use the version that wrote it"
+        ))),
+    }
 }
 
 async fn cases_of(store: &dyn Store, id: &OrderId, with_resolved: bool) -> Result<Vec<Case>, CliError> {

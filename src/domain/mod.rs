@@ -41,6 +41,12 @@ pub fn plus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
     to_micros(later.unwrap_or(Timestamp::MAX_UTC))
 }
 
+/// `at` less `wait`, likewise.
+pub fn minus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
+    let earlier = chrono::Duration::from_std(wait).ok().and_then(|wait| at.checked_sub_signed(wait));
+    to_micros(earlier.unwrap_or(Timestamp::MIN_UTC))
+}
+
 pub use command::{Command, CommandKind};
 pub use decide::{Decision, Input, decide};
 pub use event::{Announcement, EventData, EventType, LoggedEvent};

@@ -113,7 +113,7 @@ impl OutcomeMetrics {
     /// A transition was written: counts what it closed and decided. Only for the write that won.
     pub fn written(&self, transition: &Transition) {
         let order = &transition.after;
-        if let Some(sla) = transition.sla {
+        if let Some(sla) = transition.sla.filter(|sla| *sla == Sla::Met || !is_planted(Bug::ForgetMissed)) {
             self.sla(sla);
             if is_planted(Bug::CountTwice) {
                 self.sla(sla);

@@ -61,12 +61,19 @@ pub struct Census {
 /// Reads that cost what is due, not what exists.
 #[async_trait]
 pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
-    /// The low-water mark: every order with an earlier deadline is decided.
+    /// The low-water mark: every order with an earlier deadline is decided, or set aside.
     async fn low_water(&self) -> Result<Timestamp, StoreError>;
 
     /// Moves the mark, if it still stands at `from`; `false` if another watchdog moved it, or the database
     /// went back to an earlier one.
     async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
+
+    /// Moves the mark in the same way, past orders that are not decided: they are set aside with it.
+    async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
+
+    /// Orders that were set aside and are not decided yet, behind `after` in the order of their deadlines, at most
+    /// `limit`. The others are forgotten.
+    async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError>;
 
     /// What has ended by now, and what has begun.
     async fn horizon(&self) -> Result<Horizon, StoreError>;
@@ -81,7 +88,7 @@ pub trait DeadlineBook: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<DeadlinePage, StoreError>;
 
-    /// Counts what is open: the orders with deadlines from `low_water` on, and the cases. Costs what came in
+    /// Counts what is open: the orders with deadlines from `low_water` on or set aside, and the cases. Costs what came in
     /// within the longest time to a deadline, so it is no read for every second.
     async fn census(&self, low_water: Timestamp, now: Timestamp) -> Result<Census, StoreError>;
 

@@ -24,6 +24,6 @@ pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_reco
 pub use questions::{Held, Hold, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
-pub use store::{Inserted, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
+pub use store::{Inserted, Loaded, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
 pub use subscription::{Ack, ActedOn, Assignment, InRecord, Stopped, Subscription};
 pub use timers::{TimerPage, Timers};

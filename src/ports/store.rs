@@ -56,6 +56,30 @@ pub enum Inserted {
     Stored,
     /// The order was there already, as this.
     Exists(Box<Order>),
+    /// It was there already, in a row that makes no order ([`Loaded::Unreadable`]).
+    Unreadable(String),
+}
+
+/// What stands under an id.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "it is nearly always an order")]
+pub enum Loaded {
+    /// An order.
+    Order(Order),
+    /// Nothing.
+    Absent,
+    /// A row that makes no order: another version's, or somebody's hand. With what is wrong; nobody may act on it.
+    Unreadable(String),
+}
+
+impl Loaded {
+    /// The order, if it is one.
+    pub fn order(self) -> Option<Order> {
+        match self {
+            Self::Order(order) => Some(order),
+            Self::Absent | Self::Unreadable(_) => None,
+        }
+    }
 }
 
 /// What became of a fenced write.
@@ -65,6 +89,12 @@ pub enum Written {
     Stored,
     /// The row has another version: load, decide again.
     Overtaken,
+    /// Another session holds the row and does not let go of it. Nothing was written; the others of the batch
+    /// did not wait for it.
+    Locked,
+    /// The store cannot hold what is to be written. It refuses a whole batch for that: who wrote in parts knows which
+    /// it was.
+    Refused,
 }
 
 /// The orders, in batches. Every write is one statement in a transaction of its own; row, log
@@ -82,11 +112,12 @@ pub trait OrderStore: Send + Sync + std::fmt::Debug {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError>;
 
     /// Loads orders, in the order of the ids.
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError>;
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError>;
 
     /// Writes transitions, each fenced by its `from_version`. Where an order stands in the batch
     /// several times the first counts, and the others are overtaken. One that gives an open order a new
-    /// deadline which has passed by now is overtaken, too. Answers in the order of the batch.
+    /// deadline which has passed by now is overtaken, too. One whose row another session holds for long is locked.
+    /// Answers in the order of the batch.
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
 
     /// The store's clock.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::domain::Transition;
-use crate::ports::{OrderStore, OutRecord, PublishError, Publisher, StoreError, StoreErrorKind, Written};
+use crate::domain::{OrderId, Transition};
+use crate::ports::{Loaded, OrderStore, OutRecord, PublishError, Publisher, StoreError, StoreErrorKind, Written};
 
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -66,24 +66,49 @@ where
     }
 }
 
-/// Writes transitions until the store has answered. A batch that meets rows held by others for the
-/// `held_max`th time is refused as if its data were at fault.
-pub(super) async fn applied_unless_held(
+/// A batch that a lock kept from being written so often is written in parts.
+const LOCKED_MAX: u32 = 2;
+
+/// Writes transitions until the store has answered. What keeps a batch from being written (a lock that is not let go of,
+/// a value that cannot be stored) is searched for by halves, so that it holds up itself alone: it is answered as locked
+/// or refused.
+pub(super) async fn applied(
     operation: &'static str,
     store: &dyn OrderStore,
     transitions: &[Transition],
-    held_max: u32,
     abort: &CancellationToken,
 ) -> Result<Vec<Written>, StoreError> {
-    let held = AtomicU32::new(0);
+    let locked = AtomicU32::new(0);
     let write = || async {
-        store.apply(transitions).await.map_err(|error| {
-            let is_enough =
-                error.kind == StoreErrorKind::Contention && held.fetch_add(1, Ordering::Relaxed) + 1 >= held_max;
-            if is_enough { StoreError { kind: StoreErrorKind::BadData, ..error } } else { error }
-        })
+        let written = store.apply(transitions).await;
+        let is_locked = written.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Contention);
+        match written {
+            Err(error) if is_locked && locked.fetch_add(1, Ordering::Relaxed) + 1 >= LOCKED_MAX => {
+                Ok(Err((Written::Locked, error)))
+            }
+            Err(error) if error.is_about_data() => Ok(Err((Written::Refused, error))),
+            Err(error) => Err(error),
+            Ok(written) => Ok(Ok(written)),
+        }
     };
-    stored_unless(operation, abort, write).await
+    let (answer, trouble) = match stored_unless(operation, abort, write).await? {
+        Ok(written) => return Ok(written),
+        Err(trouble) => trouble,
+    };
+    if let [alone] = transitions {
+        error!(order_id = %alone.after.order_id, operation, error = ?trouble,
+            "what becomes of this order cannot be written; the others do not wait for it");
+        return Ok(vec![answer]);
+    }
+    let (left, right) = transitions.split_at(transitions.len() / 2);
+    let mut written = Box::pin(applied(operation, store, left, abort)).await?;
+    written.extend(Box::pin(applied(operation, store, right, abort)).await?);
+    Ok(written)
+}
+
+/// Tells of a row that makes no order, of which only people can make one again.
+pub(super) fn unreadable(order_id: &OrderId, why: &str) {
+    error!(%order_id, why, "its row cannot be read, so nobody works on it: mend it");
 }
 
 /// Writes one transition that nobody else can have made, such as a person's decision. A commit whose answer was
@@ -102,7 +127,7 @@ pub async fn applied_once(
     }
     let ids = [transition.after.order_id.clone()];
     let rows = stored_unless(operation, abort, || store.load(&ids)).await?;
-    let is_ours = rows.into_iter().flatten().any(|row| row == transition.after);
+    let is_ours = rows.into_iter().any(|row| row == Loaded::Order(transition.after.clone()));
     Ok(if is_ours { Written::Stored } else { Written::Overtaken })
 }
 
@@ -187,6 +212,8 @@ mod tests {
         rows: Mutex<HashMap<OrderId, Order>>,
         unheard: AtomicU32,
         held: AtomicU32,
+        /// What every batch with this order meets.
+        trouble: Option<(OrderId, StoreErrorKind)>,
     }
 
     fn once(counter: &AtomicU32) -> bool {
@@ -199,15 +226,20 @@ mod tests {
             unreachable!("nothing is inserted here")
         }
 
-        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
             let rows = self.rows.lock().unwrap();
-            Ok(ids.iter().map(|id| rows.get(id).cloned()).collect())
+            Ok(ids.iter().map(|id| rows.get(id).cloned().map_or(Loaded::Absent, Loaded::Order)).collect())
         }
 
         async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
             let error = |kind| StoreError { operation: "apply", kind, source: "as the test wants it".into() };
             if once(&self.held) {
                 return Err(error(StoreErrorKind::Contention));
+            }
+            if let Some((id, kind)) = &self.trouble
+                && batch.iter().any(|transition| transition.after.order_id == *id)
+            {
+                return Err(error(*kind));
             }
             let mut rows = self.rows.lock().unwrap();
             let mut write = |transition: &Transition| {
@@ -279,16 +311,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_row_that_stays_held_is_taken_for_a_matter_of_its_batch() {
+    async fn what_cannot_be_written_keeps_no_other_from_being_written() {
+        for (trouble, expected) in
+            [(StoreErrorKind::Contention, Written::Locked), (StoreErrorKind::BadData, Written::Refused)]
+        {
+            let store = Deaf { trouble: Some((OrderId::parse("o-2").unwrap(), trouble)), ..Deaf::default() };
+            let batch: Vec<Transition> = (0..5).map(|number| arrival(&format!("o-{number}"), 0)).collect();
+            let written = applied("test", &store, &batch, &CancellationToken::new()).await.unwrap();
+            let wanted: Vec<Written> = (0..5).map(|n| if n == 2 { expected } else { Written::Stored }).collect();
+            assert_eq!(written, wanted);
+        }
+        // A lock that is let go of is waited for.
         let store = Deaf { held: AtomicU32::new(1), ..Deaf::default() };
-        let abort = CancellationToken::new();
-        let write = |id| {
-            let (store, abort) = (&store, &abort);
-            async move { applied_unless_held("test", store, &[arrival(id, 0)], 2, abort).await }
-        };
-        assert_eq!(write("a").await.unwrap(), [Written::Stored]);
-        store.held.store(2, Ordering::Relaxed);
-        let error = write("b").await.unwrap_err();
-        assert!(error.is_about_data(), "{error:?}");
+        let written = applied("test", &store, &[arrival("a", 0)], &CancellationToken::new()).await.unwrap();
+        assert_eq!(written, [Written::Stored]);
     }
 }

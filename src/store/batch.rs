@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::domain::{Order, OrderId, Transition};
-use crate::ports::{Inserted, StoreError, StoreErrorKind, Written};
+use crate::ports::{Inserted, Loaded, StoreError, StoreErrorKind, Written};
 
 /// The first transition of each order, sorted by id: batches that lock the same rows in the same
 /// order cannot wait for each other in a circle.
@@ -43,29 +43,37 @@ pub(super) fn not_stored(firsts: &[&Transition], stored: &Stored) -> Vec<OrderId
 #[error("an order's deadline passed while it was inserted, or it was deleted")]
 struct NeitherStoredNorThere;
 
-/// An insert's answers, of a batch of so many orders. `existing` is what was found of the orders that were not stored; those
-/// that were stored are in `batch` alone. Of several of one id, the later ones meet the first.
+/// An insert's answers, of a batch of so many orders. `existing` is what was found of those that were `missing`, the orders
+/// that were not stored; those that were stored are in `batch` alone. Of several of one id, the later ones meet the first.
 pub(super) fn insert_answers(
     batch: &[Transition],
     firsts: usize,
     stored: &Stored,
-    existing: &[Option<Order>],
+    (missing, existing): (&[OrderId], &[Loaded]),
 ) -> Result<Vec<Inserted>, StoreError> {
     if matches!(stored, Stored::All) && firsts == batch.len() {
         return Ok(batch.iter().map(|_| Inserted::Stored).collect());
     }
     let mut known: HashMap<&OrderId, &Order> = HashMap::with_capacity(batch.len());
-    known.extend(existing.iter().flatten().map(|order| (&order.order_id, order)));
+    let mut unreadable: HashMap<&OrderId, &String> = HashMap::new();
+    for (id, loaded) in missing.iter().zip(existing) {
+        match loaded {
+            Loaded::Order(order) => drop(known.insert(id, order)),
+            Loaded::Unreadable(why) => drop(unreadable.insert(id, why)),
+            Loaded::Absent => {}
+        }
+    }
     let mut answers = Vec::with_capacity(batch.len());
     for transition in batch {
         let id = &transition.after.order_id;
-        answers.push(match known.get(id) {
-            Some(order) => Inserted::Exists(Box::new((*order).clone())),
-            None if stored.has(id) => {
+        answers.push(match (known.get(id), unreadable.get(id)) {
+            (Some(order), _) => Inserted::Exists(Box::new((*order).clone())),
+            (None, Some(why)) => Inserted::Unreadable((*why).clone()),
+            (None, None) if stored.has(id) => {
                 known.insert(id, &transition.after);
                 Inserted::Stored
             }
-            None => {
+            (None, None) => {
                 let kind = StoreErrorKind::Contention;
                 return Err(StoreError { operation: "insert", kind, source: Box::new(NeitherStoredNorThere) });
             }

@@ -11,7 +11,7 @@ use crate::domain::{
     Notification, Order, OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{
-    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Resolution, StoreError, StoreErrorKind, TimerPage,
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, Resolution, StoreError, StoreErrorKind, TimerPage,
     UnreadableRow,
 };
 
@@ -102,6 +102,17 @@ pub(crate) fn deadline_page(rows: Vec<OrderRow>, limit: usize) -> DeadlinePage {
         }
     }
     page
+}
+
+/// What stands under each id.
+pub(crate) fn loaded(ids: &[OrderId], rows: Vec<OrderRow>) -> Vec<Loaded> {
+    let mut found: HashMap<String, Loaded> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = row.order_id.clone();
+        let one = row.into_order().map_or_else(|corrupt| Loaded::Unreadable(corrupt.to_string()), Loaded::Order);
+        found.insert(id, one);
+    }
+    ids.iter().map(|id| found.get(id.as_str()).cloned().unwrap_or(Loaded::Absent)).collect()
 }
 
 /// What is due of a timer, and the row of its order.

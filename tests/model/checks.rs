@@ -115,7 +115,9 @@ fn two_processes_with_a_crash_and_a_long_pause_keep_the_laws() {
 
 #[test]
 fn two_orders_with_a_crash_and_a_long_pause_keep_the_laws() {
-    check(&two_orders(DuplicateSemantics::RejectsAlways));
+    for duplicates in ALL {
+        check(&two_orders(duplicates));
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::runs::{in_parallel, live, seeds};
 use crate::weather::Weather;
 
 /// A bug, the laws of which it breaks at least one, and the first seed that shows it.
-const BUGS: [(Bug, &[Law], u64); 29] = [
+const BUGS: [(Bug, &[Law], u64); 30] = [
     (Bug::SkipTheFence, &[Law::RowsAreLegal], 1),
     (Bug::AcknowledgeBeforeStored, &[Law::Offsets], 1),
     (Bug::CommitTheHighest, &[Law::Offsets], 1),
@@ -30,6 +30,7 @@ const BUGS: [(Bug, &[Law], u64); 29] = [
     (Bug::ForgetTheQuestion, &[Law::Offsets], 1),
     (Bug::AskUnheld, &[Law::AskedInTurn], 1),
     (Bug::CountTwice, &[Law::Counted], 1),
+    (Bug::ForgetMissed, &[Law::Counted], 1),
     (Bug::DeadlineTooEarly, &[Law::Deadline], 1),
     (Bug::RefundTheUnknown, &[Law::ExecutedOnce], 1),
     (Bug::RefundAgain, &[Law::RefundedOnce], 6),

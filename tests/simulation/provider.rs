@@ -396,7 +396,7 @@ impl RechargeProvider for ProcessProvider {
     async fn query(&self, key: &QueryKey) -> QueryOutcome {
         self.life.pass().await;
         if self.life.since_boot() > key.send_by {
-            return QueryOutcome::Unavailable { retry_after: None };
+            return QueryOutcome::NotAsked;
         }
         let (reference, now) = (key.client_ref.as_str(), self.provider.time.now());
         self.provider.catch_up(now);

@@ -121,8 +121,8 @@ impl Lane {
         if transitions.is_empty() || !self.publish_waits(&transitions, abort).await {
             return Ok(0);
         }
-        let written = patience::stored_unless("adopt", abort, || self.store.apply(&transitions)).await?;
-        // One that was overtaken has its answer after all.
+        let written = patience::applied("adopt", self.store.as_ref(), &transitions, abort).await?;
+        // One that was overtaken has its answer after all; one that is locked is looked at again in a minute.
         let stored = transitions.iter().zip(written).filter(|(_, written)| *written == Written::Stored);
         Ok(stored.inspect(|(transition, _)| self.outcomes.written(transition)).count())
     }

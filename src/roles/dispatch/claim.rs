@@ -11,7 +11,7 @@ use crate::domain::{
     ClaimId, Command, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide, decide::Why,
 };
 use crate::faults::{self, Bug, is_planted};
-use crate::ports::{PermitClass, StoreError, Written};
+use crate::ports::{Loaded, PermitClass, StoreError, Written};
 use crate::roles::patience;
 
 use super::Lane;
@@ -27,6 +27,8 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 const CATCH_UPS: u8 = 30;
 /// With no connection to be had, the next look.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// An order whose row somebody holds is claimed after this long: each try costs its batch the wait for the lock.
+const LOCKED_FOR: Duration = Duration::from_secs(10);
 /// A command that could not be acted on for another reason than a known time.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -91,8 +93,7 @@ impl Lane {
             let now = self.clock.now();
             let (mut transitions, mut writing) = (Vec::with_capacity(picked.len()), Vec::with_capacity(picked.len()));
             for (one, row) in picked.into_iter().zip(rows) {
-                let Some(row) = row else {
-                    warn!(order_id = %one.queued.command.order_id, "a command for an order that is not stored");
+                let Some(row) = order_of(&one.queued.command, row) else {
                     leftover.drop_command(one);
                     continue;
                 };
@@ -148,17 +149,16 @@ impl Lane {
 
     /// The row of each command: as intake left it in this process, where it did so lately, else as
     /// the store holds it now.
-    async fn rows(&self, picked: &[Picked], abort: &CancellationToken) -> Result<Vec<Option<Order>>, StoreError> {
-        let mut rows = self.at_hand.take(picked.iter().map(|one| &one.queued.command));
-        let missing = picked.iter().zip(&rows).filter(|(_, row)| row.is_none());
+    async fn rows(&self, picked: &[Picked], abort: &CancellationToken) -> Result<Vec<Loaded>, StoreError> {
+        let at_hand = self.at_hand.take(picked.iter().map(|one| &one.queued.command));
+        let missing = picked.iter().zip(&at_hand).filter(|(_, row)| row.is_none());
         let ids: Vec<OrderId> = missing.map(|(one, _)| one.queued.command.order_id.clone()).collect();
+        let mut loaded = Vec::new().into_iter();
         if !ids.is_empty() {
-            let mut loaded = patience::stored_unless("load", abort, || self.store.load(&ids)).await?.into_iter();
-            for row in rows.iter_mut().filter(|row| row.is_none()) {
-                *row = loaded.next().flatten();
-            }
+            loaded = patience::stored_unless("load", abort, || self.store.load(&ids)).await?.into_iter();
         }
-        Ok(rows)
+        let row = |row: Option<Order>| row.map_or_else(|| loaded.next().unwrap_or(Loaded::Absent), Loaded::Order);
+        Ok(at_hand.into_iter().map(row).collect())
     }
 
     pub(super) fn judge(&self, command: &Command, row: &Order, now: Timestamp) -> Fit {
@@ -209,7 +209,7 @@ impl Lane {
         // Counted before it is known: without an answer, each may say `in_flight`.
         let claims = transitions.iter().filter(|transition| transition.after.state == State::InFlight).count();
         self.unsettled.fetch_add(claims, Ordering::Relaxed);
-        let written = patience::stored_unless("claim", abort, || self.store.apply(&transitions)).await?;
+        let written = patience::applied("claim", self.store.as_ref(), &transitions, abort).await?;
         self.unsettled.fetch_sub(claims, Ordering::Relaxed);
         let (mut lost, now) = (Vec::new(), self.clock.now());
         for ((transition, (picked, claim_id)), written) in transitions.into_iter().zip(writing).zip(written) {
@@ -222,6 +222,9 @@ impl Lane {
                     self.claimed(transition.after, picked, claim_id, (now, send_by), leftover);
                 }
                 Written::Overtaken => lost.push((picked, claim_id)),
+                Written::Locked => leftover.put_back(picked, now + LOCKED_FOR),
+                // At its deadline the watchdog tells of it again.
+                Written::Refused => leftover.drop_command(picked),
             }
         }
         if lost.is_empty() {
@@ -243,7 +246,7 @@ impl Lane {
         let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
         let (mut again, now) = (Vec::new(), self.clock.now());
         for ((picked, claim_id), row) in lost.into_iter().zip(rows) {
-            let ours = row.filter(|row| {
+            let ours = row.order().filter(|row| {
                 row.state == State::InFlight && row.attempt.as_ref().is_some_and(|attempt| attempt.claim_id == claim_id)
             });
             match ours {
@@ -277,6 +280,16 @@ impl Lane {
             }
         }
     }
+}
+
+/// The order of a command, if there is one to act on.
+pub(super) fn order_of(command: &Command, row: Loaded) -> Option<Order> {
+    match row {
+        Loaded::Order(order) => return Some(order),
+        Loaded::Absent => warn!(order_id = %command.order_id, "a command for an order that is not stored"),
+        Loaded::Unreadable(why) => patience::unreadable(&command.order_id, &why),
+    }
+    None
 }
 
 impl Leftover {

@@ -62,6 +62,8 @@ pub(super) struct Ended {
     pub(super) again: Vec<Pending>,
     /// To be asked about again.
     pub(super) unsettled: Vec<Unsettled>,
+    /// To be decided again in a while.
+    pub(super) locked: Vec<Pending>,
 }
 
 impl Lane {

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, Timestamp};
 use crate::faults::{Bug, is_planted};
@@ -16,6 +15,7 @@ use crate::roles::patience;
 
 use super::Lane;
 use super::call::{Outcome, Said};
+use super::claim::order_of;
 use super::claim::{Fit, Leftover, Picked};
 use super::put_off::PutOff;
 use super::slots::Slot;
@@ -61,8 +61,7 @@ impl Lane {
         let until = crate::domain::plus(now, self.hold_time());
         let (mut asking, mut holds, mut named) = (Vec::new(), Vec::new(), HashSet::new());
         for (one, row) in picked.into_iter().zip(rows) {
-            let Some(row) = row else {
-                warn!(order_id = %one.queued.command.order_id, "a question about an order that is not stored");
+            let Some(row) = order_of(&one.queued.command, row) else {
                 leftover.drop_command(one);
                 continue;
             };

@@ -15,7 +15,7 @@ use tracing::{debug, warn};
 
 use crate::domain::{Decision, Input, OrderId, QueryOutcome, Timestamp, Transition, decide};
 use crate::faults::{Bug, is_planted};
-use crate::ports::{Hold, StoreError, Written};
+use crate::ports::{Hold, Loaded, StoreError, Written};
 use crate::roles::{RoleError, patience};
 
 use super::Lane;
@@ -27,6 +27,8 @@ use super::question::OwnHold;
 /// Outcomes wait this long for company.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
 const LINGER_BUSY: Duration = Duration::from_millis(10);
+/// An outcome whose row somebody holds is written after this long.
+const LOCKED_FOR: Duration = Duration::from_secs(5);
 
 /// The loop that settles. It decides; what is slow runs in tasks.
 struct Settlement {
@@ -42,6 +44,8 @@ struct Settlement {
     /// Until when the fleet is to rest, where it was not told yet; and the telling.
     rest_until: Option<Timestamp>,
     resting: JoinSet<()>,
+    /// What somebody's lock kept from being written.
+    locked: JoinSet<Vec<Pending>>,
 }
 
 impl Lane {
@@ -59,6 +63,7 @@ impl Lane {
             hints: Hints::default(),
             rest_until: None,
             resting: JoinSet::new(),
+            locked: JoinSet::new(),
             lane: self,
             abort,
         };
@@ -75,6 +80,9 @@ impl Lane {
                 biased; // What is under way ends first: it frees writers and places.
                 Some(ended) = settlement.writing.join_next() => settlement.take_ended(ended)?,
                 Some(ended) = settlement.hints.next() => settlement.take_ended(ended)?,
+                Some(again) = settlement.locked.join_next() => {
+                    settlement.decide(again.map_err(|error| RoleError::Task(error.to_string()))?);
+                }
                 Some(told) = settlement.resting.join_next() => {
                     told.map_err(|error| RoleError::Task(error.to_string()))?;
                 }
@@ -135,7 +143,7 @@ impl Lane {
         if transitions.is_empty() {
             return Ok(());
         }
-        let written = patience::stored_unless("settle", abort, || self.store.apply(transitions)).await?;
+        let written = patience::applied("settle", self.store.as_ref(), transitions, abort).await?;
         let mut lost: Vec<Pending> = Vec::new();
         for ((transition, mut one), written) in transitions.iter().zip(pending).zip(written) {
             match written {
@@ -159,6 +167,12 @@ impl Lane {
                     }
                 }
                 Written::Overtaken => lost.push(one),
+                Written::Locked => ended.locked.push(one),
+                // What became of it is asked about again, and its deadline tells of it.
+                Written::Refused => {
+                    self.settled(&one);
+                    ended.unsettled.extend(one.unsettled());
+                }
             }
         }
         if lost.is_empty() {
@@ -167,8 +181,14 @@ impl Lane {
         let ids: Vec<OrderId> = lost.iter().map(|one| one.order.order_id.clone()).collect();
         let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
         for (mut one, row) in lost.into_iter().zip(rows) {
-            let Some(row) = row else {
+            if let Loaded::Unreadable(why) = &row {
+                patience::unreadable(&one.order.order_id, why);
+            }
+            let Some(row) = row.order() else {
                 self.settled(&one);
+                if let Some(hold) = one.hold.take() {
+                    hold.done();
+                }
                 continue;
             };
             one.order = row;
@@ -200,7 +220,7 @@ impl Lane {
 
 impl Settlement {
     fn is_done(&self) -> bool {
-        self.writing.is_empty() && self.hints.is_empty() && self.resting.is_empty()
+        self.writing.is_empty() && self.hints.is_empty() && self.resting.is_empty() && self.locked.is_empty()
     }
 
     /// Lets a batch grow for a moment.
@@ -298,9 +318,19 @@ impl Settlement {
         ended: Result<Result<Ended, StoreError>, tokio::task::JoinError>,
     ) -> Result<(), RoleError> {
         match ended {
-            Ok(Ok(Ended { again, unsettled })) => {
+            Ok(Ok(Ended { again, unsettled, locked })) => {
                 self.decide(again);
                 self.ask_on(unsettled);
+                if !locked.is_empty() {
+                    let abort = self.abort.clone();
+                    self.locked.spawn(async move {
+                        tokio::select! {
+                            biased; // Told to drop everything: the rows say `in_flight`, and are asked about later.
+                            () = abort.cancelled() => Vec::new(),
+                            () = tokio::time::sleep(LOCKED_FOR) => locked,
+                        }
+                    });
+                }
                 Ok(())
             }
             // Told to drop everything: the rows say `in_flight`, and are asked about later.

@@ -3,6 +3,7 @@
 //! gets its command again, naming the version that the row remembers.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +15,16 @@ use crate::domain::{
     decide,
 };
 use crate::faults::{self, Bug, is_planted};
-use crate::ports::{InRecord, Inserted, OutRecord, StoreError, Written};
+use crate::ports::{InRecord, Inserted, Loaded, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, dead_letter, patience};
 
 use super::Intake;
 use super::sort::{Pending, Sorted, into_rounds};
 use super::turns::Turn;
+
+/// A row that somebody holds is tried again after this long.
+const LOCKED_FOR: Duration = Duration::from_secs(1);
+const REFUSED: &str = "the store refuses to hold what this makes of its order";
 
 impl Intake {
     /// Takes a batch to its end; returns how many records it left. It leaves them all, without an
@@ -79,6 +84,7 @@ impl Intake {
                     commands.again(&row);
                     later.push(said);
                 }
+                Outcome::Is(Inserted::Unreadable(why)) => unfit.push((said.record, unreadable(&said.order_id, &why))),
                 Outcome::Refused(why) => unfit.push((said.record, why)),
             }
         }
@@ -167,31 +173,35 @@ impl Intake {
     }
 
     /// Acts on orders that are stored: the same order again, its payment, its cancellation. Each
-    /// order has one event in a round. Returns the events whose order does not exist.
+    /// order has one event in a round. Returns the events that there is nothing to act on.
     async fn act(
         &self,
         mut round: Vec<Pending>,
         commands: &mut Commands,
         abort: &CancellationToken,
     ) -> Result<Vec<(usize, Unfit)>, RoleError> {
-        let mut orphans = Vec::new();
+        let mut unfit = Vec::new();
         while !round.is_empty() {
             let ids: Vec<OrderId> = round.iter().map(|event| event.order_id.clone()).collect();
             let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
-            let (mut transitions, mut events, mut new) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut transitions, mut events) = (Vec::new(), Vec::new());
             for (event, row) in round.into_iter().zip(rows) {
-                let Some(row) = row else {
-                    let why = Unfit::new(DeadLetterReason::Orphan, "no order of this id was ever created");
-                    orphans.push((event.record, why));
-                    continue;
+                let row = match row {
+                    Loaded::Order(row) => row,
+                    Loaded::Absent => {
+                        let why = Unfit::new(DeadLetterReason::Orphan, "no order of this id was ever created");
+                        unfit.push((event.record, why));
+                        continue;
+                    }
+                    Loaded::Unreadable(why) => {
+                        unfit.push((event.record, unreadable(&event.order_id, &why)));
+                        continue;
+                    }
                 };
                 commands.again(&row);
                 let input = self.with_lane(&event.input, &row);
                 match decide(Some(&row), &input, self.clock.now(), &self.rules.policy) {
                     Decision::Apply(transition) => {
-                        if transition.after.deadline_at != row.deadline_at {
-                            new.extend(deadlines_of([&*transition]));
-                        }
                         transitions.push(*transition);
                         events.push(event);
                     }
@@ -202,28 +212,26 @@ impl Intake {
                     }
                 }
             }
-            round = self.write(&transitions, &new, events, commands, abort).await?;
+            round = self.write(&transitions, events, commands, &mut unfit, abort).await?;
         }
-        Ok(orphans)
+        Ok(unfit)
     }
 
-    /// Writes one round, some of which brings `new` deadlines; returns the events that lost the
-    /// fence, to be decided again.
+    /// Writes one round; returns the events that lost the fence, to be decided again.
     async fn write(
         &self,
         transitions: &[Transition],
-        new: &[Timestamp],
         events: Vec<Pending>,
         commands: &mut Commands,
+        unfit: &mut Vec<(usize, Unfit)>,
         abort: &CancellationToken,
     ) -> Result<Vec<Pending>, RoleError> {
         if transitions.is_empty() {
             return Ok(Vec::new());
         }
-        let write =
-            || async { if self.are_late(new) { Ok(None) } else { self.store.apply(transitions).await.map(Some) } };
-        let Some(written) = patience::stored_unless("apply", abort, write).await? else { return Ok(events) };
-        let mut lost = Vec::new();
+        // A new deadline that has passed while the store was away is overtaken.
+        let written = patience::applied("apply", self.store.as_ref(), transitions, abort).await?;
+        let (mut lost, mut is_locked) = (Vec::new(), false);
         for ((transition, event), written) in transitions.iter().zip(events).zip(written) {
             match written {
                 Written::Stored => {
@@ -231,6 +239,21 @@ impl Intake {
                     commands.follow(transition.follow_up.clone(), &transition.after.recipient);
                 }
                 Written::Overtaken => lost.push(event),
+                // The batch waits for it: only when it is written may it be acknowledged.
+                Written::Locked => {
+                    is_locked = true;
+                    lost.push(event);
+                }
+                Written::Refused => {
+                    unfit.push((event.record, Unfit::new(DeadLetterReason::Undeliverable, REFUSED)));
+                }
+            }
+        }
+        if is_locked {
+            tokio::select! {
+                biased; // Being told to stop comes before another try.
+                () = abort.cancelled() => {}
+                () = tokio::time::sleep(LOCKED_FOR) => {}
             }
         }
         Ok(lost)
@@ -305,6 +328,11 @@ enum Outcome {
 fn deadlines_of<'a>(transitions: impl IntoIterator<Item = &'a Transition>) -> Vec<Timestamp> {
     let open = transitions.into_iter().filter(|transition| !transition.after.state.is_closed());
     open.map(|transition| transition.after.deadline_at).collect()
+}
+
+fn unreadable(id: &OrderId, why: &str) -> Unfit {
+    patience::unreadable(id, why);
+    Unfit::new(DeadLetterReason::Undeliverable, format!("the order of this id cannot be read: {why}"))
 }
 
 fn refused(refusal: &StoreError) -> Unfit {

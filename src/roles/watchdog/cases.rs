@@ -7,9 +7,9 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use crate::domain::inquiry::last_query;
-use crate::domain::{Command, CommandKind, Order, OrderId, Policy, ProviderId, Timestamp};
-use crate::ports::{OutRecord, OverdueQuestion, QuestionTime};
-use crate::roles::{RoleError, StopSignals};
+use crate::domain::{Command, CommandKind, Order, OrderId, Policy, ProviderId, Timestamp, minus};
+use crate::ports::{Loaded, OutRecord, OverdueQuestion, QuestionTime};
+use crate::roles::{RoleError, StopSignals, patience};
 
 use super::{CASES_EVERY, Watchdog};
 
@@ -39,19 +39,23 @@ impl Watchdog {
         let mut left = self.questions_left();
         loop {
             let now = self.clock.now();
-            let Some(due_by) = now.checked_sub_signed(chrono::TimeDelta::from_std(LOST_AFTER).unwrap_or_default())
-            else {
-                return Ok(());
-            };
+            let due_by = minus(now, LOST_AFTER);
             let read = || self.cases.overdue_questions(due_by, self.rules.batch_max);
             let Some(overdue) = self.patiently("overdue_questions", stop, read).await? else { return Ok(()) };
             let ids: Vec<OrderId> = overdue.iter().map(|one| one.key.order_id.clone()).collect();
-            let Some(orders) = self.patiently("load", stop, || self.store.load(&ids)).await? else { return Ok(()) };
+            let Some(rows) = self.patiently("load", stop, || self.store.load(&ids)).await? else { return Ok(()) };
             let mut records: HashMap<ProviderId, Vec<OutRecord>> = HashMap::new();
             let mut times = Vec::with_capacity(overdue.len());
-            for (question, order) in overdue.iter().zip(&orders) {
+            for (question, row) in overdue.iter().zip(rows) {
+                let key = &question.key;
+                if let Loaded::Unreadable(why) = &row {
+                    patience::unreadable(&key.order_id, why);
+                    times.push(QuestionTime { key: key.clone(), was: question.next_query_at, next: Some(now) });
+                    continue;
+                }
+                let order = row.order();
                 let next = next_look(question, order.as_ref(), now, due_by, &self.rules.policy);
-                if let (Next::AskNow, Some(order)) = (next, order)
+                if let (Next::AskNow, Some(order)) = (next, &order)
                     && let Some((lane, record)) = self.question(order, &Command::of(CommandKind::Query, order))
                     && take_one(&mut left, &lane)
                 {
@@ -63,7 +67,7 @@ impl Watchdog {
                     Next::Stands(at) => Some(at),
                     Next::Never => None,
                 };
-                times.push(QuestionTime { key: question.key.clone(), was: question.next_query_at, next });
+                times.push(QuestionTime { key: key.clone(), was: question.next_query_at, next });
             }
             let asked = self.ask_lanes(records, stop).await;
             (0..asked).for_each(|_| self.metrics.acted("requeue"));

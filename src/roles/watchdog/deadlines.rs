@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, warn};
 
-use crate::domain::{Decision, Input, Order, Timestamp, Transition, decide};
+use crate::domain::{Decision, Input, Order, Timestamp, Transition, decide, minus};
 use crate::faults::{self, Bug, is_planted};
 use crate::ports::{DeadlinePage, DeadlinePosition};
 use crate::roles::{RoleError, StopSignals};
@@ -26,6 +26,10 @@ const GATHER: Duration = Duration::from_millis(20);
 /// Everything from the low-water mark on is read this often; in between only what has come due
 /// since. It finds what was committed so late that it was not there when its time had come.
 const WHOLE_EVERY: Duration = Duration::from_secs(5);
+/// What could not be decided for so long is set aside: the mark goes past it.
+const ASIDE_AFTER: Duration = Duration::from_mins(1);
+/// So many orders are looked at for the next deadline.
+const NEXT_LOOK: usize = 16;
 
 impl Watchdog {
     /// Works until told to stop.
@@ -46,7 +50,11 @@ impl Watchdog {
                 return Ok(());
             }
             let from = if is_whole { mark.low() } else { decided_to.min(now) };
-            let Some(overtaken) = self.decide_due(from, now, &mut verdicts, stop).await? else { return Ok(()) };
+            let Some(mut overtaken) = self.decide_due(from, now, &mut verdicts, stop).await? else { return Ok(()) };
+            if is_whole {
+                let Some(more) = self.decide_aside(&mut verdicts, stop).await? else { return Ok(()) };
+                overtaken += more;
+            }
             // Whoever moved them at that very moment may have left something to decide.
             decided_to = if overtaken == 0 { now } else { from };
             if is_whole {
@@ -106,6 +114,21 @@ impl Watchdog {
         }
     }
 
+    /// The same for those that were set aside.
+    async fn decide_aside(&self, verdicts: &mut Verdicts<'_>, stop: &StopSignals) -> Result<Option<usize>, RoleError> {
+        let mut overtaken = 0;
+        let mut after = DeadlinePosition { at: Timestamp::UNIX_EPOCH, order_id: None };
+        loop {
+            let read = || self.deadlines.aside(&after, self.rules.batch_max);
+            let Some(page) = self.patiently("aside", stop, read).await? else { return Ok(None) };
+            let next = page.next.clone();
+            let Some(missed) = self.decide_page(page, verdicts, stop).await? else { return Ok(None) };
+            overtaken += missed;
+            let Some(next) = next else { return Ok(Some(overtaken)) };
+            after = next;
+        }
+    }
+
     async fn decide_page(
         &self,
         page: DeadlinePage,
@@ -149,14 +172,29 @@ impl Watchdog {
         let after = DeadlinePosition { at: mark.low(), order_id: None };
         let read = || self.deadlines.undecided(&after, to, 1);
         let Some(left) = self.patiently("undecided", stop, read).await? else { return Ok(false) };
-        if let Some(left) = first_id(&left) {
-            warn!(order_id = left, "an order stays undecided behind its deadline: the low-water mark waits for it");
+        let Some(id) = first_id(&left) else {
+            let raise = || self.deadlines.move_low_water(mark.low(), to);
+            let Some(raised) = self.patiently("move_low_water", stop, raise).await? else { return Ok(false) };
+            if raised {
+                mark.stands_at(to);
+            }
+            return Ok(true);
+        };
+        // A page that is full says where it ends.
+        let long_ago = minus(to, ASIDE_AFTER);
+        if left.next.as_ref().is_none_or(|first| first.at >= long_ago) {
+            warn!(order_id = id, "an order stays undecided behind its deadline: the low-water mark waits for it");
             return Ok(true);
         }
-        let raise = || self.deadlines.move_low_water(mark.low(), to);
-        let Some(raised) = self.patiently("move_low_water", stop, raise).await? else { return Ok(false) };
+        // Else everybody would read all that came after it, again and again, until it is mended.
+        warn!(
+            order_id = id,
+            "an order stays undecided long after its deadline: it is set aside, and looked at by name"
+        );
+        let set_aside = || self.deadlines.set_aside(mark.low(), long_ago);
+        let Some(raised) = self.patiently("set_aside", stop, set_aside).await? else { return Ok(false) };
         if raised {
-            mark.stands_at(to);
+            mark.stands_at(long_ago);
         }
         Ok(true)
     }
@@ -165,7 +203,8 @@ impl Watchdog {
     async fn next_deadline(&self, now: Timestamp, stop: &StopSignals) -> Result<Option<Timestamp>, RoleError> {
         let latest = crate::domain::plus(now, LOOK_EVERY);
         let after = DeadlinePosition { at: now, order_id: None };
-        let read = || self.deadlines.undecided(&after, latest, 1);
+        // More than one, since some may be unreadable.
+        let read = || self.deadlines.undecided(&after, latest, NEXT_LOOK);
         let next = self.patiently("undecided", stop, read).await?;
         Ok(next.map(|page| page.orders.first().map_or(latest, |order| order.deadline_at)))
     }

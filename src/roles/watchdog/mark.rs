@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, minus};
 use crate::faults::{Bug, is_planted};
 use crate::ports::Horizon;
 
@@ -38,7 +38,7 @@ impl Mark {
         match self.noted.filter(|(at, _)| *at <= now) {
             Some((at, next)) if horizon.oldest >= next => {
                 self.noted = Some((now, horizon.next));
-                let to = at - chrono::TimeDelta::from_std(MARGIN).unwrap_or_default();
+                let to = minus(at, MARGIN);
                 (to > self.low).then_some(to)
             }
             Some(_) => None,
@@ -57,7 +57,7 @@ impl Mark {
     /// Where it must stand when it is `now`, if that is further back: the database's time went back, and
     /// what comes due from now on lies below the mark.
     pub(super) fn too_high(&self, now: Timestamp) -> Option<Timestamp> {
-        (now < self.low).then(|| now - chrono::TimeDelta::from_std(MARGIN).unwrap_or_default())
+        (now < self.low).then(|| minus(now, MARGIN))
     }
 }
 

@@ -162,8 +162,10 @@ impl Watchdog {
         if transitions.is_empty() {
             return Ok(true);
         }
-        let write = || self.store.apply(transitions);
-        let Some(written) = self.patiently("adopt", stop, write).await? else { return Ok(false) };
+        let written = match patience::applied("adopt", self.store.as_ref(), transitions, &stop.drain).await {
+            Err(_) if stop.drain.is_cancelled() => return Ok(false),
+            written => written?,
+        };
         for (transition, written) in transitions.iter().zip(written) {
             if written == Written::Stored {
                 self.outcomes.written(transition);

@@ -1,21 +1,19 @@
-//! Verdicts are written page by page. What keeps a page from being written (a row that another
-//! session holds, one that breaks a constraint) is searched for by halves, so that it holds up itself alone.
+//! Verdicts are written page by page. One that cannot be written (its row is held by another session, or what it
+//! says breaks a constraint) is left out for half a minute, so that it holds up itself alone.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tracing::error;
 
 use crate::domain::{OrderId, State, Transition};
-use crate::ports::{StoreError, Written};
+use crate::ports::Written;
 use crate::roles::{RoleError, StopSignals, patience};
 
 use super::Watchdog;
 use super::questions::Questions;
 
-/// A row that is held by another session at the second try is taken for a matter of its batch.
-const HELD_MAX: u32 = 2;
-/// A verdict that could not be written by itself is tried again after this long.
+/// A verdict that could not be written is tried again after this long.
 const STUCK_FOR: Duration = Duration::from_secs(30);
 /// So many are remembered; with more of them something else is wrong, and all are tried each time.
 const STUCK_MAX: usize = 10_000;
@@ -37,28 +35,31 @@ impl<'a> Verdicts<'a> {
     pub(super) async fn write(
         &mut self,
         watchdog: &Watchdog,
-        mut transitions: Vec<Transition>,
+        transitions: Vec<Transition>,
         stop: &StopSignals,
     ) -> Result<Option<usize>, RoleError> {
         let since_boot = watchdog.clock.since_boot();
+        let is_due = |transition: &Transition| {
+            self.stuck.get(&transition.after.order_id).is_none_or(|until| *until <= since_boot)
+        };
+        let due = transitions.into_iter().filter(is_due);
+        // What was stuck before may be stuck again: the others do not wait for it.
+        let (again, first): (Vec<_>, Vec<_>) =
+            due.partition(|transition| self.stuck.contains_key(&transition.after.order_id));
         self.stuck.retain(|_, until| *until > since_boot);
-        transitions.retain(|transition| !self.stuck.contains_key(&transition.after.order_id));
-        let (mut overtaken, mut parts) = (0, VecDeque::from([transitions]));
-        // In the order of the deadlines, and what went through is not waited with for what did not.
-        while let Some(part) = parts.pop_front().filter(|part| !part.is_empty()) {
-            let write =
-                patience::applied_unless_held("deadline", watchdog.store.as_ref(), &part, HELD_MAX, &stop.drain);
+        let mut overtaken = 0;
+        for part in [first, again] {
+            let write = patience::applied("deadline", watchdog.store.as_ref(), &part, &stop.drain);
             match write.await {
                 Ok(written) => overtaken += self.note(watchdog, &part, &written),
                 Err(_) if stop.drain.is_cancelled() => return Ok(None),
-                Err(trouble) if trouble.is_about_data() => parts.extend(self.halves(watchdog, part, &trouble)),
                 Err(trouble) => return Err(trouble.into()),
             }
         }
         Ok(Some(overtaken))
     }
 
-    fn note(&self, watchdog: &Watchdog, part: &[Transition], written: &[Written]) -> usize {
+    fn note(&mut self, watchdog: &Watchdog, part: &[Transition], written: &[Written]) -> usize {
         let mut overtaken = 0;
         for (transition, written) in part.iter().zip(written) {
             match written {
@@ -68,24 +69,18 @@ impl<'a> Verdicts<'a> {
                     self.questions.ask(transition);
                 }
                 Written::Overtaken => overtaken += 1,
+                Written::Locked | Written::Refused => self.stuck(watchdog, &transition.after.order_id),
             }
         }
         overtaken
     }
 
-    /// The two halves of what could not be written together; nothing, where it stands alone.
-    fn halves(&mut self, watchdog: &Watchdog, mut part: Vec<Transition>, trouble: &StoreError) -> Vec<Vec<Transition>> {
-        if let [alone] = part.as_slice() {
-            error!(order_id = %alone.after.order_id, error = ?trouble,
-                "its deadline has come, and the verdict cannot be written: it is tried again in half a minute");
-            watchdog.metrics.acted("stuck");
-            if self.stuck.len() < STUCK_MAX {
-                self.stuck.insert(alone.after.order_id.clone(), watchdog.clock.since_boot() + STUCK_FOR);
-            }
-            return Vec::new();
+    fn stuck(&mut self, watchdog: &Watchdog, id: &OrderId) {
+        error!(order_id = %id, "its deadline has come, and the verdict cannot be written: it is tried again in half a minute");
+        watchdog.metrics.acted("stuck");
+        if self.stuck.len() < STUCK_MAX {
+            self.stuck.insert(id.clone(), watchdog.clock.since_boot() + STUCK_FOR);
         }
-        let behind = part.split_off(part.len() / 2);
-        vec![part, behind]
     }
 }
 

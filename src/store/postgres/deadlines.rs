@@ -33,6 +33,16 @@ impl DeadlineBook for PostgresStore {
             .await
     }
 
+    async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.hot.run("set_aside", move |on| Box::pin(set_aside(on, from, to))).await
+    }
+
+    async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError> {
+        let (after, most) = (after.clone(), i64::try_from(limit).unwrap_or(i64::MAX));
+        let rows = self.hot.run("aside", move |on| Box::pin(aside(on, after, most))).await?;
+        Ok(deadline_page(rows, limit))
+    }
+
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         self.hot
             .run("horizon", |on| {
@@ -93,8 +103,13 @@ async fn open_orders(on: &mut PgConnection, low_water: Timestamp, now: Timestamp
         r#"
         select state as "state!", count(*) as "orders!", count(*) filter (where deadline_at < $2) as "overdue!",
                min(paid_at) as "oldest_paid_at?"
-        from orders
-        where deadline_at >= $1 and state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+        from (
+            select state, deadline_at, paid_at from orders where deadline_at >= $1
+            union all
+            select o.state, o.deadline_at, o.paid_at from set_aside s join orders o on o.order_id = s.order_id
+            where o.deadline_at < $1
+        ) as kept
+        where state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
         group by state
         union all
         select 'in_doubt', count(*), 0, min(o.paid_at)
@@ -177,6 +192,61 @@ async fn undecided(
         "#,
         after.at,
         until,
+        behind,
+        limit,
+    )
+    .fetch_all(on)
+    .await
+}
+
+async fn set_aside(on: &mut PgConnection, from: Timestamp, to: Timestamp) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        with moved as (
+            update watchdog set low_water = $2 where only_one and low_water = $1 returning only_one
+        ), kept as (
+            insert into set_aside (order_id)
+            select order_id from orders
+            where (select count(*) from moved) > 0 and deadline_at >= $1 and deadline_at < $2
+              and (state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+                   or state = 'in_doubt' and sla is null)
+            on conflict do nothing
+        )
+        select count(*) > 0 as "moved!" from moved
+        "#,
+        from,
+        to,
+    )
+    .fetch_one(on)
+    .await
+}
+
+/// What is set aside is little: whoever decided it, or the retention, is noticed here.
+async fn aside(on: &mut PgConnection, after: DeadlinePosition, limit: i64) -> Result<Vec<OrderRow>, sqlx::Error> {
+    let behind = after.order_id.as_deref().unwrap_or_default();
+    sqlx::query!(
+        r#"
+        delete from set_aside as s where not exists (
+            select from orders as o
+            where o.order_id = s.order_id
+              and (o.state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+                   or o.state = 'in_doubt' and o.sla is null))
+        "#
+    )
+    .execute(&mut *on)
+    .await?;
+    sqlx::query_as!(
+        OrderRow,
+        r#"
+        select o.order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
+               payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+        from set_aside s join orders o on o.order_id = s.order_id
+        where deadline_at >= $1 and (deadline_at > $1 or o.order_id > $2)
+        order by deadline_at, o.order_id
+        limit $3
+        "#,
+        after.at,
         behind,
         limit,
     )

@@ -63,6 +63,14 @@ fn of_sqlstate(code: &str) -> StoreErrorKind {
     }
 }
 
+/// Whether a row or table was locked for longer than is waited.
+pub(super) fn is_about_a_lock(error: &StoreError) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    let driver = error.source.downcast_ref::<sqlx::Error>();
+    let code = driver.and_then(sqlx::Error::as_database_error).and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == LOCK_NOT_AVAILABLE)
+}
+
 /// Whether the connections beside this one are likely gone as well: the server went away, or
 /// turned into a replica.
 pub(super) fn is_of_the_server(error: &sqlx::Error) -> bool {

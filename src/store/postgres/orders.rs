@@ -1,6 +1,6 @@
 //! Orders: each write is one statement, which is its own transaction.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -8,10 +8,11 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::columns::Columns;
-use crate::domain::{Order, OrderId, Timestamp, Transition};
-use crate::ports::{Inserted, OrderStore, SchemaError, StoreError, Written};
+use super::error::is_about_a_lock;
+use crate::domain::{OrderId, Timestamp, Transition};
+use crate::ports::{Inserted, Loaded, OrderStore, SchemaError, StoreError, Written};
 use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
-use crate::store::row::{Extras, OrderRow};
+use crate::store::row::{Extras, OrderRow, loaded};
 
 #[async_trait]
 impl OrderStore for PostgresStore {
@@ -22,22 +23,18 @@ impl OrderStore for PostgresStore {
         }
         let stored = self.hot.run("insert", insert(&Columns::of_inserts(&firsts))).await?.stored();
         // A second statement, since the first does not see the rows of a concurrent winner.
-        let existing = self.load(&not_stored(&firsts, &stored)).await?;
-        insert_answers(batch, firsts.len(), &stored, &existing)
+        let missing = not_stored(&firsts, &stored);
+        let existing = self.load(&missing).await?;
+        insert_answers(batch, firsts.len(), &stored, (&missing, &existing))
     }
 
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let wanted: Vec<String> = ids.iter().map(|id| id.as_str().to_owned()).collect();
         let rows = self.hot.run("load", |on| Box::pin(load(on, wanted))).await?;
-        let mut orders = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let order = row.into_order().map_err(|corrupt| corrupt.error("load"))?;
-            orders.insert(order.order_id.clone(), order);
-        }
-        Ok(ids.iter().map(|id| orders.get(id).cloned()).collect())
+        Ok(loaded(ids, rows))
     }
 
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
@@ -45,8 +42,11 @@ impl OrderStore for PostgresStore {
         if firsts.is_empty() {
             return Ok(Vec::new());
         }
-        let stored = self.hot.run("apply", apply(&Columns::of_updates(&firsts))).await?.stored();
-        Ok(apply_answers(batch, firsts.len(), &stored))
+        match self.hot.run("apply", apply(&Columns::of_updates(&firsts))).await {
+            Ok(answer) => Ok(apply_answers(batch, firsts.len(), &answer.stored())),
+            Err(error) if is_about_a_lock(&error) => self.apply_beside(batch, &firsts, error).await,
+            Err(error) => Err(error),
+        }
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -59,6 +59,49 @@ impl OrderStore for PostgresStore {
 }
 
 impl PostgresStore {
+    /// Writes what can be written beside the rows that somebody holds.
+    async fn apply_beside(
+        &self,
+        batch: &[Transition],
+        firsts: &[&Transition],
+        error: StoreError,
+    ) -> Result<Vec<Written>, StoreError> {
+        let ids = firsts.iter().map(|first| first.after.order_id.as_str().to_owned()).collect();
+        let locked = self.locked("apply", ids).await?;
+        if locked.is_empty() {
+            return Err(error);
+        }
+        let is_free = |transition: &&Transition| !locked.contains(transition.after.order_id.as_str());
+        let free: Vec<&Transition> = firsts.iter().copied().filter(is_free).collect();
+        let written = match free.as_slice() {
+            [] => HashSet::new(),
+            free => match self.hot.run("apply", apply(&Columns::of_updates(free))).await?.stored() {
+                Stored::All => free.iter().map(|one| one.after.order_id.as_str().to_owned()).collect(),
+                Stored::Some(ids) => ids,
+            },
+        };
+        let mut answers = apply_answers(batch, firsts.len(), &Stored::Some(written));
+        for (answer, transition) in answers.iter_mut().zip(batch) {
+            if *answer == Written::Overtaken && !is_free(&transition) {
+                *answer = Written::Locked;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Those of some orders whose rows other sessions hold at this moment.
+    pub(super) async fn locked(
+        &self,
+        operation: &'static str,
+        ids: Vec<String>,
+    ) -> Result<HashSet<String>, StoreError> {
+        let mut locked: HashSet<String> = ids.iter().cloned().collect();
+        for free in self.hot.run(operation, move |on| Box::pin(unlocked(on, ids))).await? {
+            locked.remove(&free);
+        }
+        Ok(locked)
+    }
+
     pub(super) async fn server_time(&self, operation: &'static str) -> Result<Timestamp, StoreError> {
         self.hot
             .run(operation, |on| {
@@ -307,6 +350,24 @@ fn apply(columns: &Columns<'_>) -> impl Write + use<> {
         resolved,
     );
     move |on| Box::pin(query.fetch_one(on))
+}
+
+/// Those that nobody holds, and those that are not there; the locks go with the statement.
+async fn unlocked(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar!(
+        r#"
+        with free as materialized (
+            select order_id from orders where order_id = any ($1) for no key update skip locked
+        )
+        select asked.order_id as "order_id!"
+        from unnest($1::text[]) as asked (order_id)
+        where (asked.order_id in (select order_id from free)) is true
+           or not exists (select from orders as o where o.order_id = asked.order_id)
+        "#,
+        &ids,
+    )
+    .fetch_all(on)
+    .await
 }
 
 async fn load(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<OrderRow>, sqlx::Error> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
+use super::error::is_about_a_lock;
 use crate::domain::Timestamp;
 use crate::ports::{Held, Hold, Questions, StoreError};
 
@@ -18,19 +19,26 @@ impl Questions for PostgresStore {
         // In the order of the ids, as every batch locks its rows.
         let mut sorted: Vec<&Hold> = batch.iter().collect();
         sorted.sort_by(|a, b| a.order_id.cmp(&b.order_id));
-        let columns = Columns {
-            order_id: sorted.iter().map(|hold| hold.order_id.as_str().to_owned()).collect(),
-            asked_version: sorted.iter().map(|hold| i32::try_from(hold.asked_version).unwrap_or(i32::MAX)).collect(),
-            replaces: sorted.iter().map(|hold| hold.replaces).collect(),
-            until: sorted.iter().map(|hold| hold.until).collect(),
+        let asked = Columns::of(&sorted);
+        let answers = match self.hot.run("hold", move |on| Box::pin(hold(on, asked, now))).await {
+            Err(error) if is_about_a_lock(&error) => {
+                let locked = self.locked("hold", Columns::of(&sorted).order_id).await?;
+                if locked.is_empty() {
+                    return Err(error);
+                }
+                // Of a row that somebody holds it is not known who may ask about it.
+                sorted.retain(|hold| !locked.contains(hold.order_id.as_str()));
+                let asked = Columns::of(&sorted);
+                self.hot.run("hold", move |on| Box::pin(hold(on, asked, now))).await?
+            }
+            answers => answers?,
         };
-        let answers = self.hot.run("hold", move |on| Box::pin(hold(on, columns, now))).await?;
         let answers: HashMap<String, Held> = answers.into_iter().collect();
         Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(UNKNOWN)).collect())
     }
 }
 
-/// Of an order that is not there.
+/// Of an order that is not there, or whose row somebody holds.
 const UNKNOWN: Held = Held::Taken { until: None, asked_version: None };
 
 struct Columns {
@@ -38,6 +46,17 @@ struct Columns {
     asked_version: Vec<i32>,
     replaces: Vec<Option<Timestamp>>,
     until: Vec<Timestamp>,
+}
+
+impl Columns {
+    fn of(holds: &[&Hold]) -> Self {
+        Self {
+            order_id: holds.iter().map(|hold| hold.order_id.as_str().to_owned()).collect(),
+            asked_version: holds.iter().map(|hold| i32::try_from(hold.asked_version).unwrap_or(i32::MAX)).collect(),
+            replaces: holds.iter().map(|hold| hold.replaces).collect(),
+            until: holds.iter().map(|hold| hold.until).collect(),
+        }
+    }
 }
 
 async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<Vec<(String, Held)>, sqlx::Error> {

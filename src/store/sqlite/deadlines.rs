@@ -39,6 +39,34 @@ impl DeadlineBook for SqliteStore {
         .await
     }
 
+    async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        let (from, to) = (from.timestamp_micros(), to.timestamp_micros());
+        self.write("set_aside", move |on| {
+            Box::pin(async move {
+                let moved = sqlx::query("update watchdog set low_water = ?2 where low_water = ?1");
+                if moved.bind(from).bind(to).execute(&mut *on).await?.rows_affected() == 0 {
+                    return Ok(false);
+                }
+                sqlx::query(SET_ASIDE).bind(from).bind(to).execute(on).await.map(|_| true)
+            })
+        })
+        .await
+    }
+
+    async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError> {
+        let (at, behind) = (after.at.timestamp_micros(), after.order_id.clone().unwrap_or_default());
+        let most = i64::try_from(limit).unwrap_or(i64::MAX);
+        let read = self.write("aside", move |on| {
+            Box::pin(async move {
+                sqlx::query(FORGET_DECIDED).execute(&mut *on).await?;
+                let rows = sqlx::query(ASIDE).bind(at).bind(behind).bind(most).fetch_all(on).await?;
+                rows.iter().map(order_row).collect()
+            })
+        });
+        let rows: Vec<OrderRow> = read.await?;
+        Ok(deadline_page(rows, limit))
+    }
+
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         Ok(Horizon { oldest: 0, next: 0 })
     }
@@ -119,7 +147,8 @@ fn open_cases_row(row: &SqliteRow) -> Result<OpenCasesRow, sqlx::Error> {
 const OPEN_ORDERS: &str = "
     select state, count(*) as orders, coalesce(sum(deadline_at < ?2), 0) as overdue, min(paid_at) as oldest_paid_at
     from orders
-    where deadline_at >= ?1 and state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+    where (deadline_at >= ?1 or order_id in (select order_id from set_aside))
+      and state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
     group by state
     union all
     select 'in_doubt', count(*), 0, min(o.paid_at)
@@ -145,3 +174,22 @@ const UNDECIDED: &str = "
       and (state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait') or state = 'in_doubt' and sla is null)
     order by deadline_at, order_id
     limit ?4";
+
+const SET_ASIDE: &str = "
+    insert into set_aside (order_id)
+    select order_id from orders
+    where deadline_at >= ?1 and deadline_at < ?2
+      and (state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait') or state = 'in_doubt' and sla is null)
+    on conflict do nothing";
+
+const FORGET_DECIDED: &str = "
+    delete from set_aside where not exists (
+        select 1 from orders o where o.order_id = set_aside.order_id
+          and (o.state in ('awaiting_payment', 'queued', 'in_flight', 'retry_wait')
+               or o.state = 'in_doubt' and o.sla is null))";
+
+const ASIDE: &str = "
+    select o.* from set_aside s join orders o on o.order_id = s.order_id
+    where o.deadline_at >= ?1 and (o.deadline_at > ?1 or o.order_id > ?2)
+    order by o.deadline_at, o.order_id
+    limit ?3";

@@ -1,17 +1,15 @@
 //! Orders: each batch is one transaction of the one writer.
 #![expect(clippy::disallowed_methods, reason = "SQLite's statements are checked by the tests of both adapters")]
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use sqlx::sqlite::SqliteConnection;
 
 use super::rows::{JsonBatch, order_row};
 use super::{SqliteStore, now};
-use crate::domain::{Order, OrderId, Timestamp, Transition};
-use crate::ports::{Inserted, OrderStore, SchemaError, StoreError, Written};
+use crate::domain::{OrderId, Timestamp, Transition};
+use crate::ports::{Inserted, Loaded, OrderStore, SchemaError, StoreError, Written};
 use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
-use crate::store::row::{Extras, OrderRow};
+use crate::store::row::{Extras, OrderRow, loaded};
 
 #[async_trait]
 impl OrderStore for SqliteStore {
@@ -23,22 +21,18 @@ impl OrderStore for SqliteStore {
         let json = JsonBatch::of(&firsts);
         let stored = self.write("insert", |on| Box::pin(write(on, INSERT, json))).await?;
         let stored = Stored::Some(stored.into_iter().collect());
-        let existing = self.load(&not_stored(&firsts, &stored)).await?;
-        insert_answers(batch, firsts.len(), &stored, &existing)
+        let missing = not_stored(&firsts, &stored);
+        let existing = self.load(&missing).await?;
+        insert_answers(batch, firsts.len(), &stored, (&missing, &existing))
     }
 
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
         let wanted = Extras::json(ids);
         let rows = self.read("load", |on| Box::pin(load(on, wanted))).await?;
-        let mut orders = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let order = row.into_order().map_err(|corrupt| corrupt.error("load"))?;
-            orders.insert(order.order_id.clone(), order);
-        }
-        Ok(ids.iter().map(|id| orders.get(id).cloned()).collect())
+        Ok(loaded(ids, rows))
     }
 
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {

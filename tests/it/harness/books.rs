@@ -12,7 +12,7 @@ use super::{Line, PATIENCE};
 
 impl Line {
     pub(crate) async fn load(&self, id: &str) -> Option<Order> {
-        self.store.load(&[OrderId::parse(id).unwrap()]).await.unwrap().remove(0)
+        self.store.load(&[OrderId::parse(id).unwrap()]).await.unwrap().remove(0).order()
     }
 
     /// Waits until an order satisfies a condition.

@@ -16,6 +16,7 @@ mod outcomes;
 mod quota;
 mod refusals;
 mod reports;
+mod rows;
 mod servers;
 mod sharing;
 mod shop;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::{Line, PATIENCE, Service, Wishes};
+use crate::pace::at_most;
 
 const TOPICS: [&str; 4] = ["orders", "lifecycle", "requests.sim", "requests.sim.due"];
 
@@ -47,7 +48,9 @@ async fn two_processes_hold_half_of_every_topic_and_the_one_that_is_left_holds_a
         assert!(taken.is_some_and(|taken| taken >= 50.0), "it made {taken:?} of 400 calls");
     }
     one.kill();
+    let killed = Instant::now();
     until_each_holds(&line, &[&two], 4).await;
+    at_most("being replaced", killed.elapsed(), Duration::from_secs(8), PATIENCE);
     line.send("alone", 100).await;
     line.all_succeeded(500).await;
 }

@@ -149,7 +149,7 @@ pub(crate) async fn apply_one(store: &dyn Store, transition: &Transition) -> Wri
 }
 
 pub(crate) async fn load_one(store: &dyn Store, order_id: &OrderId) -> Option<Order> {
-    store.load(std::slice::from_ref(order_id)).await.expect("the load is done").pop().expect("one answer")
+    store.load(std::slice::from_ref(order_id)).await.expect("the load is done").pop().expect("one answer").order()
 }
 
 /// Inserts a paid order and claims it.

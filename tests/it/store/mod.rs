@@ -1,6 +1,6 @@
 //! The store's adapters: one suite for both, and what only Postgres can do wrong.
 
-mod fixture;
+pub(crate) mod fixture;
 mod laws;
 mod migrations;
 pub(crate) mod place;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::{LoggedEvent, NewOrder, Notification, State, Timestamp, Transition};
-use recharged::ports::{DeadlinePosition, Inserted, LogPosition, Store, StoreErrorKind, Written};
+use recharged::ports::{DeadlinePosition, Held, Hold, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written};
 use recharged::store::{StoreOptions, open};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
@@ -193,7 +193,7 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
         let claims: Vec<_> = batch.iter().map(|arrived| claim(&arrived.after, now)).collect();
         assert!(store.apply(&claims).await.unwrap().iter().all(|written| *written == Written::Stored));
         let ids: Vec<_> = batch.iter().map(|arrived| arrived.after.order_id.clone()).collect();
-        assert!(store.load(&ids).await.unwrap().iter().all(Option::is_some));
+        assert!(store.load(&ids).await.unwrap().into_iter().all(|row| row.order().is_some()));
     }
     let [after, _, _] = scans(store.as_ref(), &mut control, |[_, fetched, _]| fetched >= 8_000).await;
     assert_eq!(after, before, "no sequential scan");
@@ -238,6 +238,38 @@ async fn an_order_or_a_timer_that_somebody_holds_keeps_no_other_from_being_told_
     console.execute("rollback").await.unwrap();
     let written = store.fire(&events).await.unwrap();
     assert_eq!(written, [Written::Overtaken, Written::Stored, Written::Stored]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_somebody_holds_keeps_no_other_of_its_batch_from_being_written_or_asked_about() {
+    let place = Place::postgres().await;
+    let store = place.store.as_ref();
+    let mut orders = Vec::new();
+    for order in ["a", "held", "z"] {
+        orders.push(in_flight(store, order).await);
+    }
+    let mut console = PgConnection::connect(&place.url).await.unwrap();
+    console.execute("begin").await.unwrap();
+    console.execute("select 1 from orders where order_id = 'held' for update").await.unwrap();
+    let now = store.now().await.unwrap();
+    let holds: Vec<Hold> = orders
+        .iter()
+        .map(|order| Hold {
+            order_id: order.order_id.clone(),
+            asked_version: order.asked_version,
+            replaces: None,
+            until: now + Duration::from_secs(9),
+        })
+        .collect();
+    let taken = Held::Taken { until: None, asked_version: None };
+    assert_eq!(store.hold(&holds, now).await.unwrap(), [Held::Granted, taken, Held::Granted]);
+    let ends: Vec<_> = orders.iter().map(|order| succeed(order, now)).collect();
+    assert_eq!(store.apply(&ends).await.unwrap(), [Written::Stored, Written::Locked, Written::Stored]);
+    // Also where it stands alone, and beside one that was moved meanwhile.
+    assert_eq!(store.apply(&ends[1..]).await.unwrap(), [Written::Locked, Written::Overtaken]);
+    assert_eq!(store.apply(&ends[1..2]).await.unwrap(), [Written::Locked]);
+    console.execute("rollback").await.unwrap();
+    assert_eq!(store.apply(&ends).await.unwrap(), [Written::Overtaken, Written::Stored, Written::Overtaken]);
 }
 
 /// Sequential scans of `orders`, rows fetched by its indexes, and rows inserted, once they are
@@ -421,5 +453,5 @@ async fn a_server_that_falls_silent_costs_a_bounded_time_and_no_connection_for_e
     }
     silent.store(false, Ordering::Relaxed);
     let found = patiently(async || store.load(&[id("before")]).await).await;
-    assert!(found[0].is_some());
+    assert!(matches!(found.as_slice(), [Loaded::Order(_)]));
 }

@@ -18,7 +18,7 @@ use recharged::ports::OutRecord;
 
 use crate::laws::{Law, Violation};
 use crate::life::{EPOCH, PRECISION};
-use crate::weather::{Strikes, Weather};
+use crate::weather::{Fault, Strikes, Weather};
 use crate::world::World;
 
 /// A provider that is well is asked so soon after the time of a question, and its answer is settled.
@@ -39,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) lost: usize,
     /// Orders that missed their deadline; and those of them that were held to the shortest bound.
     pub(crate) missed: [usize; 2],
+    /// Orders that met their deadline or missed it, by their rows.
+    judged: u64,
     log: Vec<LoggedEvent>,
 }
 
@@ -47,12 +49,14 @@ impl Report {
         self.states.get(state.as_str()).copied().unwrap_or_default()
     }
 
-    /// What the figures say: every order is judged by its deadline once. Whoever died in between may have
-    /// judged one and not counted it.
+    /// What the figures say: every order that was paid is judged by its deadline once. Whoever died in between, or
+    /// did not hear that it was written, may have judged one and not counted it.
     pub(crate) fn counted(&mut self, counted: u64) {
-        let judged = u64::try_from(self.states.values().sum::<usize>()).unwrap();
-        if counted > judged {
-            let what = format!("{judged} orders, and {counted} were counted");
+        const UNHEARD: [Fault; 4] =
+            [Fault::Crash, Fault::CrashAtAnOperation, Fault::StoreFailedAfter, Fault::CommitAfterDeath];
+        let (judged, all_heard) = (self.judged, UNHEARD.iter().all(|fault| self.strikes.of(*fault) == 0));
+        if counted > judged || (counted < judged && all_heard) {
+            let what = format!("{judged} orders were judged by their deadlines, and {counted} were counted");
             self.violations.push(Violation { law: Law::Counted, what });
         }
     }
@@ -147,6 +151,7 @@ impl Oracle<'_> {
             lost: self.world.outside.broker.lost(),
             missed: self.missed.get(),
             weather: self.world.weather.clone(),
+            judged: rows.values().filter(|row| row.sla.is_some()).count() as u64,
             states,
             log: self.log,
         }

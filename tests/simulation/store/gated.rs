@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use recharged::domain::{LoggedEvent, Order, OrderId, ProviderId, Recipient, Timestamp, Transition};
+use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
     Case, CaseBook, CaseFilter, Census, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold,
-    Horizon, Inserted, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota, ReadMark,
-    ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers, Written,
+    Horizon, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota,
+    ReadMark, ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers, Written,
 };
 
 use super::{MemStore, away};
@@ -62,7 +62,7 @@ macro_rules! gated {
 gated! {
     OrderStore {
         async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError>;
-        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError>;
+        async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError>;
         async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
         async fn now(&self) -> Result<Timestamp, StoreError>;
         async fn check(&self) -> Result<(), SchemaError>;
@@ -73,6 +73,8 @@ gated! {
     DeadlineBook {
         async fn low_water(&self) -> Result<Timestamp, StoreError>;
         async fn move_low_water(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
+        async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError>;
+        async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError>;
         async fn horizon(&self) -> Result<Horizon, StoreError>;
         async fn undecided(&self, after: &DeadlinePosition, until: Timestamp, limit: usize)
             -> Result<DeadlinePage, StoreError>;

@@ -14,7 +14,7 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Case, Clock, Inserted, LogPosition, OrderStore, SchemaError, StoreError, StoreErrorKind, Written,
+    Case, Clock, Inserted, Loaded, LogPosition, OrderStore, SchemaError, StoreError, StoreErrorKind, Written,
 };
 
 use crate::laws::{Findings, Law};
@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
     low_water: Timestamp,
+    /// Undecided behind the low-water mark.
+    set_aside: BTreeSet<OrderId>,
     /// Whoever inserts is cut off until then; everybody else is not.
     pub(crate) no_inserts_until: Option<Timestamp>,
     away_until: Option<Timestamp>,
@@ -251,13 +253,14 @@ impl MemStore {
     }
 
     fn commit_moves(&self, place: (i64, i64), batch: &[Transition]) -> Vec<Written> {
-        let mut state = self.state.lock().unwrap();
+        let (now, mut state) = (self.time.now(), self.state.lock().unwrap());
         let mut answers = Vec::with_capacity(batch.len());
         for transition in batch {
             let row = state.rows.get(&transition.after.order_id);
             let fits = row.is_some_and(|row| {
                 let stays = !row.state.is_closed() || row.state == transition.after.state;
-                (row.version == transition.from_version && stays) || is_planted(Bug::SkipTheFence)
+                (row.version == transition.from_version && stays && !state.is_late(transition, now))
+                    || is_planted(Bug::SkipTheFence)
             });
             state.claims_overtaken += u32::from(!fits && transition.event.kind == EventType::Submitted);
             answers.push(if fits { Written::Stored } else { Written::Overtaken });
@@ -269,17 +272,13 @@ impl MemStore {
     }
 
     /// An open order with a new deadline that has passed is not stored.
-    fn refuse_late(&self, operation: &'static str, batch: &[Transition]) -> Result<(), StoreError> {
+    fn refuse_late(&self, batch: &[Transition]) -> Result<(), StoreError> {
         let (now, state) = (self.time.now(), self.state.lock().unwrap());
-        let is_late = |transition: &Transition| {
-            let order = &transition.after;
-            let is_new = state.rows.get(&order.order_id).is_none_or(|row| row.deadline_at != order.deadline_at);
-            is_new && !order.state.is_closed() && order.deadline_at <= now
-        };
-        if !batch.iter().any(is_late) {
+        if !batch.iter().any(|transition| state.is_late(transition, now)) {
             return Ok(());
         }
-        Err(StoreError { operation, kind: StoreErrorKind::Contention, source: "a deadline passed".into() })
+        let kind = StoreErrorKind::Contention;
+        Err(StoreError { operation: "insert", kind, source: "a deadline passed".into() })
     }
 
     fn commit_timers(&self, place: (i64, i64), batch: &[LoggedEvent]) -> Vec<Written> {
@@ -405,7 +404,7 @@ fn away(operation: &'static str) -> StoreError {
 impl OrderStore for MemStore {
     async fn insert(&self, batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         self.there("insert").await?;
-        self.refuse_late("insert", batch)?;
+        self.refuse_late(batch)?;
         let mut running = self.begin(Commit::Inserts(batch));
         tokio::time::sleep(self.commit_time(batch)).await;
         let (answers, _) = running.end(true);
@@ -413,15 +412,14 @@ impl OrderStore for MemStore {
         Ok(answers)
     }
 
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
         self.there("load").await?;
         let state = self.state.lock().unwrap();
-        Ok(ids.iter().map(|id| state.rows.get(id).cloned()).collect())
+        Ok(ids.iter().map(|id| state.rows.get(id).cloned().map_or(Loaded::Absent, Loaded::Order)).collect())
     }
 
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         self.there("apply").await?;
-        self.refuse_late("apply", batch)?;
         let mut running = self.begin(Commit::Moves(batch));
         tokio::time::sleep(self.commit_time(batch)).await;
         let (_, answers) = running.end(true);

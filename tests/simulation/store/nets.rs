@@ -1,7 +1,9 @@
 //! What the last nets read: cases, timers, and how far the lanes have read.
 
 use async_trait::async_trait;
-use recharged::domain::{CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp};
+use recharged::domain::{
+    CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp, Transition,
+};
 use recharged::ports::{
     Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderView, OverdueQuestion,
     QuestionTime, ReadMark, ReadMarks, Resolution, StoreError, TimerPage, Timers, Written,
@@ -10,6 +12,13 @@ use recharged::ports::{
 use super::{Commit, MemStore, State};
 
 impl State {
+    /// Whether it gives an open order a deadline that has passed: the watchdog may have passed it.
+    pub(super) fn is_late(&self, transition: &Transition, now: Timestamp) -> bool {
+        let order = &transition.after;
+        let is_new = self.rows.get(&order.order_id).is_none_or(|row| row.deadline_at != order.deadline_at);
+        is_new && !order.state.is_closed() && order.deadline_at <= now
+    }
+
     pub(super) fn change_case(&mut self, order_id: &OrderId, at: Timestamp, change: &CaseChange) {
         match change {
             CaseChange::Open { kind, escalate_at, evidence, next_query_at } => {

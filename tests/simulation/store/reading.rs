@@ -34,6 +34,32 @@ impl DeadlineBook for MemStore {
         Ok(moved)
     }
 
+    async fn set_aside(&self, from: Timestamp, to: Timestamp) -> Result<bool, StoreError> {
+        self.there("set_aside").await?;
+        let moved = {
+            let mut state = self.state.lock().unwrap();
+            let fits = state.low_water == from;
+            if fits {
+                let behind = |order: &&Order| (from..to).contains(&order.deadline_at) && is_undecided(order);
+                let ids: Vec<OrderId> =
+                    state.rows.values().filter(behind).map(|order| order.order_id.clone()).collect();
+                state.set_aside.extend(ids);
+                state.low_water = to;
+            }
+            fits
+        };
+        self.back("set_aside").await?;
+        Ok(moved)
+    }
+
+    async fn aside(&self, after: &DeadlinePosition, limit: usize) -> Result<DeadlinePage, StoreError> {
+        self.there("aside").await?;
+        let aside = self.state.lock().unwrap().set_aside.clone();
+        Ok(self.by_deadline(after, Timestamp::MAX_UTC, limit, |order| {
+            aside.contains(&order.order_id) && is_undecided(order)
+        }))
+    }
+
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         self.there("horizon").await?;
         let state = self.state.lock().unwrap();
@@ -63,7 +89,8 @@ impl DeadlineBook for MemStore {
             let counts = if order.state == OrderState::InDoubt {
                 open_doubt(order)
             } else {
-                !order.state.is_closed() && order.deadline_at >= low_water
+                !order.state.is_closed()
+                    && (order.deadline_at >= low_water || state.set_aside.contains(&order.order_id))
             };
             if !counts {
                 continue;

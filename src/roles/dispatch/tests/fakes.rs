@@ -244,9 +244,9 @@ impl OrderStore for World {
     async fn insert(&self, _batch: &[Transition]) -> Result<Vec<Inserted>, StoreError> {
         unreachable!("a lane inserts nothing")
     }
-    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Option<Order>>, StoreError> {
+    async fn load(&self, ids: &[OrderId]) -> Result<Vec<Loaded>, StoreError> {
         let rows = self.rows.lock().unwrap();
-        Ok(ids.iter().map(|id| rows.get(id).cloned()).collect())
+        Ok(ids.iter().map(|id| rows.get(id).cloned().map_or(Loaded::Absent, Loaded::Order)).collect())
     }
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         tokio::time::sleep(Duration::from_millis(3)).await;
@@ -294,6 +294,12 @@ impl DeadlineBook for World {
     }
     async fn move_low_water(&self, _from: Timestamp, _to: Timestamp) -> Result<bool, StoreError> {
         Ok(false)
+    }
+    async fn set_aside(&self, _from: Timestamp, _to: Timestamp) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+    async fn aside(&self, _after: &DeadlinePosition, _limit: usize) -> Result<DeadlinePage, StoreError> {
+        Ok(DeadlinePage::default())
     }
     async fn horizon(&self) -> Result<Horizon, StoreError> {
         Ok(Horizon { oldest: 0, next: 0 })

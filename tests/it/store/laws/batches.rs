@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use recharged::domain::{Currency, Money, Recipient};
-use recharged::ports::{Inserted, Written};
+use recharged::ports::{Inserted, Loaded, Written};
 
 use super::super::fixture::{arrive, arrive_hopeless, claim, id, insert_one, load_one, new_order};
 use super::super::on_every_adapter;
@@ -38,8 +38,8 @@ async fn a_new_order_reads_back_as_it_was_decided(place: &Place) {
     assert_eq!(place.store.insert(&batch).await.unwrap(), vec![Inserted::Stored; 4]);
     let ids = [id("told"), id("nobody"), id("hopeless"), id("paid"), id("unpaid")];
     let loaded = place.store.load(&ids).await.unwrap();
-    let expected = [Some(&batch[2].after), None, Some(&batch[3].after), Some(&batch[0].after), Some(&batch[1].after)];
-    assert_eq!(loaded.iter().map(Option::as_ref).collect::<Vec<_>>(), expected);
+    let row = |of: usize| Loaded::Order(batch[of].after.clone());
+    assert_eq!(loaded, [row(2), Loaded::Absent, row(3), row(0), row(1)]);
     for transition in &batch {
         assert_eq!(
             place.store.timeline(&transition.after.order_id).await.unwrap(),
@@ -114,6 +114,7 @@ async fn eight_writers_at_once_store_each_order_once(place: &Place) {
                     match answer {
                         Inserted::Stored => stored += 1,
                         Inserted::Exists(order) => assert_eq!(order.order_id, transition.after.order_id),
+                        Inserted::Unreadable(why) => panic!("{why}"),
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use recharged::domain::{AttemptState, CaseKind, OrderId, State, Timestamp};
 use recharged::ports::{
-    CaseFilter, CaseKey, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store, Written,
+    CaseFilter, CaseKey, Census, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store, Written,
 };
 
 use super::super::fixture::{
@@ -18,6 +18,7 @@ on_every_adapter!(
     a_send_without_an_answer_is_found_by_its_lane_and_age,
     what_is_undecided_comes_in_the_order_of_deadlines_page_by_page,
     the_low_water_mark_moves_from_where_it_stands_and_from_nowhere_else,
+    what_the_mark_goes_past_undecided_is_set_aside_until_it_is_decided,
     a_census_counts_what_is_open,
     cases_are_read_oldest_first_and_page_by_page,
     a_question_that_is_overdue_is_found_until_its_time_is_set,
@@ -108,6 +109,32 @@ async fn the_low_water_mark_moves_from_where_it_stands_and_from_nowhere_else(pla
     assert_eq!(store.low_water().await.unwrap(), now - SECOND);
     let horizon = store.horizon().await.unwrap();
     assert!(horizon.oldest <= horizon.next);
+}
+
+async fn what_the_mark_goes_past_undecided_is_set_aside_until_it_is_decided(place: &Place) {
+    let store = place.store.as_ref();
+    let mut orders = Vec::new();
+    for order in ["decided", "b", "a", "ahead"] {
+        orders.push(in_flight(store, order).await);
+    }
+    let [first, last] = [orders[0].deadline_at, orders[3].deadline_at];
+    apply_one(store, &into_doubt(&orders[0])).await;
+    let (low, begin) = (store.low_water().await.unwrap(), DeadlinePosition { at: first - SECOND, order_id: None });
+    let aside = async |after: &DeadlinePosition, limit| store.aside(after, limit).await.unwrap();
+    assert!(!store.set_aside(first, last).await.unwrap(), "it does not stand there");
+    assert!(aside(&begin, 9).await.orders.is_empty());
+    assert!(store.set_aside(low, last).await.unwrap());
+    assert_eq!(store.low_water().await.unwrap(), last);
+    let page = aside(&begin, 1).await;
+    assert_eq!(page.orders[0].order_id, id("b"));
+    let page = aside(&page.next.unwrap(), 9).await;
+    assert_eq!(page.orders.iter().map(|order| order.order_id.as_str()).collect::<Vec<_>>(), ["a"]);
+    let open = |census: &Census| census.open.iter().find(|(state, _)| *state == State::InFlight).map(|(_, n)| *n);
+    assert_eq!(open(&store.census(last, last + SECOND).await.unwrap()), Some(3), "what is set aside is still open");
+    apply_one(store, &into_doubt(&orders[1])).await;
+    assert_eq!(aside(&begin, 9).await.orders, [orders[2].clone()]);
+    apply_one(store, &into_doubt(&orders[2])).await;
+    assert!(aside(&begin, 9).await.orders.is_empty());
 }
 
 async fn a_census_counts_what_is_open(place: &Place) {
