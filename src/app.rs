@@ -63,11 +63,23 @@ pub struct App {
 /// Opens everything and starts the roles; refuses to work on topics that are missing or of another shape.
 pub async fn start(plan: Plan) -> Result<App, StartError> {
     let former_tiers = open::check_topics(&plan, topics::ANSWER_LIMIT).await?;
-    start_on(plan, former_tiers).await
+    start_on(plan, Broker::Answers { former_tiers }).await
 }
 
-/// The same, on topics that were looked at.
-async fn start_on(plan: Plan, former_tiers: Vec<Duration>) -> Result<App, StartError> {
+/// What is known of the broker when a process starts.
+enum Broker {
+    /// Its topics were looked at, and these tiers are no longer configured.
+    Answers { former_tiers: Vec<Duration> },
+    /// It does not answer. Who starts all the same is not ready, and begins anew when it does.
+    Away,
+}
+
+/// Opens everything else and starts the roles.
+async fn start_on(plan: Plan, broker: Broker) -> Result<App, StartError> {
+    let (former_tiers, broker_is_away) = match broker {
+        Broker::Answers { former_tiers } => (former_tiers, false),
+        Broker::Away => (Vec::new(), true),
+    };
     let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
     let address = listener.local_addr().map_err(StartError::config)?;
     let process =
@@ -96,6 +108,7 @@ async fn start_on(plan: Plan, former_tiers: Vec<Duration>) -> Result<App, StartE
         drain: lifecycle.drain(),
         plan,
         former_tiers,
+        broker_is_away,
         store,
         written,
         clock,
@@ -145,7 +158,7 @@ fn assemble(
         roles.extend(parts.intake(&commands)?);
     }
 
-    let Parts { plan, store, clock, clients, .. } = parts;
+    let Parts { plan, broker_is_away, store, clock, clients, .. } = parts;
     let (producers, consumers) = (clients.producers, Arc::new(clients.consumers));
     let flushed = producers.clone();
     lifecycle.add("producers", BUDGET, |stop| async move {
@@ -168,6 +181,7 @@ fn assemble(
             producers,
             kafka: clients.metrics,
             embedded_broker: plan.embedded_broker,
+            broker_is_away,
         },
     );
     for role in roles {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{App, BUDGET, Plan, Role, StartError, chain, open, open_checked_store, start_on};
+use super::{App, BUDGET, Broker, Plan, Role, StartError, chain, open, open_checked_store, start_on};
 use crate::domain::Timestamp;
 use crate::kafka::topics::ANSWER_LIMIT;
 use crate::lifecycle::Outcome;
@@ -37,7 +37,7 @@ pub async fn run(plan: Plan, signals: &mut mpsc::Receiver<&'static str>) -> Resu
             Err(trouble) => return Err(trouble),
         }
     };
-    let App { lifecycle, address, .. } = start_on(plan, former_tiers).await?;
+    let App { lifecycle, address, .. } = start_on(plan, Broker::Answers { former_tiers }).await?;
     info!(listen = %address, "started");
     Ok(lifecycle.run_until_done(signals).await)
 }
@@ -63,7 +63,7 @@ async fn until_it_answers(
 ) -> Result<Option<Outcome>, StartError> {
     warn!("{trouble}; until then this process decides deadlines, and does nothing else");
     let alone = Plan { roles: vec![Role::Watchdog], ..plan.clone() };
-    let mut app = start_on(alone.clone(), Vec::new()).await?;
+    let mut app = start_on(alone.clone(), Broker::Away).await?;
     info!(listen = %app.address, "started: the watchdog alone");
     let (drain, answered) = (app.lifecycle.drain(), Arc::new(AtomicBool::new(false)));
     let (awaited, told) = (alone.clone(), Arc::clone(&answered));

@@ -55,6 +55,8 @@ pub(super) struct Parts {
     pub(super) plan: Plan,
     /// Delay tiers that are no longer configured.
     pub(super) former_tiers: Vec<Duration>,
+    /// No broker answered at the start.
+    pub(super) broker_is_away: bool,
     pub(super) store: Arc<dyn Store>,
     pub(super) at_hand: Arc<RowsAtHand>,
     /// Woken by each write of this process to the store.

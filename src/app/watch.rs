@@ -40,6 +40,8 @@ pub(super) struct Watched {
     pub(super) producers: Producers,
     pub(super) kafka: Arc<KafkaMetrics>,
     pub(super) embedded_broker: bool,
+    /// None answered at the start, and this process goes on without until one does.
+    pub(super) broker_is_away: bool,
 }
 
 /// What was told of the consumers before, so that counters grow by what is new.
@@ -156,7 +158,7 @@ impl Watched {
         let statuses = self.consumers.statuses();
         self.producers.tend();
         // A process that only publishes.
-        if statuses.is_empty() && self.producers.are_cut_off() {
+        if self.broker_is_away || (statuses.is_empty() && self.producers.are_cut_off()) {
             trouble = Err("no broker answers".to_owned());
         }
         for status in statuses {

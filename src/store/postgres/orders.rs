@@ -1,6 +1,7 @@
 //! Orders: each write is one statement, which is its own transaction.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -89,15 +90,22 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    /// Those of some orders whose rows other sessions hold at this moment.
+    /// Those of some orders whose rows other sessions hold for longer than a transaction takes. The statement that has
+    /// just failed is one of them: its locks outlive the news of its end for a moment.
     pub(super) async fn locked(
         &self,
         operation: &'static str,
         ids: Vec<String>,
     ) -> Result<HashSet<String>, StoreError> {
-        let mut locked: HashSet<String> = ids.iter().cloned().collect();
-        for free in self.hot.run(operation, move |on| Box::pin(unlocked(on, ids))).await? {
-            locked.remove(&free);
+        const LOOKS: u32 = 4;
+        const BETWEEN: Duration = Duration::from_millis(50);
+        let mut locked: HashSet<String> = ids.into_iter().collect();
+        for _ in 0..LOOKS {
+            tokio::time::sleep(BETWEEN).await;
+            let asked: Vec<String> = locked.iter().cloned().collect();
+            for free in self.hot.run(operation, move |on| Box::pin(unlocked(on, asked))).await? {
+                locked.remove(&free);
+            }
         }
         Ok(locked)
     }

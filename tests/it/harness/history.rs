@@ -13,8 +13,8 @@ const HELD_UP: [&str; 3] = ["no_permit", "window_closed", "connect"];
 pub(crate) struct History {
     /// Every entry, in the order of versions.
     pub(crate) log: Vec<LoggedEvent>,
-    /// The versions of each claim that sent nothing and of its retry: two entries more that are
-    /// right, each time.
+    /// The versions of each claim that sent nothing and of its retry, and where others took it over in between of
+    /// that as well: entries more that are right, each time.
     pub(crate) held_up: Vec<u32>,
 }
 
@@ -52,8 +52,13 @@ impl Line {
         assert!(log.iter().map(|event| event.version).eq(1..=log.len() as u32), "{id}: {log:?}");
         let mut held_up = Vec::new();
         for (index, event) in log.iter().enumerate().filter(|(_, event)| is_held_up(event)) {
-            let claim = log[..index].iter().rfind(|event| event.kind == EventType::Submitted);
-            held_up.extend([claim.unwrap_or_else(|| panic!("{id} was never claimed: {log:?}")).version, event.version]);
+            let claim = log[..index].iter().rposition(|event| event.kind == EventType::Submitted);
+            let claim = claim.unwrap_or_else(|| panic!("{id} was never claimed: {log:?}"));
+            held_up.extend([log[claim].version, event.version]);
+            // Whoever is held up for so long may be taken for dead meanwhile.
+            let taken_over =
+                log[claim..index].iter().filter(|event| event.data.cause.as_deref() == Some("caller_lost"));
+            held_up.extend(taken_over.map(|event| event.version));
         }
         let row = self.load(id).await.unwrap();
         assert_eq!(row.version as usize, log.len(), "{id}: {log:?}");

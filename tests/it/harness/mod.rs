@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use recharged::clock::SystemClock;
 use recharged::domain::DuplicateSemantics;
 use recharged::kafka::{KafkaOptions, Producer, ProducerOptions};
@@ -156,12 +158,18 @@ impl Line {
             place,
             _turn: turn,
         };
+        line.make_topics().await;
+        line
+    }
+
+    /// Those that are missing.
+    pub(crate) async fn make_topics(&self) {
         // A broker that is busy with the topics of other tests may refuse for a moment.
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let made = line.command(&["topics", "create"]).output().unwrap();
+            let made = self.command(&["topics", "create"]).output().unwrap();
             if made.status.success() {
-                return line;
+                return;
             }
             let is_configured = made.status.code() != Some(78);
             assert!(is_configured && Instant::now() < deadline, "{}{}", text_of(&made.stdout), text_of(&made.stderr));
@@ -179,11 +187,20 @@ impl Line {
         self.connect().await.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
     }
 
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
+    }
+
+    /// Changes one setting of a topic; the others become the broker's own.
+    pub(crate) async fn set_topic(&self, name: &str, key: &str, value: &str) {
+        let topic = self.topic(name);
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(key, value);
+        let changed = self.admin().alter_configs(&[change], &AdminOptions::new()).await.unwrap();
+        assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+    }
+
     pub(crate) async fn delete_topic(&self, name: &str) {
-        use rdkafka::admin::{AdminClient, AdminOptions};
-        let admin: AdminClient<rdkafka::client::DefaultClientContext> =
-            rdkafka::ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap();
-        let deleted = admin.delete_topics(&[&*self.topic(name)], &AdminOptions::new()).await.unwrap();
+        let deleted = self.admin().delete_topics(&[&*self.topic(name)], &AdminOptions::new()).await.unwrap();
         assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
     }
 
@@ -205,8 +222,6 @@ impl Drop for Line {
 }
 
 fn sweep_topics(brokers: &str, prefix: &str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    use rdkafka::admin::{AdminClient, AdminOptions};
-    use rdkafka::client::DefaultClientContext;
     let wait = Duration::from_secs(5);
     let admin: AdminClient<DefaultClientContext> =
         rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create()?;

@@ -160,6 +160,12 @@ async fn the_service_refuses_what_cannot_work_before_it_touches_an_order() {
     missing.args(["run", "--config", "/nowhere/recharged.toml"]);
     ended(missing, LIMIT).await.refused("missing file", 78, &["/nowhere/recharged.toml"]);
     tried(&line, &["run", "--roles", "juggler"], &[]).await.refused("unknown role", 2, &["juggler", "intake"]);
+    // A tier whose topic forgets its records before they are due.
+    line.set_topic("delay.1s", "retention.ms", "500").await;
+    let forgets = tried(&line, &["run"], &["http.listen=127.0.0.1:0"]).await;
+    forgets.refused("a forgetful tier", 78, &["delay.1s", "retention.ms", "recharged topics"]);
+    line.delete_topic("delay.1s").await;
+    line.make_topics().await;
     assert!(line.counts().await.is_empty(), "no order was touched");
     assert_eq!(line.simulator.stats().submits, 0);
     // And then, as it should be, they are all there.

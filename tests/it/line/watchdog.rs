@@ -104,7 +104,8 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     let more: Vec<_> = (0..50).map(|n| arrive(new_order(&format!("more-{n}"), paid_at), paid_at)).collect();
     line.store.insert(&more).await.unwrap();
     line.until_counts("those are decided too", |counts| counts.get(&State::Failed) == Some(&550)).await;
-    assert!(whole.answers_ok("/livez").await && !whole.answers_ok("/readyz").await);
+    let probes = (whole.get("/livez").await, whole.get("/readyz").await);
+    assert!(matches!(probes, (Some((200, _)), Some((503, _)))), "{probes:?}");
 
     torture.services(&["up"]).await;
     whole.until_ready().await;
