@@ -67,7 +67,7 @@ where
 }
 
 /// A batch that a lock kept from being written so often is written in parts.
-const LOCKED_MAX: u32 = 2;
+const LOCKED_MAX: u32 = 5;
 
 /// Writes transitions until the store has answered. What keeps a batch from being written (a lock that is not let go of,
 /// a value that cannot be stored) is searched for by halves, so that it holds up itself alone: it is answered as locked

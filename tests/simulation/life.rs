@@ -144,6 +144,11 @@ impl Life {
         self.was_held_up(since, waits);
     }
 
+    /// It has failed, which began then, and is tried again. Another part of the watchdog may succeed in the same meanwhile.
+    pub(crate) fn fails(&self, began: Duration) {
+        self.was_held_up(began, TRIED_AGAIN);
+    }
+
     fn was_held_up(&self, since: Duration, waits: Duration) {
         const USUAL: Duration = Duration::from_millis(20);
         let now = self.time.since_boot();

@@ -52,8 +52,14 @@ impl Report {
     /// What the figures say: every order that was paid is judged by its deadline once. Whoever died in between, or
     /// did not hear that it was written, may have judged one and not counted it.
     pub(crate) fn counted(&mut self, counted: u64) {
-        const UNHEARD: [Fault; 4] =
-            [Fault::Crash, Fault::CrashAtAnOperation, Fault::StoreFailedAfter, Fault::CommitAfterDeath];
+        const UNHEARD: [Fault; 6] = [
+            Fault::Crash,
+            Fault::CrashAtAnOperation,
+            Fault::CommitAfterDeath,
+            Fault::StoreFailedAfter,
+            Fault::StoreAway,
+            Fault::CutOffFromTheStore,
+        ];
         let (judged, all_heard) = (self.judged, UNHEARD.iter().all(|fault| self.strikes.of(*fault) == 0));
         if counted > judged || (counted < judged && all_heard) {
             let what = format!("{judged} orders were judged by their deadlines, and {counted} were counted");

@@ -50,8 +50,10 @@ macro_rules! gated {
                     answer
                 };
                 let answer = answer.await;
-                if let Some(began) = began.filter(|_| answer.is_ok()) {
-                    self.life.succeeds(stringify!($name), began);
+                match began {
+                    Some(began) if answer.is_ok() => self.life.succeeds(stringify!($name), began),
+                    Some(began) => self.life.fails(began),
+                    None => {}
                 }
                 answer
             })+
