@@ -138,7 +138,7 @@ impl Life {
     /// It has succeeded, which began then. What held it up, once or while it was tried again and again, is no fault of
     /// the watchdog's.
     pub(crate) fn succeeds(&self, operation: &'static str, began: Duration) {
-        let since = self.under_way.lock().unwrap().remove(operation).unwrap_or(began);
+        let since = self.under_way.lock().unwrap().remove(operation).map_or(began, |since| since.min(began));
         // Where it was tried in vain before, another part of the watchdog that did so too may still wait.
         let waits = if since < began { TRIED_AGAIN } else { Duration::ZERO };
         self.was_held_up(since, waits);
