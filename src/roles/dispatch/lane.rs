@@ -11,7 +11,7 @@ use tracing::{debug, error, warn};
 
 use crate::domain::inbound::Unfit;
 use crate::domain::{Command, CommandKind, Timestamp};
-use crate::ports::{ActedOn, Grant, InRecord, PermitClass, ReadMark, StoreError, Subscription, command_record};
+use crate::ports::{Ack, ActedOn, Grant, InRecord, PermitClass, ReadMark, StoreError, Subscription, command_record};
 use crate::roles::{RoleError, StopSignals, dead_letter, patience};
 
 use super::Lane;
@@ -108,6 +108,14 @@ impl Lane {
     }
 }
 
+/// Of a command that comes on `.due`.
+fn class_of_due(command: &Command) -> PermitClass {
+    match command.kind {
+        CommandKind::Submit => PermitClass::Retry,
+        CommandKind::Query => PermitClass::Query,
+    }
+}
+
 /// How many questions of orders whose deadline has passed are kept: as many as are asked within a second, where that is
 /// more than their part.
 fn late_max(rules: &super::LaneRules, rests: bool) -> usize {
@@ -153,8 +161,8 @@ impl Scheduler {
             let now = self.lane.clock.now();
             let sleep = (wake - now).to_std().unwrap_or_default().max(Duration::from_millis(1)).min(IDLE);
             let fresh_room = self.queues.fresh.heap.room();
-            // Retries do not wait behind questions: one that finds no room is let go, or put off.
-            let due_room = self.queues.retry.heap.room().min(self.queues.query.heap.room() + self.put_off.room());
+            // Neither do retries wait behind questions nor these behind those: one that finds no room is put off, or let go.
+            let due_room = self.queues.retry.heap.room().min(self.queues.query.heap.room()) + self.put_off.room();
             let (slots, settle) = (self.slots.all(), self.settle.clone());
             let no_slot = self.slots.free() == 0;
             tokio::select! {
@@ -217,7 +225,7 @@ impl Scheduler {
                 self.put_off.ended();
                 let now = self.lane.clock.now();
                 for queued in left {
-                    self.queues.query.heap.push(queued, Some(now + LOOK_AGAIN), now);
+                    self.queues.of(class_of_due(&queued.command)).heap.push(queued, Some(now + LOOK_AGAIN), now);
                 }
             }
             Event::Noted(Ok(())) | Event::Buried => {}
@@ -280,20 +288,15 @@ impl Scheduler {
         for record in records {
             match read_command(&record, now) {
                 Ok(command) => {
-                    let class = match command.kind {
-                        CommandKind::Query => PermitClass::Query,
-                        CommandKind::Submit if record.topic == self.lane.rules.topics.due => PermitClass::Retry,
-                        CommandKind::Submit => PermitClass::Fresh,
-                    };
-                    if class == PermitClass::Fresh {
-                        self.arrivals.note(now);
+                    let is_due = command.kind == CommandKind::Query || record.topic == self.lane.rules.topics.due;
+                    match if is_due { class_of_due(&command) } else { PermitClass::Fresh } {
+                        PermitClass::Fresh => {
+                            self.arrivals.note(now);
+                            self.keep(PermitClass::Fresh, command, record.ack, now);
+                        }
+                        PermitClass::Retry => self.keep_or_put_off(command, record, now),
+                        PermitClass::Query => self.take_question(command, record, now),
                     }
-                    if class == PermitClass::Query {
-                        self.take_question(command, record, now);
-                        continue;
-                    }
-                    let until = held_until(&command, now);
-                    self.queues.of(class).heap.push(Queued { command, ack: record.ack, put_back: 0 }, until, now);
                 }
                 Err(unfit) => poison.push((record, unfit)),
             }
@@ -305,25 +308,50 @@ impl Scheduler {
 
     /// Takes a question, if there is room for it. One about an order whose deadline has passed has a case, or gets one, and
     /// the case brings it back a minute after its time (`watchdog/cases.rs`): of these so many are kept, and the others let go,
-    /// so that a backlog in doubt leaves room for what can still be in time. One that can be is never let go: it is
-    /// put off for a moment.
+    /// so that a backlog in doubt leaves room for what can still be in time. One that can be is never let go.
     fn take_question(&mut self, command: Command, record: InRecord, now: Timestamp) {
         let rests = self.lane.no_questions.ends_at(now).is_some();
-        let heap = &mut self.queues.query.heap;
-        if command.deadline_at <= now && heap.len() >= late_max(&self.lane.rules, rests) {
+        let kept = self.queues.query.heap.len();
+        if command.deadline_at <= now && kept >= late_max(&self.lane.rules, rests) {
             debug!(order_id = %command.order_id, "a late question is let go: its case brings it back");
             record.ack.done();
-        } else if heap.room() > 0 || self.put_off.room() == 0 {
-            let until = held_until(&command, now);
-            heap.push(Queued { command, ack: record.ack, put_back: 0 }, until, now);
         } else {
-            let InRecord { topic, key, ack, .. } = record;
-            let back_at = crate::domain::plus(now, BACK_AFTER).max(command.wake_at.unwrap_or(now));
-            let command = Command { wake_at: Some(back_at), ..command };
-            let record = command_record(&topic, key.unwrap_or_default(), &command);
-            let record = self.lane.rules.commands.tiers.put_off(record, back_at, now);
-            self.put_off.push(PutOff { queued: Queued { command, ack, put_back: 0 }, record });
+            self.keep_or_put_off(command, record, now);
         }
+    }
+
+    /// When there may be room again. A retry comes back when those before it have had their turn, as far as its deadline
+    /// lets it wait: coming sooner it would be put off again and again.
+    fn back_after(&self, class: PermitClass, command: &Command, now: Timestamp) -> Duration {
+        if class == PermitClass::Query {
+            return BACK_AFTER;
+        }
+        let terms = &self.lane.rules.terms;
+        let turns = u32::try_from(self.lane.rules.heap_max).unwrap_or(u32::MAX);
+        let kept = f64::from(turns) * terms.interval.as_secs_f64() / terms.retry_share.max(0.01);
+        let left = (command.deadline_at - now).to_std().unwrap_or_default() / 2;
+        Duration::try_from_secs_f64(kept).unwrap_or(left).min(left).max(BACK_AFTER)
+    }
+
+    fn keep(&mut self, class: PermitClass, command: Command, ack: Ack, now: Timestamp) {
+        let until = held_until(&command, now);
+        self.queues.of(class).heap.push(Queued { command, ack, put_back: 0 }, until, now);
+    }
+
+    /// Keeps a command of `.due`, if there is room for its class; else it comes back through the delay topics in a moment.
+    fn keep_or_put_off(&mut self, command: Command, record: InRecord, now: Timestamp) {
+        let class = class_of_due(&command);
+        if self.queues.of(class).heap.room() > 0 || self.put_off.room() == 0 {
+            self.keep(class, command, record.ack, now);
+            return;
+        }
+        let InRecord { topic, key, ack, .. } = record;
+        let back_at =
+            crate::domain::plus(now, self.back_after(class, &command, now)).max(command.wake_at.unwrap_or(now));
+        let command = Command { wake_at: Some(back_at), ..command };
+        let record = command_record(&topic, key.unwrap_or_default(), &command);
+        let record = self.lane.rules.commands.tiers.put_off(record, back_at, now);
+        self.put_off.push(PutOff { queued: Queued { command, ack, put_back: 0 }, record });
     }
 
     /// Writes unusable commands to the dead letters; their offsets move once that is acknowledged.

@@ -185,3 +185,26 @@ async fn retries_do_not_wait_behind_questions_and_no_question_that_can_be_in_tim
     // Those in hand are done by nobody; of the late ones, what there is no room for is let go.
     assert!((20..=30).contains(&(done - put_off - 1)), "{done} done, {put_off} put off");
 }
+
+#[tokio::test(start_paused = true)]
+async fn questions_do_not_wait_behind_retries_and_no_retry_is_lost() {
+    // Each call takes long: what comes fills all the room there is for retries.
+    let world = Arc::new(World::new(
+        |_| (SECOND * 8, declined(RetryAdvice::Never)),
+        |_| (SECOND / 10, QueryOutcome::Succeeded(Receipt::default())),
+    ));
+    let mut coming = Vec::new();
+    for n in 0..500 {
+        let order = world.order(&format!("retry-{n}"), State::RetryWait, 170);
+        coming.push(Coming { at: SECOND, kind: CommandKind::Submit, order });
+    }
+    let order = world.order("asked", State::InFlight, 170);
+    coming.push(Coming { at: SECOND, kind: CommandKind::Query, order });
+    world.run(coming, 20, SECOND * 6).await;
+    assert_eq!(world.count(State::Succeeded), 1, "the question was not held up");
+    let (done, published) = (world.done.lock().unwrap().len(), world.published.lock().unwrap().len());
+    // Those in hand are done by nobody: 40 in the room for them, and none of what was sent or put off.
+    let sent = world.sent.lock().unwrap().len();
+    assert!(published >= 430 && done <= published + sent + 1, "{done} done, {published} put off, {sent} sent");
+    assert!(published + sent + 40 >= 500, "{done} done, {published} put off, {sent} sent");
+}
