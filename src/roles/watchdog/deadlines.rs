@@ -28,6 +28,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const WHOLE_EVERY: Duration = Duration::from_secs(5);
 /// What could not be decided for so long is set aside: the mark goes past it.
 const ASIDE_AFTER: Duration = Duration::from_mins(1);
+/// Those that were set aside are looked at this often: they wait for people.
+const ASIDE_EVERY: Duration = Duration::from_secs(30);
 /// So many orders are looked at for the next deadline.
 const NEXT_LOOK: usize = 16;
 
@@ -39,7 +41,7 @@ impl Watchdog {
         }
         let Some(low) = self.patiently("low_water", stop, || self.deadlines.low_water()).await? else { return Ok(()) };
         let (mut mark, mut verdicts) = (Mark::new(low), Verdicts::new(questions));
-        let (mut decided_to, mut whole_at) = (low, Duration::ZERO);
+        let (mut decided_to, mut whole_at, mut aside_at) = (low, Duration::ZERO, Duration::ZERO);
         loop {
             let (mut now, since_boot) = (self.clock.now(), self.clock.since_boot());
             if is_planted(Bug::DeadlineTooEarly) {
@@ -51,7 +53,8 @@ impl Watchdog {
             }
             let from = if is_whole { mark.low() } else { decided_to.min(now) };
             let Some(mut overtaken) = self.decide_due(from, now, &mut verdicts, stop).await? else { return Ok(()) };
-            if is_whole {
+            if since_boot >= aside_at {
+                aside_at = since_boot + ASIDE_EVERY;
                 let Some(more) = self.decide_aside(&mut verdicts, stop).await? else { return Ok(()) };
                 overtaken += more;
             }

@@ -106,7 +106,7 @@ async fn a_demo_in_a_storm_meets_every_class_and_ends_with_a_clean_audit() {
 async fn for_people_the_demo_tells_how_many_orders_each_fault_touched() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_recharged"));
     command.args(["demo", "--orders", "150", "--rate", "150", "--listen", "127.0.0.1:0", "--faults", "some"]);
-    command.args(["--seed", "5", "--sla", "12s"]).env("NO_COLOR", "1");
+    command.args(["--seed", "5", "--sla", "25s"]).env("NO_COLOR", "1");
     let ended = ended(command, PATIENCE).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for words in
