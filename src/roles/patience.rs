@@ -92,7 +92,14 @@ pub(super) async fn applied(
         }
     };
     let (answer, trouble) = match stored_unless(operation, abort, write).await? {
-        Ok(written) => return Ok(written),
+        Ok(written) => {
+            for (transition, _) in transitions.iter().zip(&written).filter(|(_, written)| **written == Written::Locked)
+            {
+                warn!(order_id = %transition.after.order_id, operation,
+                    "another session holds its row: what becomes of this order is written when it lets go");
+            }
+            return Ok(written);
+        }
         Err(trouble) => trouble,
     };
     if let [alone] = transitions {

@@ -15,8 +15,7 @@ use crate::roles::patience;
 
 use super::Lane;
 use super::call::{Outcome, Said};
-use super::claim::order_of;
-use super::claim::{Fit, Leftover, Picked};
+use super::claim::{Fit, Leftover, Picked, order_of};
 use super::put_off::PutOff;
 use super::slots::Slot;
 
