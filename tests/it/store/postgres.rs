@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -62,34 +62,44 @@ async fn a_reader_waits_for_transactions_that_are_still_open() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_goes_on_after_every_connection_was_terminated() {
+    const WRITERS: usize = 4;
+    const ROUNDS: usize = 40;
     let place = Place::postgres().await;
     let now = place.store.now().await.unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
+    let stored = Arc::new(AtomicUsize::new(0));
     let cutter = {
-        let (url, stop) = (place.url.clone(), Arc::clone(&stop));
+        let (url, stored) = (place.url.clone(), Arc::clone(&stored));
         tokio::spawn(async move {
             let mut connection = PgConnection::connect(&url).await.unwrap();
             let mut cut = 0;
-            while !stop.load(Ordering::Relaxed) {
+            loop {
                 let rows = connection
                     .fetch_all(
                         "select pg_terminate_backend(pid) from pg_stat_activity
-                         where datname = current_database() and pid <> pg_backend_pid()",
+                         where datname = current_database() and pid <> pg_backend_pid()
+                         and backend_type = 'client backend'",
                     )
                     .await
                     .unwrap();
                 cut += rows.len();
-                tokio::time::sleep(Duration::from_millis(40)).await;
+                // Not before something was stored since: how soon a machine connects anew is its own matter.
+                let before = stored.load(Ordering::Relaxed);
+                while stored.load(Ordering::Relaxed) == before {
+                    if before == WRITERS * ROUNDS {
+                        return cut;
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            cut
         })
     };
     let mut writers = Vec::new();
-    for writer in 0..4 {
-        let store = Arc::clone(&place.store);
+    for writer in 0..WRITERS {
+        let (store, stored) = (Arc::clone(&place.store), Arc::clone(&stored));
         writers.push(tokio::spawn(async move {
             let mut failures = 0;
-            for round in 0..40 {
+            for round in 0..ROUNDS {
                 let batch: Vec<_> =
                     (0..5).map(|n| arrive(new_order(&format!("t-{writer}-{round}-{n}"), now), now)).collect();
                 let mut tries = 0;
@@ -99,6 +109,7 @@ async fn work_goes_on_after_every_connection_was_terminated() {
                     tries += 1;
                     assert!(tries < 50, "the store recovers by itself: {error:?}");
                 }
+                stored.fetch_add(1, Ordering::Relaxed);
             }
             failures
         }));
@@ -107,7 +118,6 @@ async fn work_goes_on_after_every_connection_was_terminated() {
     for writer in writers {
         failures += writer.await.unwrap();
     }
-    stop.store(true, Ordering::Relaxed);
     let cuts = cutter.await.unwrap();
     assert!(cuts > 0 && failures > 0, "the test did cut connections: {cuts} cut, {failures} failures");
     // One failure is enough to give up every connection that died with it.
