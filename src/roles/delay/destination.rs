@@ -48,6 +48,8 @@ pub(super) struct Destination {
     not_before: Option<Instant>,
     /// When it last did not take something, and why.
     last_failure: Option<(Instant, PublishError)>,
+    /// When it last did so although the broker answered others all the while.
+    last_proven: Option<Instant>,
 }
 
 impl Destination {
@@ -74,6 +76,11 @@ impl Destination {
     pub(super) fn illness(&self, now: Instant) -> Option<&PublishError> {
         let (at, error) = self.last_failure.as_ref()?;
         (self.has_failed() || now < *at + ILL_FOR).then_some(error)
+    }
+
+    /// Why it is ill, if that is not the broker's fault.
+    pub(super) fn proven_illness(&self, now: Instant) -> Option<&PublishError> {
+        self.illness(now).filter(|_| self.last_proven.is_some_and(|at| now < at + ILL_FOR))
     }
 
     /// Fresh ones that are to be sent now, with so many under way at most; or when to look again.
@@ -128,9 +135,16 @@ impl Destination {
         }
     }
 
-    /// A batch has come back, in which something failed or nothing did. Returns whether
-    /// this is news.
-    pub(super) fn came_back(&mut self, count: usize, again: bool, error: Option<&PublishError>, now: Instant) -> bool {
+    /// A batch has come back, in which something failed or nothing did; `proven` says that the broker answered others
+    /// all the while. Returns whether this is news.
+    pub(super) fn came_back(
+        &mut self,
+        count: usize,
+        again: bool,
+        error: Option<&PublishError>,
+        proven: bool,
+        now: Instant,
+    ) -> bool {
         if again {
             self.retrying = 0;
         } else {
@@ -149,6 +163,9 @@ impl Destination {
             self.not_before = Some(now + pause(self.failures));
         }
         self.last_failure = Some((now, error.clone()));
+        if proven {
+            self.last_proven = Some(now);
+        }
         is_news
     }
 

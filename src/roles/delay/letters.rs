@@ -2,7 +2,8 @@
 //!
 //! Where not even the dead letters are taken, the broker as a whole is ill, and nothing is the fault
 //! of one topic: what was given up goes back to its destination with all its tries, and until
-//! something is acknowledged again only one letter at a time asks how the broker is.
+//! something is acknowledged again only one letter at a time asks how the broker is. Likewise where nothing was
+//! answered promptly of late: one letter goes first, and if it has to wait, the others go back.
 
 use std::collections::VecDeque;
 
@@ -46,13 +47,13 @@ impl Letters {
         !self.is_broker_ill || self.waiting.is_empty() && !self.is_under_way
     }
 
-    /// What is to be written now, or when to look again.
-    pub(super) fn take(&mut self, now: Instant) -> Result<Vec<Letter>, Option<Instant>> {
+    /// What is to be written now, or when to look again; `answers` says that the broker has answered something of late.
+    pub(super) fn take(&mut self, answers: bool, now: Instant) -> Result<Vec<Letter>, Option<Instant>> {
         match self.not_before {
             _ if self.waiting.is_empty() || self.is_under_way => Err(None),
             Some(until) if until > now => Err(Some(until)),
             Some(_) | None => {
-                let most = if self.is_broker_ill { 1 } else { BATCH_MAX };
+                let most = if self.is_broker_ill || !answers { 1 } else { BATCH_MAX };
                 self.is_under_way = true;
                 Ok(self.waiting.drain(..self.waiting.len().min(most)).collect())
             }
@@ -61,11 +62,17 @@ impl Letters {
 
     /// Letters that were written have come back; those that failed are in `failed`. Returns what has
     /// a destination to go back to.
-    pub(super) fn came_back(&mut self, failed: Vec<(Letter, PublishError)>, now: Instant) -> Vec<Parcel> {
+    pub(super) fn came_back(
+        &mut self,
+        failed: Vec<(Letter, PublishError)>,
+        promptly: bool,
+        now: Instant,
+    ) -> Vec<Parcel> {
         self.is_under_way = false;
         let Some((_, error)) = failed.first() else {
             (self.failures, self.not_before) = (0, None);
-            return Vec::new();
+            // The broker itself stood still.
+            return if promptly { Vec::new() } else { self.give_back(Vec::new()) };
         };
         if !self.is_broker_ill {
             let waiting = self.waiting.len() + failed.len();
@@ -74,6 +81,11 @@ impl Letters {
         self.is_broker_ill = true;
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(now + pause(self.failures));
+        self.give_back(failed)
+    }
+
+    /// What waits here and has a destination goes back to it; what could not be written, first.
+    fn give_back(&mut self, failed: Vec<(Letter, PublishError)>) -> Vec<Parcel> {
         let mut back = Vec::new();
         for letter in failed.into_iter().map(|(letter, _)| letter).chain(std::mem::take(&mut self.waiting)) {
             match letter.back() {

@@ -9,6 +9,7 @@ mod held;
 mod letters;
 mod outgoing;
 mod parcel;
+mod pulse;
 
 use std::collections::HashSet;
 use std::sync::Arc;

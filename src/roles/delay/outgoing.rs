@@ -5,7 +5,8 @@
 //!
 //! Topics that are ill share half of the forwarder's hands, and have no more, so that what goes elsewhere
 //! always finds room. From half of its share on, what a topic does not take is given up at its first
-//! failure; beyond it, what comes is given up at once.
+//! failure; beyond it, what comes is given up at once. Both only where the broker answered others all the
+//! while (`pulse`): one that stands still for some seconds makes no topic ill.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::destination::{Destination, TRIES};
 use super::held::Held;
 use super::letters::Letters;
 use super::parcel::{Letter, Parcel};
+use super::pulse::{PROMPT, Pulse};
 
 /// All topics that are ill may hold this part of the hands, and any topic may have as much under way.
 const SHARED_PART: usize = 2;
@@ -74,6 +76,7 @@ pub(super) struct Outgoing {
     ill: usize,
     destinations: BTreeMap<Arc<str>, Destination>,
     letters: Letters,
+    pulse: Pulse,
     under_way: JoinSet<Sent>,
     count: usize,
     bytes: usize,
@@ -86,9 +89,19 @@ impl Outgoing {
         dead_letters: Arc<str>,
         most: usize,
     ) -> Self {
-        let (destinations, letters, under_way) = (BTreeMap::new(), Letters::default(), JoinSet::new());
-        let (most, ill) = ((most / SHARED_PART).max(1), 0);
-        Self { publisher, clock, dead_letters, most, ill, destinations, letters, under_way, count: 0, bytes: 0 }
+        Self {
+            publisher,
+            clock,
+            dead_letters,
+            most: (most / SHARED_PART).max(1),
+            ill: 0,
+            destinations: BTreeMap::new(),
+            letters: Letters::default(),
+            pulse: Pulse::default(),
+            under_way: JoinSet::new(),
+            count: 0,
+            bytes: 0,
+        }
     }
 
     /// How many records a topic that is ill may hold.
@@ -152,7 +165,7 @@ impl Outgoing {
                 Err(until) => again.push(until),
             }
         }
-        match self.letters.take(now) {
+        match self.letters.take(self.pulse.beats(now), now) {
             Ok(letters) => begun.push(Batch::Letters(letters)),
             Err(until) => again.push(until),
         }
@@ -173,7 +186,7 @@ impl Outgoing {
             return excess;
         }
         for (name, destination) in self.destinations.iter_mut().filter(|(_, topic)| topic.len() > share) {
-            let Some(error) = destination.illness(now).cloned() else { continue };
+            let Some(error) = destination.proven_illness(now).cloned() else { continue };
             let beyond = destination.take_beyond(share);
             if let Some(records) = Some(beyond.len()).filter(|records| *records > 0) {
                 warn!(topic = %name, records, %error, "too much waits for this topic: records go to the dead letters");
@@ -211,13 +224,16 @@ impl Outgoing {
     /// Takes what a batch has become: what was acknowledged is handed out, the rest is tried again.
     pub(super) fn take(&mut self, sent: Sent) -> Vec<Done> {
         let now = Instant::now();
-        if sent.results.iter().any(Result::is_ok) && self.letters.acknowledged(now) {
-            self.destinations.values_mut().for_each(Destination::give_back_tries);
+        if sent.results.iter().any(Result::is_ok) {
+            self.pulse.answered(sent.began_at, now);
+            if self.letters.acknowledged(now) {
+                self.destinations.values_mut().for_each(Destination::give_back_tries);
+            }
         }
         let done = match sent.batch {
             Batch::Letters(letters) => {
                 let (done, failed) = sorted(letters, sent.results);
-                for parcel in self.letters.came_back(failed, now) {
+                for parcel in self.letters.came_back(failed, now <= sent.began_at + PROMPT, now) {
                     self.try_again(parcel);
                 }
                 self.bytes -= done.iter().map(Letter::size).sum::<usize>();
@@ -227,13 +243,14 @@ impl Outgoing {
                 let count = parcels.len();
                 let (done, failed) = sorted(parcels, sent.results);
                 let error = failed.first().map(|(_, error)| error);
+                let proven = self.pulse.has_beaten_since(sent.began_at, now);
                 let known = self.destinations.entry(Arc::clone(&destination)).or_default();
-                if known.came_back(count, again, error, now)
+                if known.came_back(count, again, error, proven, now)
                     && let Some(error) = error
                 {
                     warn!(topic = %destination, records = failed.len(), %error, "records could not be forwarded; trying again");
                 }
-                self.failed(&destination, failed, sent.began_at);
+                self.failed(&destination, failed, proven, sent.began_at);
                 self.bytes -= done.iter().map(|parcel| parcel.held.size).sum::<usize>();
                 let sent_at = sent.handed_at;
                 done.into_iter()
@@ -247,10 +264,10 @@ impl Outgoing {
         done
     }
 
-    /// Of what failed, some is tried again, and some given up.
-    fn failed(&mut self, destination: &Arc<str>, failed: Vec<(Parcel, PublishError)>, began_at: Instant) {
+    /// Of what failed, some is tried again, and some given up. `proven` says that it was not the broker's fault.
+    fn failed(&mut self, destination: &Arc<str>, failed: Vec<(Parcel, PublishError)>, proven: bool, began_at: Instant) {
         let waiting = self.destinations.get(destination).map_or(0, Destination::len);
-        let is_over = waiting + failed.len() > self.share() / 2 && !self.letters.is_broker_ill();
+        let is_over = proven && waiting + failed.len() > self.share() / 2 && !self.letters.is_broker_ill();
         let (limit, tells) = (if is_over { 0 } else { TRIES }, self.letters.tells(began_at));
         let (first_seen, mut buried) = (self.clock.now(), 0_usize);
         for (mut parcel, error) in failed {

@@ -26,6 +26,8 @@ struct Broker {
     dead: Mutex<HashSet<&'static str>>,
     /// No broker answers.
     is_away: AtomicBool,
+    /// The broker takes what it is given, and answers from then on only.
+    stands_until: Mutex<Option<Instant>>,
     /// Of dead letters, the key and the words of the error.
     letters: Mutex<Vec<(Option<Bytes>, String)>>,
 }
@@ -44,6 +46,13 @@ impl Broker {
 #[async_trait]
 impl Publisher for Broker {
     async fn publish(&self, batch: &[OutRecord]) -> Vec<Result<(), PublishError>> {
+        let stands = self.stands_until.lock().unwrap().map(|until| until.saturating_duration_since(Instant::now()));
+        if let Some(stands) = stands.filter(|stands| !stands.is_zero()) {
+            tokio::time::sleep(stands.min(NO_ANSWER)).await;
+            if stands > NO_ANSWER {
+                return vec![Err(PublishError::Unacknowledged("timed out".into())); batch.len()];
+            }
+        }
         let takes = if batch.iter().any(|record| self.is_ill(record)) { NO_ANSWER } else { Duration::from_millis(3) };
         tokio::time::sleep(takes).await;
         let answer = |record: &OutRecord| match &*record.topic {
@@ -277,6 +286,30 @@ async fn an_outage_of_all_brokers_costs_no_record_its_tries() {
     // The one that asked how the broker is.
     assert!(buried <= 1, "{buried} were given up");
     assert_eq!((done.len(), outgoing.len(), outgoing.bytes()), (20_000, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_stands_still_for_some_seconds_costs_no_record_its_way() {
+    // Under load, with one topic and with two, for longer than a record waits for its answer, and than all its tries.
+    for (seconds, per_tick) in [(2, 50), (5, 100), (6, 10), (16, 50), (25, 50)] {
+        for topics in [vec![WELL], vec![WELL, "due.too"]] {
+            let broker = Broker::with_dead(&[]);
+            let mut outgoing = outgoing(&broker);
+            let stands = Arc::clone(&broker);
+            let arrive = |tick: usize| {
+                if tick == 300 {
+                    *stands.stands_until.lock().unwrap() = Some(Instant::now() + Duration::from_secs(seconds));
+                }
+                let due = if tick < 1_000 { per_tick } else { 0 };
+                topics.iter().flat_map(|topic| many(topic, "any", due)).collect()
+            };
+            let (done, _) = run(&mut outgoing, Duration::from_secs(90), arrive).await;
+            let buried = done.iter().filter(|one| one.is_buried()).count();
+            // The one that asked how the broker is.
+            assert!(buried <= 1, "{seconds} s, {per_tick} and {} topics: {buried} were given up", topics.len());
+            assert_eq!((done.len(), outgoing.len()), (1_000 * per_tick * topics.len(), 0));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
