@@ -381,6 +381,15 @@ fn the_check_finds_planted_violations_and_nothing_else() {
     }
 }
 
+/// What `scripts/bench line` compares with, which nothing else runs.
+#[path = "../benches/line/ceiling/statements.rs"]
+mod ceiling;
+
+#[test]
+fn the_bare_program_of_the_bench_sends_what_the_store_s_statements_take() {
+    ceiling::check().unwrap();
+}
+
 #[test]
 fn strings_and_comments_do_not_confuse_the_reader() {
     let word = |text: &str| Token::Word(text.to_owned());

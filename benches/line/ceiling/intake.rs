@@ -99,8 +99,9 @@ async fn insert(ceiling: &Ceiling, orders: &[Order<'_>]) -> Result<()> {
         .bind(&no)
         .bind(&zeros)
         .bind(entries.collect::<Vec<_>>())
-        .bind("[]")
-        .bind("[]")
+        .bind("[]") // refunds
+        .bind("[]") // cases
+        .bind("[]") // timers
         .fetch_all(&ceiling.writers)
         .await?;
     Ok(())
