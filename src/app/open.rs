@@ -198,31 +198,25 @@ pub(super) fn providers(config: &Config, secrets: &Secrets, clock: &Arc<SystemCl
     let mut built = Providers::new();
     for (name, provider) in &config.providers {
         let wrong = |key: &str, why: String| StartError::Config(format!("providers.{name}.{key}: {why}"));
-        let base_url = url::Url::parse(&provider.base_url)
-            .map_err(|error| wrong("base_url", format!("{error}: give an http(s) address")))?;
+        let url = |key: &str, text: &str| {
+            url::Url::parse(text).map_err(|error| wrong(key, format!("{error}: give an http(s) address")))
+        };
+        let base_url = url("base_url", &provider.base_url)?;
         let kind = provider.kind.and_then(|kind| ProviderKind::parse(kind.as_str()));
         let kind = kind.ok_or_else(|| wrong("kind", "this build has no adapter of this kind".to_owned()))?;
         let mut settings = ProviderSettings::new(kind, base_url);
         settings.key = secrets.provider_keys.get(name).map(|key| Secret::new(key.expose()));
         settings.call_timeout = provider.call_timeout.get();
         settings.in_flight_max = usize::try_from(provider.quota.in_flight_max).unwrap_or(usize::MAX);
-        settings.contract = contract(provider);
+        settings.auth_url = provider.auth_url().map(|text| url("auth_url", text)).transpose()?;
+        settings.account.clone_from(&provider.account);
+        settings.ca_file = provider.ca_file.as_ref().map(Into::into);
+        settings.products = provider.product_table();
+        settings.two_step = provider.two_step;
+        settings.contract = provider.contract();
         let id = ProviderId::new(name);
         let adapter = providers::build(&id, &settings, Arc::<SystemClock>::clone(clock) as Arc<dyn Clock>);
         built.insert(id, adapter.map_err(StartError::config)?);
     }
     Ok(built)
-}
-
-fn contract(provider: &config::ProviderConfig) -> providers::simulated::Contract {
-    let promised = provider.contract();
-    providers::simulated::Contract {
-        duplicates: promised.duplicates,
-        query_not_before: promised.query_not_before,
-        query_min_interval: promised.query_min_interval,
-        query_retention: promised.query_retention,
-        not_found_grace: promised.not_found_grace,
-        same_number_cooldown: promised.same_number_cooldown,
-        client_ref: promised.client_ref,
-    }
 }

@@ -146,6 +146,8 @@ impl Parts {
             batch_max: BATCH_MAX,
             writers: WRITERS,
             send_window: settings.send_window.get(),
+            // Nobody takes callbacks yet.
+            callbacks: None,
             topics: topics.clone(),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);

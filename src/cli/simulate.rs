@@ -11,9 +11,12 @@ use super::output::{CliError, Output};
 use crate::app::chain;
 use crate::clock::SystemClock;
 use crate::config::{LogConfig, LogFormat};
+use crate::domain::Currency;
 use crate::lifecycle;
 use crate::providers::Secret;
-use crate::providers::simulator::{Profile, Script, Simulator, SimulatorError, SimulatorOptions, Stats, Strike};
+use crate::providers::simulator::{
+    Dialect, Profile, Script, Simulator, SimulatorError, SimulatorOptions, Stats, Strike,
+};
 use crate::telemetry;
 
 pub(super) const EXAMPLES: &str = "\
@@ -31,6 +34,9 @@ A script says what certain submits meet:
   [[step]]
   order = \"order-7\"             # or client_ref = \"order-7-1\", or next = 3
   then = \"faults.reset.after\"   # a class of trouble, \"deliver\" or \"accept\"
+
+In the words of a real provider, for trying its adapter:
+  recharged simulate --dialect dtone --account us --key-file key --currency SGD
 
 While it runs:
   curl -X PUT --data-binary @bad-day.toml http://127.0.0.1:9500/_admin/profile
@@ -59,12 +65,26 @@ pub struct SimulateArgs {
     /// Where it writes when each request arrived
     #[arg(long, value_name = "FILE")]
     pub requests: Option<PathBuf>,
-    /// The key that callers must show
+    /// Whose protocol it speaks
+    #[arg(long, value_name = "NAME", value_parser = dialect, default_value = "simulator")]
+    pub dialect: Dialect,
+    /// The account that callers must name; any, if left out
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// The key that callers must show, or sign with
     #[arg(long, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// The currency of amounts that a dialect sends without one
+    #[arg(long, value_name = "CODE", value_parser = Currency::parse, default_value = "CNY")]
+    pub currency: Currency,
     /// Seed of everything that looks random; a random one, if left out
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+}
+
+fn dialect(text: &str) -> Result<Dialect, String> {
+    let names = || Dialect::ALL.map(Dialect::as_str).join(", ");
+    Dialect::parse(text).ok_or_else(|| format!("no dialect is called {text:?}: give one of {}", names()))
 }
 
 #[derive(Serialize)]
@@ -124,7 +144,10 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
         ledger: args.ledger,
         requests: args.requests,
         seed: args.seed,
+        dialect: args.dialect,
+        account: args.account,
         key: key.map(|text| Secret::new(text.trim_end())),
+        currency: args.currency,
     };
     let mut signals =
         lifecycle::signals().map_err(|error| CliError::failed(format!("no signals can be heard ({error})")))?;

@@ -109,9 +109,9 @@ fn tiers(config: &Config, findings: &mut Findings) {
         ("retry.backoff_max", config.retry.backoff_max),
     ];
     let queries = config.providers.values().map(|provider| {
-        let terms = provider.capabilities.clone().unwrap_or_default();
-        let waits = terms.query_min_interval.max(terms.query_not_before).get();
-        let question = inquiry::longest_wait(terms.query_retention.get()).max(waits).min(delay::LONGEST);
+        let terms = provider.contract();
+        let waits = terms.query_min_interval.max(terms.query_not_before);
+        let question = inquiry::longest_wait(terms.query_retention).max(waits).min(delay::LONGEST);
         ("a question to a provider", Span::new(question))
     });
     let longest = waits.into_iter().chain(queries).max_by_key(|(_, wait)| *wait);

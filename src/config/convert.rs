@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{CapabilitiesConfig, Config, Duplicates, KafkaConfig, ProviderConfig, QuotaConfig, Secrets};
-use crate::domain::route::{Lane, Product, Route, RouteTable};
-use crate::domain::{Capabilities, Currency, DuplicateSemantics, Policy, ProviderId, ProviderPolicy, RefFormat};
+use super::{Config, KafkaConfig, ProductConfig, ProviderConfig, ProviderKind, QuotaConfig, Secrets, contracts};
+use crate::domain::route::{Lane, Product, ProductTable, Route, RouteTable};
+use crate::domain::{Capabilities, Currency, Policy, ProviderId, ProviderPolicy};
 use crate::ports::QuotaTerms;
 
 impl Config {
@@ -36,22 +36,8 @@ impl Config {
     /// Which lane an order goes to.
     pub fn route_table(&self) -> RouteTable {
         let lane = |name: &String| {
-            let products = self.providers.get(name).map(|p| p.products.as_slice()).unwrap_or_default();
-            Lane {
-                id: ProviderId::new(name),
-                products: products
-                    .iter()
-                    .filter_map(|product| {
-                        Some(Product {
-                            country: product.country.clone(),
-                            carrier: product.carrier.clone(),
-                            amount_minor: product.amount_minor,
-                            currency: Currency::parse(&product.currency).ok()?,
-                        })
-                    })
-                    .collect(),
-                sells_anything: products.is_empty(),
-            }
+            let products = self.providers.get(name).map(ProviderConfig::products).unwrap_or_default();
+            Lane { id: ProviderId::new(name), sells_anything: products.is_empty(), products }
         };
         if self.routes.is_empty() {
             // Checked: there is exactly one provider then.
@@ -145,10 +131,40 @@ fn interval_of(rate: f64) -> Duration {
 }
 
 impl ProviderConfig {
-    /// The contract: that of the simulator, with what the file overrides.
+    /// The contract of its kind, as the file corrects it.
     pub fn contract(&self) -> Capabilities {
-        let terms = self.capabilities.clone().unwrap_or_default();
-        terms.capabilities(self.call_timeout.get())
+        // Checked: there is a kind.
+        let contract = contracts::of(self.kind.unwrap_or(ProviderKind::Simulator), self.call_timeout.get());
+        match &self.capabilities {
+            Some(corrections) => corrections.correct(&contract),
+            None => contract,
+        }
+    }
+
+    /// Where its tokens are to be had, if it wants any.
+    pub fn auth_url(&self) -> Option<&str> {
+        const RELOADLY: &str = "https://auth.reloadly.com";
+        let usual = (self.kind == Some(ProviderKind::Reloadly)).then_some(RELOADLY);
+        self.auth_url.as_deref().or(usual)
+    }
+
+    /// What it sells.
+    pub fn product_table(&self) -> ProductTable {
+        ProductTable::new(self.products())
+    }
+
+    fn products(&self) -> Vec<Product> {
+        let product = |product: &ProductConfig| {
+            Some(Product {
+                country: product.country.clone(),
+                carrier: product.carrier.clone(),
+                amount_minor: product.amount_minor,
+                currency: Currency::parse(&product.currency).ok()?,
+                code: product.product.clone(),
+                is_ranged: product.ranged,
+            })
+        };
+        self.products.iter().filter_map(product).collect()
     }
 
     fn policy(&self) -> ProviderPolicy {
@@ -156,31 +172,6 @@ impl ProviderConfig {
             capabilities: self.contract(),
             expected_service: self.expected_service.get(),
             send_window: self.send_window.get(),
-        }
-    }
-}
-
-impl CapabilitiesConfig {
-    fn capabilities(&self, call_timeout: Duration) -> Capabilities {
-        Capabilities {
-            duplicates: match self.duplicates {
-                Duplicates::RejectsAlways => DuplicateSemantics::RejectsAlways,
-                Duplicates::RejectsUnlessFailed => DuplicateSemantics::RejectsUnlessFailed,
-                Duplicates::ReplaysResult => DuplicateSemantics::ReplaysResult,
-                Duplicates::NotDeduplicated => DuplicateSemantics::NotDeduplicated,
-            },
-            query_not_before: self.query_not_before.get(),
-            query_min_interval: self.query_min_interval.get(),
-            query_retention: self.query_retention.get(),
-            not_found_grace: self.not_found_grace.get(),
-            same_number_cooldown: self.same_number_cooldown.map(super::Span::get),
-            client_ref: RefFormat {
-                max_len: self.client_ref_max_len,
-                alphanumeric_only: self.client_ref_alphanumeric_only,
-            },
-            call_timeout,
-            callback_signed: false,
-            can_cancel: false,
         }
     }
 }

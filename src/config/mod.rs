@@ -5,6 +5,7 @@
 //! problem is found at once, each with its place. `docs/CONFIGURATION.md` lists all keys.
 
 mod check;
+mod contracts;
 mod convert;
 mod layers;
 mod names;

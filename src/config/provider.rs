@@ -15,23 +15,18 @@ pub enum ProviderKind {
     Dtone,
     /// mf178.
     Mf178,
+    /// Reloadly Airtime.
+    Reloadly,
 }
 
 impl ProviderKind {
-    /// Whether this build has its adapter.
-    pub const fn is_built_in(self) -> bool {
-        match self {
-            Self::Simulator => true,
-            Self::Dtone | Self::Mf178 => false,
-        }
-    }
-
     /// As it stands in the file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Simulator => "simulator",
             Self::Dtone => "dtone",
             Self::Mf178 => "mf178",
+            Self::Reloadly => "reloadly",
         }
     }
 }
@@ -44,7 +39,11 @@ pub struct ProviderConfig {
     pub kind: Option<ProviderKind>,
     /// Where it answers. Required.
     pub base_url: String,
-    /// A file that holds its key.
+    /// Where its tokens are to be had; only with `kind = "reloadly"`, and left out, `https://auth.reloadly.com`.
+    pub auth_url: Option<String>,
+    /// Our name there: the API key of DT One, the `app_key` of mf178, the client id of Reloadly.
+    pub account: Option<String>,
+    /// A file that holds its key: the API secret, the app secret, the client secret.
     pub key_file: Option<String>,
     /// CA certificates (PEM) to trust in place of the system's.
     pub ca_file: Option<String>,
@@ -58,7 +57,9 @@ pub struct ProviderConfig {
     pub quota: QuotaConfig,
     /// What it sells. Empty: any amount.
     pub products: Vec<ProductConfig>,
-    /// What the simulator promises; only with `kind = "simulator"`.
+    /// DT One: create a transaction first and confirm it by a second call, so that a lost reply to the first is harmless.
+    pub two_step: bool,
+    /// Corrections of what the kind is known to promise.
     pub capabilities: Option<CapabilitiesConfig>,
 }
 
@@ -67,6 +68,8 @@ impl Default for ProviderConfig {
         Self {
             kind: None,
             base_url: String::new(),
+            auth_url: None,
+            account: None,
             key_file: None,
             ca_file: None,
             call_timeout: Span::seconds(15),
@@ -74,6 +77,7 @@ impl Default for ProviderConfig {
             expected_service: Span::seconds(2),
             quota: QuotaConfig::default(),
             products: Vec::new(),
+            two_step: false,
             capabilities: None,
         }
     }
@@ -124,8 +128,11 @@ pub struct ProductConfig {
     /// ISO 4217 currency of the amount.
     #[serde(default = "yuan")]
     pub currency: String,
-    /// The provider's name for it.
+    /// The provider's name for it: a product id of DT One, a miniunit of mf178, an operator id of Reloadly.
     pub product: String,
+    /// DT One: the product is of a range of amounts, and is told this one.
+    #[serde(default)]
+    pub ranged: bool,
 }
 
 /// Which lanes serve which numbers.
@@ -159,39 +166,26 @@ pub enum Duplicates {
     NotDeduplicated,
 }
 
-/// The simulator's contract.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Corrections of a provider's contract; what is left out stays as its kind is known to promise (`docs/PROVIDERS.md`).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CapabilitiesConfig {
-    /// What it does with a known reference.
-    pub duplicates: Duplicates,
+    /// What it does with a known reference; only with `kind = "simulator"`.
+    pub duplicates: Option<Duplicates>,
     /// The first query may be sent this long after the submit.
-    pub query_not_before: Span,
+    pub query_not_before: Option<Span>,
     /// The least time between two queries of one reference.
-    pub query_min_interval: Span,
+    pub query_min_interval: Option<Span>,
     /// How long it answers queries.
-    pub query_retention: Span,
+    pub query_retention: Option<Span>,
     /// "Not found" counts only this long after the last send; at least send window and call time-out together.
-    pub not_found_grace: Span,
+    pub not_found_grace: Option<Span>,
     /// The same number is refused for this long after a recharge.
     pub same_number_cooldown: Option<Span>,
-    /// The longest reference that it takes.
-    pub client_ref_max_len: u8,
-    /// Whether a reference may have letters and digits only.
-    pub client_ref_alphanumeric_only: bool,
-}
-
-impl Default for CapabilitiesConfig {
-    fn default() -> Self {
-        Self {
-            duplicates: Duplicates::RejectsAlways,
-            query_not_before: Span::seconds(2),
-            query_min_interval: Span::seconds(5),
-            query_retention: Span::seconds(30 * 86_400),
-            not_found_grace: Span::seconds(60),
-            same_number_cooldown: None,
-            client_ref_max_len: 64,
-            client_ref_alphanumeric_only: false,
-        }
-    }
+    /// The longest reference that it takes; only with `kind = "simulator"`.
+    pub client_ref_max_len: Option<u8>,
+    /// Whether a reference may have letters and digits only; only with `kind = "simulator"`.
+    pub client_ref_alphanumeric_only: Option<bool>,
+    /// Whether a signed callback settles its order; else it only leads to a query.
+    pub callback_settles: Option<bool>,
 }

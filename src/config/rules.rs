@@ -156,22 +156,55 @@ pub(super) fn providers(config: &Config, findings: &mut Findings) {
 fn adapter(name: &str, provider: &ProviderConfig, findings: &mut Findings) {
     let at = |rest: &str| format!("providers.{name}.{rest}");
     match provider.kind {
-        None => findings.add(at("kind"), "is missing: give \"simulator\""),
-        Some(kind) if !kind.is_built_in() => {
-            let message = format!("the adapter for {:?} is not built in yet: only \"simulator\" is", kind.as_str());
-            findings.add(at("kind"), message);
-        }
-        Some(kind) => findings.unless(
-            provider.capabilities.is_none() || kind == ProviderKind::Simulator,
-            &at("capabilities"),
-            || "a real provider's contract is not a setting: leave it out".to_owned(),
-        ),
+        None => findings.add(at("kind"), "is missing: give \"dtone\", \"mf178\", \"reloadly\" or \"simulator\""),
+        Some(kind) => of_kind(name, provider, kind, findings),
     }
     if provider.base_url.is_empty() {
         findings
             .add(at("base_url"), "is missing: give the provider's address, such as \"https://provider.example/api\"");
     } else {
         web_address(&at("base_url"), &provider.base_url, findings);
+    }
+}
+
+/// What a kind needs, and what no other takes.
+fn of_kind(name: &str, provider: &ProviderConfig, kind: ProviderKind, findings: &mut Findings) {
+    let at = |rest: &str| format!("providers.{name}.{rest}");
+    let only = |kind: &'static str| move || format!("belongs to kind = {kind:?} alone: leave it out");
+    findings.unless(!provider.two_step || kind == ProviderKind::Dtone, &at("two_step"), only("dtone"));
+    let no_auth_url = provider.auth_url.is_none();
+    findings.unless(no_auth_url || kind == ProviderKind::Reloadly, &at("auth_url"), only("reloadly"));
+    if let Some(url) = &provider.auth_url {
+        web_address(&at("auth_url"), url, findings);
+    }
+    if kind == ProviderKind::Simulator {
+        return;
+    }
+    if let Some(own) = &provider.capabilities {
+        let fixed =
+            own.duplicates.is_none() && own.client_ref_max_len.is_none() && own.client_ref_alphanumeric_only.is_none();
+        findings.unless(fixed, &at("capabilities"), || {
+            "duplicates and client_ref_* are facts of a real provider, no setting: leave them out".to_owned()
+        });
+    }
+    let account = provider.account.as_deref().unwrap_or_default();
+    findings.unless(!account.is_empty(), &at("account"), || {
+        "is missing: give our name there (API key, app_key or client id)".to_owned()
+    });
+    findings.unless(provider.key_file.is_some(), &at("key_file"), || {
+        "is missing: name the file that holds our secret there".to_owned()
+    });
+    findings.unless(!provider.products.is_empty(), &at("products"), || {
+        format!("is empty: a {} provider recharges by its own products, so list what is sold", kind.as_str())
+    });
+    for (index, product) in provider.products.iter().enumerate() {
+        let key = at(&format!("products[{index}]"));
+        let numbered = kind == ProviderKind::Mf178 || product.product.parse::<u64>().is_ok();
+        findings.unless(numbered, &format!("{key}.product"), || {
+            format!("{:?} is no whole number: give the id that {} has for it", product.product, kind.as_str())
+        });
+        let may_range = !product.ranged || kind == ProviderKind::Dtone;
+        findings.unless(may_range, &format!("{key}.ranged"), only("dtone"));
     }
 }
 
@@ -189,13 +222,14 @@ fn timing(name: &str, provider: &ProviderConfig, deadline: Span, findings: &mut 
     findings.unless(provider.expected_service < deadline, &at("expected_service"), || {
         format!("{} is not below sla.deadline ({deadline}): no call would ever be made", provider.expected_service)
     });
-    let terms = provider.capabilities.clone().unwrap_or_default();
+    let terms = provider.contract();
     // Earlier, a request of ours could still arrive after the provider had said "not found".
-    findings.unless(terms.not_found_grace >= call, &at("capabilities.not_found_grace"), || {
-        format!("{} is shorter than send_window and call_timeout together ({call}): raise it", terms.not_found_grace)
+    findings.unless(terms.not_found_grace >= call.get(), &at("capabilities.not_found_grace"), || {
+        let grace = Span::new(terms.not_found_grace);
+        format!("{grace} is shorter than send_window and call_timeout together ({call}): raise it")
     });
-    findings.positive(&at("capabilities.query_min_interval"), terms.query_min_interval);
-    findings.unless(terms.client_ref_max_len >= 8, &at("capabilities.client_ref_max_len"), || {
+    findings.positive(&at("capabilities.query_min_interval"), Span::new(terms.query_min_interval));
+    findings.unless(terms.client_ref.max_len >= 8, &at("capabilities.client_ref_max_len"), || {
         "is too short to be unique: give at least 8".to_owned()
     });
 }

@@ -3,6 +3,7 @@
 //! Nothing here awaits, reads a clock, logs, or knows Kafka, SQL or HTTP. Every rule takes
 //! `now` and facts and returns a decision, so that each can be tested by writing down two values.
 
+pub mod callback;
 pub mod command;
 pub mod decide;
 pub mod delay;
@@ -47,6 +48,7 @@ pub fn minus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
     to_micros(earlier.unwrap_or(Timestamp::MIN_UTC))
 }
 
+pub use callback::{CallbackKey, CallbackLinks, WeakCallbackKey};
 pub use command::{Command, CommandKind};
 pub use decide::{Decision, Input, decide};
 pub use event::{Announcement, EventData, EventType, LoggedEvent};

@@ -14,6 +14,9 @@ pub struct Currency([u8; 3]);
 pub struct InvalidCurrency;
 
 impl Currency {
+    /// The yuan.
+    pub const CNY: Self = Self(*b"CNY");
+
     /// Checks and takes a code.
     pub fn parse(text: &str) -> Result<Self, InvalidCurrency> {
         match text.as_bytes() {

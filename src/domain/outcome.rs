@@ -222,8 +222,6 @@ pub struct Capabilities {
     pub client_ref: RefFormat,
     /// How long one call may take.
     pub call_timeout: Duration,
-    /// Whether its callbacks are signed.
-    pub callback_signed: bool,
-    /// Whether an accepted recharge can be cancelled.
-    pub can_cancel: bool,
+    /// Whether a signed callback settles its order; else it only leads to a query.
+    pub callback_settles: bool,
 }

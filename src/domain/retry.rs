@@ -88,8 +88,7 @@ mod tests {
             same_number_cooldown: None,
             client_ref: RefFormat { max_len: 32, alphanumeric_only: true },
             call_timeout: Duration::ZERO,
-            callback_signed: false,
-            can_cancel: false,
+            callback_settles: false,
         };
         ProviderPolicy { capabilities, expected_service, send_window: Duration::ZERO }
     }

@@ -20,6 +20,31 @@ pub struct Product {
     pub amount_minor: i64,
     /// The amount's currency.
     pub currency: Currency,
+    /// The provider's name for it.
+    pub code: String,
+    /// It is one of a range of amounts, which the provider wants to be told.
+    pub is_ranged: bool,
+}
+
+/// What a provider sells, in the order of the configuration; the first that fits is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProductTable {
+    products: Vec<Product>,
+    country_matters: bool,
+}
+
+impl ProductTable {
+    /// Takes the products in their order.
+    pub fn new(products: Vec<Product>) -> Self {
+        let country_matters = products.iter().any(|product| product.country != ANY);
+        Self { products, country_matters }
+    }
+
+    /// What to ask for.
+    pub fn find(&self, number: Msisdn, carrier: Option<&str>, amount: Money) -> Option<&Product> {
+        let asked = Asked { country: self.country_matters.then(|| country_of(number)).flatten(), carrier, amount };
+        self.products.iter().find(|product| asked.is(product))
+    }
 }
 
 /// A provider on a route.
@@ -106,24 +131,28 @@ impl Asked<'_> {
     }
 
     fn is_sold_by(&self, lane: &Lane) -> bool {
-        lane.sells_anything
-            || lane.products.iter().any(|product| {
-                product.amount_minor == self.amount.minor
-                    && product.currency == self.amount.currency
-                    && self.is_from(&product.country, &product.carrier)
-            })
+        lane.sells_anything || lane.products.iter().any(|product| self.is(product))
+    }
+
+    fn is(&self, product: &Product) -> bool {
+        product.amount_minor == self.amount.minor
+            && product.currency == self.amount.currency
+            && self.is_from(&product.country, &product.carrier)
     }
 }
 
 /// An ISO 3166 code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Country {
+pub enum Country {
+    /// `CN`.
     China,
+    /// Any other.
     Other(phonenumber::country::Id),
 }
 
 impl Country {
-    fn as_str(&self) -> &str {
+    /// The two letters.
+    pub fn as_str(&self) -> &str {
         match self {
             Self::China => "CN",
             Self::Other(id) => id.as_ref(),
@@ -133,7 +162,7 @@ impl Country {
 
 /// The country of a number. Mainland China, nearly all of the traffic, is told by its calling
 /// code, which it shares with nobody; the full metadata costs microseconds.
-fn country_of(number: Msisdn) -> Option<Country> {
+pub fn country_of(number: Msisdn) -> Option<Country> {
     let text = number.expose();
     if text.starts_with("+86") {
         return Some(Country::China);
@@ -161,6 +190,8 @@ mod tests {
             carrier: carrier.to_owned(),
             amount_minor,
             currency: Currency::parse("CNY").unwrap(),
+            code: format!("{country}-{carrier}-{amount_minor}"),
+            is_ranged: false,
         }
     }
 
@@ -195,6 +226,18 @@ mod tests {
         assert_eq!(chosen(&table, CHINESE, None, yuan(5000)), Ok("large".to_owned()));
         assert_eq!(chosen(&table, CHINESE, None, yuan(7000)), Err(Reason::AmountNotSupported));
         assert_eq!(chosen(&table, SINGAPOREAN, None, yuan(1000)), Err(Reason::NoRoute));
+    }
+
+    #[test]
+    fn the_first_product_that_fits_is_asked_for() {
+        let products = [("SG", "*", 1000), ("CN", "unicom", 5000), ("CN", "*", 5000)];
+        let table =
+            ProductTable::new(products.map(|(country, carrier, amount)| product(country, carrier, amount)).into());
+        let code = |to, carrier, minor| table.find(number(to), carrier, yuan(minor)).map(|found| found.code.as_str());
+        assert_eq!(code(CHINESE, Some("unicom"), 5000), Some("CN-unicom-5000"));
+        assert_eq!(code(CHINESE, None, 5000), Some("CN-*-5000"), "a carrier is never guessed");
+        assert_eq!(code(SINGAPOREAN, None, 1000), Some("SG-*-1000"));
+        assert_eq!(code(CHINESE, None, 1000), None);
     }
 
     #[test]

@@ -155,6 +155,11 @@ pub(super) const PROVIDER_REQUEST_DURATION: Metric = histogram(
     RPC,
     "Duration of calls that left this process",
 );
+pub(super) const PROVIDER_UNDOCUMENTED: Metric = counter(
+    "recharge_provider_undocumented_codes_total",
+    &["provider"],
+    "Answers with a code that its table does not have: they count as unknown, and the table needs a row",
+);
 pub(super) const PROVIDER_IN_FLIGHT: Metric =
     gauge("recharge_provider_in_flight_requests", &["provider"], "Calls under way");
 pub(super) const LANE_BACKLOG: Metric =
@@ -278,6 +283,7 @@ pub(super) const OWN: &[Metric] = &[
     DISPATCH_SLACK,
     PROVIDER_REQUESTS,
     PROVIDER_REQUEST_DURATION,
+    PROVIDER_UNDOCUMENTED,
     PROVIDER_IN_FLIGHT,
     LANE_BACKLOG,
     PERMITS,

@@ -101,3 +101,21 @@ impl LaneMetrics {
         }
     }
 }
+
+/// What an adapter itself counts.
+#[derive(Clone, Debug)]
+pub struct ProviderMetrics {
+    undocumented: Counter,
+}
+
+impl ProviderMetrics {
+    /// Of one provider.
+    pub fn new(provider: &ProviderId) -> Self {
+        Self { undocumented: names::PROVIDER_UNDOCUMENTED.counter(&[provider.as_str()]) }
+    }
+
+    /// An answer with a code that no table of ours knows.
+    pub fn undocumented(&self) {
+        self.undocumented.increment(1);
+    }
+}

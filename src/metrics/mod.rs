@@ -19,7 +19,7 @@ pub use catalogue::{Kind, Metric, catalogue};
 pub use delay::{DelayMetrics, KeptLateness, keep_lateness, kept_lateness};
 pub use exporter::{Exporter, InstallError, ProcessInfo, install};
 pub use kafka::KafkaMetrics;
-pub use lane::LaneMetrics;
+pub use lane::{LaneMetrics, ProviderMetrics};
 pub use orders::{IntakeMetrics, OutcomeMetrics};
 pub use relay::{RelayMetrics, dead_letter, preset_dead_letters};
 pub use store::StoreMetrics;

@@ -18,8 +18,10 @@ pub struct SubmitRequest {
     pub amount: Money,
     /// The carrier, as a hint.
     pub carrier: Option<Arc<str>>,
-    /// When this reference may first have been sent.
-    pub first_sent_at: Timestamp,
+    /// Where the provider is to tell the outcome, if it takes an address with each request.
+    pub callback_url: Option<String>,
+    /// When it was claimed. Some providers file it under this time, and want to be told when asked about it.
+    pub sent_at: Timestamp,
     /// The end of the send window, on [`Clock::since_boot`](super::Clock::since_boot): no first byte after it.
     pub send_by: Duration,
 }
@@ -31,8 +33,10 @@ pub struct QueryKey {
     pub client_ref: ClientRef,
     /// The provider's, where known.
     pub provider_ref: Option<String>,
-    /// When it was first sent: some providers want to be told.
-    pub first_sent_at: Timestamp,
+    /// When it was last claimed, as [`SubmitRequest::sent_at`] said.
+    pub sent_at: Timestamp,
+    /// The order's deadline has passed: what can still be called back is not to be delivered any more.
+    pub give_up: bool,
     /// The end of the send window, on [`Clock::since_boot`](super::Clock::since_boot).
     pub send_by: Duration,
 }

@@ -3,7 +3,12 @@
 //! Each adapter turns one provider's protocol into the outcomes of `domain::outcome`, by closed
 //! sets: what the provider does not document is *unknown*, never a guess.
 
+mod answers;
+mod decimal;
+mod dtone;
 pub mod http;
+mod mf178;
+mod reloadly;
 mod secret;
 pub mod simulated;
 pub mod simulator;
@@ -14,9 +19,13 @@ use std::time::Duration;
 
 use url::Url;
 
+use self::dtone::Dtone;
+use self::mf178::Mf178;
+use self::reloadly::Reloadly;
 pub use self::secret::Secret;
-use self::simulated::{Contract, SimulatedProvider};
-use crate::domain::ProviderId;
+use self::simulated::SimulatedProvider;
+use crate::domain::route::ProductTable;
+use crate::domain::{Capabilities, DuplicateSemantics, ProviderId, RefFormat};
 use crate::ports::{Clock, RechargeProvider};
 
 /// A provider's section of the configuration, as plain values.
@@ -26,8 +35,16 @@ pub struct ProviderSettings {
     pub kind: ProviderKind,
     /// Where its API begins.
     pub base_url: Url,
+    /// Where its tokens are to be had, if not at `base_url`.
+    pub auth_url: Option<Url>,
+    /// Our name there: an API key, an `app_key`, a client id.
+    pub account: Option<String>,
     /// The key, read from where the configuration points.
     pub key: Option<Secret>,
+    /// What it sells, by its own names.
+    pub products: ProductTable,
+    /// DT One: a transaction is created first, and confirmed by a second call.
+    pub two_step: bool,
     /// How long one call may take, connecting included.
     pub call_timeout: Duration,
     /// How long opening one connection may take.
@@ -38,8 +55,8 @@ pub struct ProviderSettings {
     pub in_flight_max: usize,
     /// Trust these roots (PEM) in place of the system's.
     pub ca_file: Option<PathBuf>,
-    /// What the provider promises, where it is not the adapter's own knowledge.
-    pub contract: Contract,
+    /// What the provider promises; its call time-out is the one above.
+    pub contract: Capabilities,
 }
 
 impl ProviderSettings {
@@ -48,14 +65,32 @@ impl ProviderSettings {
         Self {
             kind,
             base_url,
+            auth_url: None,
+            account: None,
             key: None,
+            products: ProductTable::default(),
+            two_step: false,
             call_timeout: Duration::from_secs(15),
             connect_timeout: Duration::from_secs(2),
             idle_limit: Duration::from_secs(15),
             in_flight_max: 200,
             ca_file: None,
-            contract: Contract::default(),
+            contract: Capabilities {
+                duplicates: DuplicateSemantics::RejectsAlways,
+                query_not_before: Duration::from_secs(2),
+                query_min_interval: Duration::from_secs(5),
+                query_retention: Duration::from_hours(30 * 24),
+                not_found_grace: Duration::from_mins(1),
+                same_number_cooldown: None,
+                client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
+                call_timeout: Duration::from_secs(15),
+                callback_settles: false,
+            },
         }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { call_timeout: self.call_timeout, ..self.contract.clone() }
     }
 
     fn http(&self) -> http::HttpSettings {
@@ -75,16 +110,25 @@ impl ProviderSettings {
 pub enum ProviderKind {
     /// The provider simulator's own protocol.
     Simulator,
+    /// DT One DVS.
+    Dtone,
+    /// mf178.
+    Mf178,
+    /// Reloadly Airtime.
+    Reloadly,
 }
 
 impl ProviderKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::Simulator];
+    pub const ALL: [Self; 4] = [Self::Simulator, Self::Dtone, Self::Mf178, Self::Reloadly];
 
     /// The kind as the configuration names it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Simulator => "simulator",
+            Self::Dtone => "dtone",
+            Self::Mf178 => "mf178",
+            Self::Reloadly => "reloadly",
         }
     }
 
@@ -108,6 +152,16 @@ pub enum BuildError {
         #[source]
         source: http::SettingsError,
     },
+    /// It needs a login.
+    #[error("providers.{provider}.{key}: is missing: {kind} calls are signed with it")]
+    Login {
+        /// Which provider.
+        provider: ProviderId,
+        /// The key of the configuration.
+        key: &'static str,
+        /// Which adapter.
+        kind: &'static str,
+    },
     /// Its key cannot be sent.
     #[error("provider {provider}: key: it has characters that cannot stand in a header")]
     Key {
@@ -122,9 +176,21 @@ pub fn build(
     settings: &ProviderSettings,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn RechargeProvider>, BuildError> {
-    match settings.kind {
-        ProviderKind::Simulator => Ok(Arc::new(SimulatedProvider::new(id.clone(), settings, clock)?)),
-    }
+    let id = id.clone();
+    Ok(match settings.kind {
+        ProviderKind::Simulator => Arc::new(SimulatedProvider::new(id, settings, clock)?),
+        ProviderKind::Dtone => Arc::new(Dtone::new(id, settings, clock)?),
+        ProviderKind::Mf178 => Arc::new(Mf178::new(id, settings, clock)?),
+        ProviderKind::Reloadly => Arc::new(Reloadly::new(id, settings, clock)?),
+    })
+}
+
+/// Our name and key there, which most providers want.
+fn login<'a>(id: &ProviderId, settings: &'a ProviderSettings) -> Result<(&'a str, &'a Secret), BuildError> {
+    let missing = |key| BuildError::Login { provider: id.clone(), key, kind: settings.kind.as_str() };
+    let account = settings.account.as_deref().ok_or_else(|| missing("account"))?;
+    let key = settings.key.as_ref().ok_or_else(|| missing("key_file"))?;
+    Ok((account, key))
 }
 
 /// Shared by the adapters' constructors.
@@ -149,6 +215,6 @@ mod tests {
         for kind in ProviderKind::ALL {
             assert_eq!(ProviderKind::parse(kind.as_str()), Some(kind));
         }
-        assert_eq!(ProviderKind::parse("dtone"), None);
+        assert_eq!(ProviderKind::parse("nobody"), None);
     }
 }

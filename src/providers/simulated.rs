@@ -13,66 +13,17 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use super::answers::Undocumented;
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, WAIT_MAX, escaped, retry_after};
-use super::{BuildError, ProviderSettings};
+use super::{BuildError, ProviderSettings, answers};
 use crate::domain::{
-    Capabilities, Currency, DuplicateSemantics, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome,
-    Receipt, RefFormat, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause,
+    Capabilities, Currency, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome, Receipt, RetryAdvice,
+    SubmitOutcome, Timestamp, UnknownCause,
 };
 use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
 
 /// A retryable refusal that does not say when: not before this long.
 const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(1);
-
-/// What the simulator promises: it can play many providers, so this is configuration here.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Contract {
-    /// What it does with a known reference.
-    pub duplicates: DuplicateSemantics,
-    /// The first query may be sent this long after the submit.
-    pub query_not_before: Duration,
-    /// The least time between two queries of one reference.
-    pub query_min_interval: Duration,
-    /// How long it answers queries.
-    pub query_retention: Duration,
-    /// "Not found" counts only this long after the last send.
-    pub not_found_grace: Duration,
-    /// The same number is refused for this long after a recharge.
-    pub same_number_cooldown: Option<Duration>,
-    /// Which references it takes.
-    pub client_ref: RefFormat,
-}
-
-impl Default for Contract {
-    fn default() -> Self {
-        Self {
-            duplicates: DuplicateSemantics::RejectsAlways,
-            query_not_before: Duration::from_secs(2),
-            query_min_interval: Duration::from_secs(5),
-            query_retention: Duration::from_hours(30 * 24),
-            not_found_grace: Duration::from_mins(1),
-            same_number_cooldown: None,
-            client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
-        }
-    }
-}
-
-impl Contract {
-    fn capabilities(&self, call_timeout: Duration) -> Capabilities {
-        Capabilities {
-            duplicates: self.duplicates,
-            query_not_before: self.query_not_before,
-            query_min_interval: self.query_min_interval,
-            query_retention: self.query_retention,
-            not_found_grace: self.not_found_grace,
-            same_number_cooldown: self.same_number_cooldown,
-            client_ref: self.client_ref,
-            call_timeout,
-            callback_signed: false,
-            can_cancel: false,
-        }
-    }
-}
 
 /// Speaks the simulator's JSON protocol.
 #[derive(Debug)]
@@ -83,6 +34,7 @@ pub struct SimulatedProvider {
     clock: Arc<dyn Clock>,
     submit_headers: HeaderMap,
     query_headers: HeaderMap,
+    undocumented: Undocumented,
 }
 
 impl SimulatedProvider {
@@ -98,8 +50,18 @@ impl SimulatedProvider {
         }
         let mut submit_headers = query_headers.clone();
         submit_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let capabilities = settings.contract.capabilities(settings.call_timeout);
-        Ok(Self { id, capabilities, transport, clock, submit_headers, query_headers })
+        let capabilities = settings.capabilities();
+        let undocumented = Undocumented::new(id.clone());
+        Ok(Self { id, capabilities, transport, clock, submit_headers, query_headers, undocumented })
+    }
+
+    /// What an answer says, and how long to wait.
+    fn said(&self, response: &HttpResponse) -> (Said, Option<Duration>) {
+        let (said, wait) = said(response);
+        if let Said::Unmapped(code) = &said {
+            self.undocumented.note(code);
+        }
+        (said, wait)
     }
 }
 
@@ -134,7 +96,7 @@ impl RechargeProvider for SimulatedProvider {
             body: Bytes::from(body),
         };
         match self.transport.call(&call, request.send_by).await {
-            HttpResult::Response(response) => submit_outcome(&response, self.clock.now()),
+            HttpResult::Response(response) => submit_outcome(self.said(&response), &response, self.clock.now()),
             HttpResult::NotSent(cause) => SubmitOutcome::NotSent(cause),
             HttpResult::Unknown(cause) => SubmitOutcome::Unknown(cause),
         }
@@ -148,9 +110,9 @@ impl RechargeProvider for SimulatedProvider {
             body: Bytes::new(),
         };
         match self.transport.call(&call, key.send_by).await {
-            HttpResult::Response(response) => query_outcome(&response, self.clock.now()),
-            HttpResult::NotSent(NotSentCause::WindowClosed) => QueryOutcome::NotAsked,
-            HttpResult::NotSent(_) | HttpResult::Unknown(_) => QueryOutcome::Unavailable { retry_after: None },
+            HttpResult::Response(response) => query_outcome(self.said(&response), &response, self.clock.now()),
+            HttpResult::NotSent(cause) => answers::query_unanswered(Some(cause)),
+            HttpResult::Unknown(_) => answers::query_unanswered(None),
         }
     }
 }
@@ -210,6 +172,11 @@ impl Answer {
         Some(Failure { class, code: code.to_owned(), advice })
     }
 
+    fn unmapped(&self) -> Said {
+        let words = [self.status.as_deref(), self.code.as_deref()];
+        Said::Unmapped(words.into_iter().flatten().collect::<Vec<_>>().join(" "))
+    }
+
     fn wait(&self) -> Option<Duration> {
         self.retry_after_ms.map(|ms| Duration::from_millis(ms).min(WAIT_MAX))
     }
@@ -232,7 +199,8 @@ enum Said {
     SystemError,
     /// The question came too early, or too often.
     NotNow,
-    Unmapped,
+    /// The words that no document has.
+    Unmapped(String),
     /// No JSON of the protocol.
     Broken,
 }
@@ -247,7 +215,7 @@ fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
         (Some("accepted"), _) => Said::Accepted(answer.provider_ref),
         (Some("reversed"), _) => Said::Reversed(answer.receipt()),
         (Some("unknown"), _) => Said::ProviderUnknown,
-        (Some("rejected"), _) => answer.failure().map_or(Said::Unmapped, Said::Rejected),
+        (Some("rejected"), _) => answer.failure().map_or_else(|| answer.unmapped(), Said::Rejected),
         (None, Some("duplicate")) => Said::Duplicate,
         // A ban is a pace that we did not keep: nothing is executed, no order is at fault, and the
         // lane has to rest for as long as it lasts. A new attempt each time would only prolong it.
@@ -256,14 +224,13 @@ fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
         (None, Some("not_found")) => Said::NotFound,
         (None, Some("system_error")) => Said::SystemError,
         (None, Some("too_early" | "too_often")) => Said::NotNow,
-        (Some(_) | None, _) => Said::Unmapped,
+        (Some(_) | None, _) => answer.unmapped(),
     };
     (said, wait)
 }
 
-fn submit_outcome(response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
+fn submit_outcome((said, wait): (Said, Option<Duration>), response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
     let status = response.status;
-    let (said, wait) = said(response);
     match said {
         Said::Succeeded(receipt) if status.is_success() => SubmitOutcome::Succeeded(receipt),
         Said::Accepted(provider_ref) if status.is_success() => SubmitOutcome::Accepted { provider_ref },
@@ -274,44 +241,23 @@ fn submit_outcome(response: &HttpResponse, now: Timestamp) -> SubmitOutcome {
         }
         // Whatever the status: the word itself says that nobody knows.
         Said::SystemError => SubmitOutcome::Unknown(UnknownCause::ServerError),
-        Said::Broken => by_status(response, now, UnknownCause::BrokenBody),
-        Said::Unmapped => by_status(response, now, UnknownCause::UnmappedCode),
+        Said::Broken => answers::by_status(response, now, UnknownCause::BrokenBody),
+        Said::Unmapped(_) => answers::by_status(response, now, UnknownCause::UnmappedCode),
         // Body and status contradict each other, or the answer is to another question.
         Said::Succeeded(_)
         | Said::Accepted(_)
         | Said::Reversed(_)
         | Said::ProviderUnknown
         | Said::NotFound
-        | Said::NotNow => SubmitOutcome::Unknown(if status.is_server_error() {
-            UnknownCause::ServerError
-        } else {
-            UnknownCause::UnmappedCode
-        }),
-    }
-}
-
-/// Where the body decides nothing.
-fn by_status(response: &HttpResponse, now: Timestamp, otherwise: UnknownCause) -> SubmitOutcome {
-    match response.status {
-        StatusCode::TOO_MANY_REQUESTS => SubmitOutcome::Throttled { retry_after: retry_after(&response.headers, now) },
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => SubmitOutcome::Rejected(Failure {
-            class: FailureClass::AuthOrConfig,
-            code: status.as_str().to_owned(),
-            advice: RetryAdvice::AfterOperatorAction,
-        }),
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            SubmitOutcome::Unknown(UnknownCause::ServerError)
-        }
-        _ => SubmitOutcome::Unknown(otherwise),
+        | Said::NotNow => SubmitOutcome::Unknown(answers::unknown_by_status(status, UnknownCause::UnmappedCode)),
     }
 }
 
 /// "Not found" needs the protocol's own word: a 404 of a proxy or a wrong URL proves nothing. So does a ban;
 /// a throttle is told by its word or by the status alone. Every other failure speaks of this one reference,
 /// whatever wait it names: an error page of the query endpoint is no reason to let anything else rest.
-fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
+fn query_outcome((said, wait): (Said, Option<Duration>), response: &HttpResponse, now: Timestamp) -> QueryOutcome {
     let status = response.status;
-    let (said, wait) = said(response);
     let retry_after = wait.or_else(|| retry_after(&response.headers, now));
     match said {
         Said::Succeeded(receipt) if status.is_success() => QueryOutcome::Succeeded(receipt),
@@ -322,7 +268,7 @@ fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
         Said::NotFound if status == StatusCode::NOT_FOUND => QueryOutcome::NotFound,
         Said::Banned => QueryOutcome::Banned { retry_after },
         Said::Throttled => QueryOutcome::Throttled { retry_after },
-        Said::Unmapped | Said::Broken if status == StatusCode::TOO_MANY_REQUESTS => {
+        Said::Unmapped(_) | Said::Broken if status == StatusCode::TOO_MANY_REQUESTS => {
             QueryOutcome::Throttled { retry_after }
         }
         Said::Succeeded(_)
@@ -334,7 +280,7 @@ fn query_outcome(response: &HttpResponse, now: Timestamp) -> QueryOutcome {
         | Said::NotFound
         | Said::SystemError
         | Said::NotNow
-        | Said::Unmapped
+        | Said::Unmapped(_)
         | Said::Broken => QueryOutcome::Unavailable { retry_after },
     }
 }

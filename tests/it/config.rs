@@ -266,18 +266,52 @@ fn the_default_tiers_suit_every_wait_that_may_be_configured() {
     load(&format!("{provider}delay.tiers = [\"1s\", \"24h\"]\n"), &[], &[]).unwrap();
 }
 
+/// A provider of a kind that is real, complete; `rest` is added to it.
+fn real(kind: &str, product: &str, rest: &str) -> String {
+    format!(
+        "[providers.p]\nkind = \"{kind}\"\nbase_url = \"https://h/\"\naccount = \"us\"\nkey_file = \"/k\"\n{rest}\n\
+         [[providers.p.products]]\namount_minor = 5000\nproduct = \"{product}\"\n"
+    )
+}
+
 #[test]
-fn adapters_that_are_not_built_in_are_refused_by_name() {
-    for kind in ["dtone", "mf178"] {
-        let found = problems(&format!("[providers.p]\nkind = \"{kind}\"\nbase_url = \"https://h/\"\n"));
-        let expected =
-            format!("FILE:2: providers.p.kind: the adapter for \"{kind}\" is not built in yet: only \"simulator\" is");
-        assert!(found.contains(&expected), "{found:?}");
+fn a_real_provider_is_taken_when_its_login_and_its_products_are_there() {
+    for (kind, product) in [("dtone", "4001"), ("mf178", "yd-50"), ("reloadly", "341")] {
+        load(&real(kind, product, ""), &[], &[]).unwrap();
+        let bare = problems(&format!("[providers.p]\nkind = \"{kind}\"\nbase_url = \"https://h/\"\n"));
+        for key in ["account", "key_file", "products"] {
+            assert!(
+                bare.iter().any(|problem| problem.contains(&format!("providers.p.{key}: is "))),
+                "{kind}: {bare:?}"
+            );
+        }
     }
     assert!(
         problems("[providers.p]\nkind = \"ding\"\nbase_url = \"https://h/\"\n")[0]
-            .contains("one of \"simulator\", \"dtone\", \"mf178\"")
+            .contains("one of \"simulator\", \"dtone\", \"mf178\", \"reloadly\"")
     );
+}
+
+#[test]
+fn what_belongs_to_another_kind_or_is_a_fact_of_a_provider_is_no_setting() {
+    for (kind, product, rest, key) in [
+        ("mf178", "1", "two_step = true", "two_step"),
+        ("dtone", "1", "auth_url = \"https://a/\"", "auth_url"),
+        ("dtone", "fifty", "", "products[0].product"),
+        ("reloadly", "341", "auth_url = \"nowhere\"", "auth_url"),
+        ("dtone", "1", "capabilities.duplicates = \"not_deduplicated\"", "capabilities"),
+        ("mf178", "1", "capabilities.client_ref_max_len = 64", "capabilities"),
+        // A question that may come too early would be answered "not found" about what is under way.
+        ("mf178", "1", "capabilities.not_found_grace = \"10s\"", "capabilities.not_found_grace"),
+    ] {
+        let found = load(&real(kind, product, rest), &[], &[]).map(|_| ()).unwrap_err();
+        let key = format!("providers.p.{key}");
+        assert!(found.iter().any(|problem| problem.key() == key), "{kind}, {rest}: {found:?}");
+    }
+    // What the documents leave open may be corrected.
+    let corrected = real("dtone", "1", "two_step = true\ncapabilities.query_not_before = \"3s\"");
+    let contract = load(&corrected, &[], &[]).unwrap().config.providers["p"].contract();
+    assert_eq!((contract.query_not_before.as_secs(), contract.client_ref.max_len), (3, 40));
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn use_everything() {
     let outcome = metrics::OutcomeMetrics::new();
     outcome.closed(State::Succeeded, Duration::from_secs(4), 1);
     outcome.sla(Sla::Met);
+    metrics::ProviderMetrics::new(&ProviderId::new("primary")).undocumented();
     let lane = metrics::LaneMetrics::new(&ProviderId::new("primary"));
     lane.slack(true, Duration::from_secs(170));
     lane.request("submit", "ok", Duration::from_millis(40));

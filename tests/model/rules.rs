@@ -165,8 +165,7 @@ impl Setting {
             same_number_cooldown: None,
             client_ref: REF_FORMAT,
             call_timeout: secs(5),
-            callback_signed: true,
-            can_cancel: false,
+            callback_settles: true,
         };
         // The send window is a part of the call's tick.
         let provider = ProviderPolicy { capabilities, expected_service: secs(5), send_window: Duration::ZERO };

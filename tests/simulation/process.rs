@@ -181,6 +181,7 @@ impl<'a> Parts<'a> {
                 batch_max: 20,
                 writers: 4,
                 send_window: SEND_WINDOW,
+                callbacks: None,
             },
         })
     }

@@ -83,8 +83,7 @@ fn capabilities(duplicates: DuplicateSemantics) -> Capabilities {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
         call_timeout: Duration::from_secs(8),
-        callback_signed: false,
-        can_cancel: false,
+        callback_settles: false,
     }
 }
 
@@ -231,8 +230,8 @@ impl SimProvider {
         let (reference, now) = (request.client_ref.as_str(), self.time.now());
         self.catch_up(now);
         let window = SEND_WINDOW + self.time.precision() * 3;
-        self.findings.hold(Law::SendWindow, now <= plus(request.first_sent_at, window), || {
-            format!("{reference} left at {now}, and was claimed at {}", request.first_sent_at)
+        self.findings.hold(Law::SendWindow, now <= plus(request.sent_at, window), || {
+            format!("{reference} left at {now}, and was claimed at {}", request.sent_at)
         });
         let is_silent = {
             let mut ledger = self.ledger.lock().unwrap();

@@ -13,6 +13,7 @@
 
 mod arrivals;
 mod class;
+mod dialect;
 mod dice;
 mod engine;
 mod faced;
@@ -42,6 +43,8 @@ use tokio_util::sync::DropGuard;
 use self::arrivals::Arrivals;
 pub use self::arrivals::{Arrival, QuotaExceeded, RequestKind, check_quota, max_over_window, read_arrivals};
 pub use self::class::FaultClass;
+pub use self::dialect::Dialect;
+use self::dialect::Login;
 use self::engine::{Engine, Remembered};
 pub use self::engine::{ReferenceView, Resolution, ResolveError};
 use self::ledger::Ledger;
@@ -54,6 +57,7 @@ use self::server::Door;
 pub use self::stats::Stats;
 pub use self::strikes::Strike;
 use super::Secret;
+use crate::domain::Currency;
 use crate::ports::Clock;
 
 /// How to run a simulator.
@@ -73,8 +77,14 @@ pub struct SimulatorOptions {
     pub requests: Option<PathBuf>,
     /// What decides everything that looks random; without one it is drawn, and logged.
     pub seed: Option<u64>,
-    /// The key that callers must show.
+    /// Whose protocol it speaks.
+    pub dialect: Dialect,
+    /// The account that callers must name; any, without one.
+    pub account: Option<String>,
+    /// The key that callers must show, or sign with.
     pub key: Option<Secret>,
+    /// The currency of amounts that a dialect sends without one.
+    pub currency: Currency,
 }
 
 impl Default for SimulatorOptions {
@@ -88,7 +98,10 @@ impl Default for SimulatorOptions {
             ledger: None,
             requests: None,
             seed: None,
+            dialect: Dialect::Own,
+            account: None,
             key: None,
+            currency: Currency::CNY,
         }
     }
 }
@@ -151,7 +164,9 @@ impl Simulator {
         let door =
             Door::open(options.listen).map_err(|source| SimulatorError::Listen { listen: options.listen, source })?;
         let addr = door.address();
-        let (decisions, records) = ((seed, options.profile, options.key), (ledger, known, arrivals));
+        let login = Login { account: options.account, key: options.key };
+        let decisions = (seed, options.profile, options.dialect, login, options.currency);
+        let records = (ledger, known, arrivals);
         let engine = Engine::new(decisions, records, options.balance, clock);
         engine.scripted.add(&options.script)?;
         tracing::info!(%addr, seed, "the provider simulator listens");

@@ -196,7 +196,7 @@ impl Step {
             (None, None, Some(answer)) if (200..600).contains(&answer.status) => {
                 let moment = if answer.executed { Moment::AfterExecution } else { Moment::BeforeExecution };
                 let body = Bytes::from(answer.body.clone());
-                Ok(Then::Answer(moment, Reply::Answer { status: answer.status, body, retry_after: None }))
+                Ok(Then::Answer(moment, Reply::Raw { status: answer.status, body }))
             }
             (None, None, Some(answer)) => Err(format!("answer.status: {} is not from 200 to 599", answer.status)),
             (_, _, _) => Err("it must have exactly one of then, refuse and answer".to_owned()),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::arrivals::RequestKind;
 use super::class::FaultClass;
 use super::profile::{Profile, Throttle};
-use super::reply::Reply;
+use super::reply::{Reply, Word};
 
 /// A profile and the limiters that belong to it.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Setup {
 
     /// The answer to whoever is banned for that much longer.
     pub(super) fn banned(&self, left: Duration) -> Reply {
-        Reply::banned(self.profile.ban.is_none_or(|ban| ban.tells_when).then_some(left))
+        Reply::Say(Word::Banned { wait: self.profile.ban.is_none_or(|ban| ban.tells_when).then_some(left) })
     }
 
     /// What the rate limit says, and the answer to a request that comes too fast.
@@ -76,7 +76,7 @@ impl Setup {
             Err(too_early) => {
                 let wait = too_early.wait_time_from(DefaultClock::default().now());
                 let told = limiter.terms.tells_when.then_some(wait);
-                let reply = Reply::throttled(told, limiter.terms.in_body);
+                let reply = Reply::Say(Word::Throttled { wait: told, in_body: limiter.terms.in_body });
                 (Pacing { limit, remaining: 0 }, Some((class, reply)))
             }
         })

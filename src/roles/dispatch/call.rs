@@ -166,7 +166,8 @@ impl Lane {
             msisdn,
             amount: order.amount,
             carrier: order.carrier.clone(),
-            first_sent_at: attempt.claimed_at,
+            callback_url: self.rules.callbacks.as_ref().and_then(|links| links.link(&order.order_id, attempt.number)),
+            sent_at: attempt.claimed_at,
             send_by,
         };
         let began = self.clock.since_boot();

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::domain::Policy;
+use crate::domain::{CallbackLinks, Policy};
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{
     Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks, RechargeProvider,
@@ -65,6 +65,8 @@ pub struct LaneRules {
     pub writers: usize,
     /// From the claim to the first byte, at most.
     pub send_window: Duration,
+    /// Where the provider is told to report outcomes, if it can reach us.
+    pub callbacks: Option<CallbackLinks>,
 }
 
 /// The role, for one provider.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, Timestamp};
+use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, State, Timestamp};
 use crate::faults::{Bug, is_planted};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
 use crate::roles::patience;
@@ -180,7 +180,8 @@ fn query_key(order: &Order, send_by: Duration) -> Option<QueryKey> {
     Some(QueryKey {
         client_ref: attempt.client_ref.clone(),
         provider_ref: attempt.provider_ref.clone(),
-        first_sent_at: attempt.claimed_at,
+        sent_at: attempt.claimed_at,
+        give_up: order.state == State::InDoubt,
         send_by,
     })
 }

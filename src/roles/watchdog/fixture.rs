@@ -22,8 +22,7 @@ pub(super) fn policy() -> Policy {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
         call_timeout: Duration::from_secs(15),
-        callback_signed: false,
-        can_cancel: false,
+        callback_settles: false,
     };
     let provider =
         ProviderPolicy { capabilities, expected_service: Duration::from_secs(2), send_window: Duration::from_secs(1) };

@@ -160,6 +160,9 @@ async fn the_service_refuses_what_cannot_work_before_it_touches_an_order() {
     missing.args(["run", "--config", "/nowhere/recharged.toml"]);
     ended(missing, LIMIT).await.refused("missing file", 78, &["/nowhere/recharged.toml"]);
     tried(&line, &["run", "--roles", "juggler"], &[]).await.refused("unknown role", 2, &["juggler", "intake"]);
+    let by_tls =
+        ["http.listen=127.0.0.1:0", "providers.sim.base_url=https://127.0.0.1:1", "providers.sim.ca_file=/nowhere/ca"];
+    tried(&line, &["run"], &by_tls).await.refused("no certificates", 78, &["sim", "ca_file", "/nowhere/ca"]);
     // A tier whose topic forgets its records before they are due.
     line.set_topic("delay.1s", "retention.ms", "500").await;
     let forgets = tried(&line, &["run"], &["http.listen=127.0.0.1:0"]).await;

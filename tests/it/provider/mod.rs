@@ -4,6 +4,8 @@
 mod adapter;
 mod admin;
 mod ban;
+mod conformance;
+mod dialects;
 mod faults;
 mod ledger;
 mod outcomes;
@@ -65,7 +67,8 @@ fn submit_of(reference: &str) -> SubmitRequest {
         msisdn: Msisdn::from_e164("+8613800000042").unwrap(),
         amount: Money { minor: 5_000, currency: Currency::parse("CNY").unwrap() },
         carrier: None,
-        first_sent_at: RealClock.now(),
+        callback_url: None,
+        sent_at: RealClock.now(),
         send_by: wide_window(),
     }
 }
@@ -74,7 +77,8 @@ fn query_of(reference: &str) -> QueryKey {
     QueryKey {
         client_ref: ClientRef::from_stored(reference),
         provider_ref: None,
-        first_sent_at: RealClock.now(),
+        sent_at: RealClock.now(),
+        give_up: false,
         send_by: wide_window(),
     }
 }

@@ -1,8 +1,8 @@
 //! A server that misbehaves as told, below HTTP where it must.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -29,6 +29,8 @@ pub(super) enum Script {
     Drip(Vec<u8>, Duration),
     /// Answers after a while.
     Slow(Vec<u8>, Duration),
+    /// Answers the first of these whose text stands in the request's first line; others are not answered.
+    ByLine(Vec<(String, Vec<u8>)>),
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub(super) struct Seen {
     pub(super) reset: AtomicUsize,
     pub(super) bytes: AtomicUsize,
     pub(super) requests: AtomicUsize,
+    /// Every request as it came.
+    pub(super) texts: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -91,13 +95,18 @@ impl Peer {
     pub(super) fn requests(&self) -> usize {
         self.seen.requests.load(SeqCst)
     }
+
+    /// Every request as it came.
+    pub(super) fn texts(&self) -> Vec<String> {
+        self.seen.texts.lock().unwrap().clone()
+    }
 }
 
 async fn play(mut stream: TcpStream, script: Script, seen: &Seen) {
     if matches!(script, Script::CloseAtOnce) {
         return;
     }
-    while read_request(&mut stream, seen).await {
+    while let Some(request) = read_request(&mut stream, seen).await {
         match &script {
             Script::CloseAtOnce => return,
             Script::ResetAfterRequest => {
@@ -129,6 +138,11 @@ async fn play(mut stream: TcpStream, script: Script, seen: &Seen) {
                     tokio::time::sleep(*pause).await;
                 }
             }
+            Script::ByLine(answers) => {
+                let line = request.lines().next().unwrap_or_default();
+                let Some((_, bytes)) = answers.iter().find(|(text, _)| line.contains(text.as_str())) else { return };
+                drop(stream.write_all(bytes).await);
+            }
             Script::Slow(bytes, pause) => {
                 tokio::time::sleep(*pause).await;
                 drop(stream.write_all(bytes).await);
@@ -137,8 +151,8 @@ async fn play(mut stream: TcpStream, script: Script, seen: &Seen) {
     }
 }
 
-/// `false` at the end of the stream.
-async fn read_request(stream: &mut TcpStream, seen: &Seen) -> bool {
+/// `None` at the end of the stream.
+async fn read_request(stream: &mut TcpStream, seen: &Seen) -> Option<String> {
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -146,12 +160,14 @@ async fn read_request(stream: &mut TcpStream, seen: &Seen) -> bool {
             let text = String::from_utf8_lossy(&request[..head]).to_lowercase();
             let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
             if request.len() >= head + 4 + length.unwrap_or(0) {
+                let text = String::from_utf8_lossy(&request).into_owned();
+                seen.texts.lock().unwrap().push(text.clone());
                 seen.requests.fetch_add(1, SeqCst);
-                return true;
+                return Some(text);
             }
         }
         match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return false,
+            Ok(0) | Err(_) => return None,
             Ok(n) => {
                 seen.bytes.fetch_add(n, SeqCst);
                 request.extend_from_slice(&chunk[..n]);

@@ -34,8 +34,7 @@ pub(crate) fn policy() -> Policy {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
         call_timeout: Duration::from_secs(15),
-        callback_signed: true,
-        can_cancel: false,
+        callback_settles: true,
     };
     let lane_policy =
         ProviderPolicy { capabilities, expected_service: Duration::from_secs(2), send_window: Duration::from_secs(1) };

@@ -32,8 +32,7 @@ pub(super) fn policy(duplicates: DuplicateSemantics) -> Policy {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 40, alphanumeric_only: false },
         call_timeout: secs(15),
-        callback_signed: true,
-        can_cancel: false,
+        callback_settles: true,
     };
     let provider = ProviderPolicy { capabilities, expected_service: secs(5), send_window: secs(1) };
     Policy {

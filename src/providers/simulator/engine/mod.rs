@@ -17,19 +17,22 @@ pub(super) use self::reference::{Life, Order, Remembered};
 use self::reference::{REFERENCES_MAX_PER_SHARD, Reference, Rest, lock_shard};
 use super::arrivals::{Arrivals, RequestKind};
 use super::class::{FaultClass, Moment};
+use super::dialect::dtone::Created;
+use super::dialect::mf178::Filed;
+use super::dialect::reloadly::Tokens;
+use super::dialect::{Dialect, Login, small_number};
 use super::fate::{Fate, Opening, Refusal};
 use super::ledger::{Ledger, LedgerBroken};
 use super::profile::{FaultKind, Profile};
-use super::reply::Reply;
+use super::reply::{Reply, Word};
 use super::script::Then;
 use super::scripted::Scripted;
 use super::setup::{Pacing, Setup};
 use super::stats::{Counts, count};
 use super::strikes::Strikes;
 use super::windows::Windows;
-use crate::domain::{ClientRef, DuplicateSemantics, Msisdn};
+use crate::domain::{ClientRef, Currency, DuplicateSemantics, Msisdn, Timestamp};
 use crate::ports::Clock;
-use crate::providers::Secret;
 
 /// What a submit meets.
 enum Met {
@@ -55,7 +58,10 @@ pub(super) struct Admission {
 #[derive(Debug)]
 pub(super) struct Engine {
     seed: u64,
-    key: Option<Secret>,
+    pub(super) dialect: Dialect,
+    pub(super) login: Login,
+    /// Of amounts that a dialect sends without one.
+    pub(super) currency: Currency,
     clock: Arc<dyn Clock>,
     setup: RwLock<Arc<Setup>>,
     shards: Vec<Mutex<HashMap<Box<str>, Reference>>>,
@@ -67,19 +73,27 @@ pub(super) struct Engine {
     pub(super) strikes: Strikes,
     pub(super) scripted: Scripted,
     pub(super) windows: Windows,
+    /// References by the provider's own numbers, where a dialect is asked by these.
+    numbers: Mutex<HashMap<u64, Box<str>>>,
+    /// What the dialects keep besides.
+    pub(super) created: Created,
+    pub(super) filed: Filed,
+    pub(super) tokens: Tokens,
     pub(super) stop: CancellationToken,
 }
 
 impl Engine {
     pub(super) fn new(
-        (seed, profile, key): (u64, Profile, Option<Secret>),
+        (seed, profile, dialect, login, currency): (u64, Profile, Dialect, Login, Currency),
         (ledger, known, arrivals): (Ledger, Remembered, Arrivals),
         balance: Option<i64>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let engine = Self {
             seed,
-            key,
+            dialect,
+            login,
+            currency,
             clock,
             setup: RwLock::new(Setup::new(profile)),
             shards: known.0,
@@ -90,8 +104,54 @@ impl Engine {
             strikes: Strikes::default(),
             scripted: Scripted::default(),
             windows: Windows::new(balance),
+            numbers: Mutex::default(),
+            created: Created::default(),
+            filed: Filed::default(),
+            tokens: Tokens::default(),
             stop: CancellationToken::new(),
-        })
+        };
+        // Those that a ledger remembers are asked about by number too.
+        if dialect != Dialect::Own {
+            for shard in &engine.shards {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                shard.keys().for_each(|name| engine.note_number(&ClientRef::from_stored(name)));
+            }
+        }
+        Arc::new(engine)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// From now on the reference is found by its number.
+    pub(super) fn note_number(&self, client_ref: &ClientRef) {
+        if self.dialect != Dialect::Own {
+            let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            numbers.insert(small_number(client_ref), client_ref.as_str().into());
+        }
+    }
+
+    /// The reference of a number.
+    pub(super) fn by_number(&self, number: u64) -> Option<String> {
+        let numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.get(&number).map(|name| name.clone().into())
+    }
+
+    /// Whether a reference was ever submitted.
+    pub(super) fn knows(&self, client_ref: &str) -> bool {
+        lock_shard(&self.shards, client_ref).contains_key(client_ref)
+    }
+
+    pub(super) fn is_malformed(&self) -> Reply {
+        count(&self.counts.malformed);
+        Reply::Say(Word::Malformed)
+    }
+
+    /// What was refused, or could not be read, before it became an order.
+    pub(super) fn refuses(&self, reply: Reply) -> Reply {
+        count(if reply == Reply::Say(Word::Malformed) { &self.counts.malformed } else { &self.counts.refused });
+        reply
     }
 
     pub(super) fn set_profile(&self, profile: Profile) {
@@ -110,21 +170,25 @@ impl Engine {
         Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn lets_in(&self, bearer: Option<&str>) -> bool {
-        self.key.as_ref().is_none_or(|key| bearer == Some(key.expose()))
+    /// What every submit goes through first; `is_known` says that the caller has shown its login.
+    pub(super) async fn admit_submit(&self, client_ref: &str, is_known: bool) -> Admission {
+        count(&self.counts.submits);
+        self.admit(client_ref, RequestKind::Submit, is_known).await
     }
 
-    /// What every request goes through first. Waits while the provider is frozen.
-    pub(super) async fn admit(&self, client_ref: &str, kind: RequestKind, bearer: Option<&str>) -> Admission {
+    /// What every question goes through first.
+    pub(super) async fn admit_query(&self, client_ref: &str, is_known: bool) -> Admission {
+        count(&self.counts.queries);
+        self.admit(client_ref, RequestKind::Query, is_known).await
+    }
+
+    /// Waits while the provider is frozen.
+    async fn admit(&self, client_ref: &str, kind: RequestKind, is_known: bool) -> Admission {
         self.arrivals.record(client_ref, kind);
-        count(match kind {
-            RequestKind::Submit => &self.counts.submits,
-            RequestKind::Query => &self.counts.queries,
-        });
         self.windows.thawed().await;
-        if !self.lets_in(bearer) {
+        if !is_known {
             count(&self.counts.unauthorized);
-            return Admission { pacing: None, reply: Some(Reply::unauthorized()) };
+            return Admission { pacing: None, reply: Some(Reply::Say(Word::Unauthorized)) };
         }
         let setup = self.setup();
         // Before the rate limit: who is banned uses up no permits, and commits no further abuse.
@@ -195,7 +259,7 @@ impl Engine {
         }
         let says_duplicate =
             matches!(met, Met::Known(_)) && setup.profile.duplicates != DuplicateSemantics::ReplaysResult;
-        let reply = if says_duplicate { Reply::duplicate() } else { Reply::life(&order.client_ref, life) };
+        let reply = if says_duplicate { Reply::Say(Word::Duplicate) } else { Reply::sent(&order.client_ref, life) };
         if let Some((kind, moment)) = fate.fault {
             // A request that was refused, or whose reference was known, executes nothing whenever it fails.
             let is_executed = matches!(met, Met::Fresh) && !matches!(life, Life::Refused(_) | Life::Nothing);
@@ -262,16 +326,16 @@ impl Engine {
         let (counter, reply) = match kind {
             FaultKind::Reset => (&counts.resets, Reply::Reset),
             FaultKind::Hang => (&counts.hangs, Reply::Hang),
-            FaultKind::SlowDrip => (&counts.slow_drips, reply.dripping()),
+            FaultKind::SlowDrip => (&counts.slow_drips, Reply::Drip(Box::new(reply))),
             FaultKind::Error500 => (&counts.errors_500, Reply::error(500)),
             FaultKind::Error502 => (&counts.errors_50x, Reply::error(502)),
             FaultKind::Error503 => (&counts.errors_50x, Reply::error(503)),
             FaultKind::Error504 => (&counts.errors_50x, Reply::error(504)),
-            FaultKind::Truncated => (&counts.truncated, reply.truncated()),
-            FaultKind::UnknownCode => (&counts.unknown_codes, Reply::unknown_code()),
+            FaultKind::Truncated => (&counts.truncated, Reply::Half(Box::new(reply))),
+            FaultKind::UnknownCode => (&counts.unknown_codes, Reply::Say(Word::UnknownCode)),
             FaultKind::HtmlPage => (&counts.pages, Reply::page()),
             FaultKind::HtmlError => (&counts.pages, Reply::bad_gateway()),
-            FaultKind::Error200 => (&counts.system_errors, Reply::system_error()),
+            FaultKind::Error200 => (&counts.system_errors, Reply::Say(Word::SystemError)),
         };
         count(counter);
         reply

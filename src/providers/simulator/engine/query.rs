@@ -6,9 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::super::class::FaultClass;
 use super::super::dice::Dice;
-use super::super::fate::Refusal;
 use super::super::profile::{Queries, Spell};
-use super::super::reply::Reply;
+use super::super::reply::{Reply, Word};
 use super::super::stats::count;
 use super::{Engine, Life, Reference, lock_shard};
 use crate::domain::ClientRef;
@@ -70,12 +69,10 @@ impl Engine {
         match asked.map_or(Life::Nothing, |asked| asked.life) {
             Life::Nothing => {
                 count(&self.counts.not_found);
-                Reply::not_found()
+                Reply::not_found(client_ref)
             }
-            // In an answer to a query, a refusal is a plain fact and no odd status.
-            Life::Refused(refusal) => Reply::refused(Refusal { status: 200, ..refusal }),
-            life @ (Life::InProgress | Life::Delivered { .. } | Life::Reversed { .. }) => {
-                Reply::life(&ClientRef::from_stored(client_ref), life)
+            life @ (Life::InProgress | Life::Refused(_) | Life::Delivered { .. } | Life::Reversed { .. }) => {
+                Reply::asked(client_ref, life)
             }
         }
     }
@@ -105,28 +102,27 @@ impl Engine {
         }
         let asked = asked?;
         if let Some(wait) = missing(queries.not_before, asked.since_submit) {
-            return Some((FaultClass::TooEarly, Reply::not_now("too_early", wait)));
+            return Some((FaultClass::TooEarly, Reply::Say(Word::NotNow { code: "too_early", wait })));
         }
         if let Some(wait) = missing(queries.min_interval, asked.since_question) {
-            return Some((FaultClass::TooOften, Reply::not_now("too_often", wait)));
+            return Some((FaultClass::TooOften, Reply::Say(Word::NotNow { code: "too_often", wait })));
         }
         if asked.since_submit.is_some_and(|since| queries.retention.is_some_and(|most| since > most)) {
-            return Some((FaultClass::Forgotten, Reply::not_found()));
+            return Some((FaultClass::Forgotten, Reply::not_found(client_ref)));
         }
-        let name = ClientRef::from_stored(client_ref);
         // Of the reference, not of the question: it lasts over several of them.
         let lasts = |purpose, spell: Spell, since: Option<Duration>| {
             let mut dice = Dice::new(self.seed, purpose, client_ref, 0);
             dice.hits(spell.rate) && since.is_some_and(|since| since < dice.wait(spell.lasts))
         };
         if strikes(FaultClass::NotFoundLag, lasts("lag", queries.not_found_lag, asked.since_submit)) {
-            return Some((FaultClass::NotFoundLag, Reply::not_found()));
+            return Some((FaultClass::NotFoundLag, Reply::not_found(client_ref)));
         }
         if asked.is_unclear {
-            return Some((FaultClass::Unclear, Reply::unclear(&name)));
+            return Some((FaultClass::Unclear, Reply::Say(Word::Unclear(ClientRef::from_stored(client_ref)))));
         }
         if strikes(FaultClass::Stale, lasts("stale", queries.stale, asked.since_end)) {
-            return Some((FaultClass::Stale, Reply::accepted(&name)));
+            return Some((FaultClass::Stale, Reply::asked(client_ref, Life::InProgress)));
         }
         None
     }

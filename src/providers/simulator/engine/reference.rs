@@ -26,7 +26,7 @@ pub(in super::super) struct Order {
 }
 
 /// What became of a reference.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Life {
     /// Heard of, but nothing done.
     Nothing,

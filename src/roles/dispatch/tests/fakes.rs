@@ -53,8 +53,7 @@ fn capabilities() -> Capabilities {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
         call_timeout: Duration::from_secs(10),
-        callback_signed: false,
-        can_cancel: false,
+        callback_settles: false,
     }
 }
 
@@ -175,6 +174,7 @@ impl World {
                 batch_max: 20,
                 writers: 4,
                 send_window: Duration::from_secs(1),
+                callbacks: None,
             },
         });
         let mut topics = [Script::new("requests", self), Script::new("due", self)];
