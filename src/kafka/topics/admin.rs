@@ -15,10 +15,12 @@ use crate::kafka::context::Listener;
 use crate::kafka::options::create;
 use crate::kafka::{KafkaError, KafkaOptions};
 
-use super::{Outcome, TopicPlan};
+use super::{LOOK_AGAIN, Outcome, TopicPlan};
 
 /// How long one request may take, the brokers' work included.
 const LIMIT: Duration = Duration::from_secs(15);
+/// How long a broker may take to know what it has changed.
+const UNTIL_CHANGED: Duration = Duration::from_secs(10);
 
 struct AdminContext(Listener);
 
@@ -149,7 +151,8 @@ impl Admin {
     }
 
     /// Changes settings. The request replaces all of a topic's own settings, so those that it has
-    /// go along; and rdkafka does not tell what the broker thought of it, so it is read back.
+    /// go along; and rdkafka does not tell what the broker thought of it, so it is read back, until what was
+    /// changed is seen: a broker that has taken it may know it a moment later only.
     pub(super) async fn alter(
         &self,
         topic: &str,
@@ -165,11 +168,21 @@ impl Admin {
         }
         let altered = self.client.alter_configs([&request], &self.options).await;
         altered.map_err(|source| KafkaError::Admin { operation: "changing a topic's settings", source })?;
-        let after = self.settings(topic).await?;
-        Ok(after.and_then(|after| {
-            let kept =
-                changes.iter().find(|(key, value)| after.get(*key).is_none_or(|setting| setting.value != **value));
-            kept.map_or(Ok(()), |(key, _)| Err(format!("the broker did not change {key}")))
-        }))
+        let until = tokio::time::Instant::now() + UNTIL_CHANGED;
+        loop {
+            let after = match self.settings(topic).await? {
+                Ok(after) => after,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            let mut kept =
+                changes.iter().filter(|(key, value)| after.get(*key).is_none_or(|setting| setting.value != **value));
+            match kept.next() {
+                None => return Ok(Ok(())),
+                Some((key, _)) if tokio::time::Instant::now() >= until => {
+                    return Ok(Err(format!("the broker did not change {key}")));
+                }
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 }

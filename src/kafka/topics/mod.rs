@@ -141,18 +141,22 @@ pub async fn create(kafka: &KafkaOptions, plans: &[TopicPlan]) -> Result<Vec<Out
             Found::There { partitions, .. } => outcomes.extend(raise(&admin, plan, partitions).await?),
         }
     }
-    await_created(&admin, &outcomes).await?;
+    await_made(&admin, &outcomes).await?;
     admin.close().await;
     Ok(outcomes)
 }
 
-/// Waits until the brokers know what was made, so that whoever looks next finds it. What they do
+/// Waits until the brokers know what was made or raised, so that whoever looks next finds it. What they do
 /// not know in time is for [`verify`] to tell.
-async fn await_created(admin: &Admin, outcomes: &[Outcome]) -> Result<(), KafkaError> {
+async fn await_made(admin: &Admin, outcomes: &[Outcome]) -> Result<(), KafkaError> {
     let until = tokio::time::Instant::now() + UNTIL_SEEN;
     for outcome in outcomes {
-        let Outcome::Created { topic } = outcome else { continue };
-        while matches!(admin.find(topic).await?, Found::Missing | Found::Unreadable(_)) {
+        let (topic, least) = match outcome {
+            Outcome::Created { topic } => (topic, 1),
+            Outcome::PartitionsRaised { topic, to, .. } => (topic, *to),
+            Outcome::SettingRaised { .. } | Outcome::Refused { .. } | Outcome::Unchanged { .. } => continue,
+        };
+        while !matches!(admin.find(topic).await?, Found::There { partitions, .. } if partitions >= least) {
             if tokio::time::Instant::now() >= until {
                 return Ok(());
             }
