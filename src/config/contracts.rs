@@ -64,7 +64,7 @@ impl CapabilitiesConfig {
                 alphanumeric_only: self.client_ref_alphanumeric_only.unwrap_or(contract.client_ref.alphanumeric_only),
             },
             call_timeout: contract.call_timeout,
-            callback_settles: self.callback_settles.unwrap_or(contract.callback_settles),
+            callback_settles: contract.callback_settles,
         }
     }
 }

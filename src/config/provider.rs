@@ -186,6 +186,4 @@ pub struct CapabilitiesConfig {
     pub client_ref_max_len: Option<u8>,
     /// Whether a reference may have letters and digits only; only with `kind = "simulator"`.
     pub client_ref_alphanumeric_only: Option<bool>,
-    /// Whether a signed callback settles its order; else it only leads to a query.
-    pub callback_settles: Option<bool>,
 }

@@ -19,21 +19,20 @@ pub(super) const DUPLICATE: &str = "CUSTOM_IDENTIFIER_ALREADY_USED";
 pub(super) const TOKEN_EXPIRED: &str = "TOKEN_EXPIRED";
 
 /// Answers to a submit by which nothing was created.
-const REFUSALS: [Refusal<&str>; 12] = [
+const REFUSALS: [Refusal<&str>; 8] = [
     ("INVALID_RECIPIENT_PHONE", InvalidRecipient, Never),
-    ("INVALID_PHONE_NUMBER", InvalidRecipient, Never),
     ("INVALID_AMOUNT_FOR_OPERATOR", AmountNotAllowed, Never),
     ("COUNTRY_NOT_SUPPORTED", AmountNotAllowed, Never),
     ("OPERATOR_UNAVAILABLE_OR_CURRENTLY_INACTIVE", OperatorUnavailable, SOON),
     ("TRANSACTION_CANNOT_BE_PROCESSED_AT_THE_MOMENT", OperatorUnavailable, SOON),
     ("INSUFFICIENT_BALANCE", InsufficientFloat, AfterOperatorAction),
-    ("MAX_DAILY_TRANSACTION_AMOUNT_REACHED", LimitReached, AfterOperatorAction),
-    ("MAX_DAILY_TRANSACTION_COUNT_REACHED", LimitReached, AfterOperatorAction),
     // Another order's recharge, or an earlier attempt of this one.
     ("PHONE_RECENTLY_RECHARGED", CooldownActive, Never),
     (TOKEN_EXPIRED, AuthOrConfig, AfterOperatorAction),
-    ("INVALID_TOKEN", AuthOrConfig, AfterOperatorAction),
 ];
+
+/// Limits of our account are documented by the beginning of their names alone.
+const DAILY_LIMITS: &str = "MAX_DAILY_";
 
 /// Where a top-up stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +45,8 @@ pub(super) enum Standing {
 
 /// What a submit that created nothing was refused for, if it is documented.
 pub(super) fn refused(code: &str) -> Option<Failure> {
-    refusal(&REFUSALS, code)
+    let limited = || Failure { class: LimitReached, code: code.to_owned(), advice: AfterOperatorAction };
+    refusal(&REFUSALS, code).or_else(|| code.starts_with(DAILY_LIMITS).then(limited))
 }
 
 pub(super) fn standing(status: &str) -> Standing {
