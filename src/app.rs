@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+use crate::callbacks;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::kafka::topics;
@@ -58,6 +59,8 @@ pub struct App {
     pub consumers: Arc<Consumers>,
     /// Where probes and metrics are served.
     pub address: SocketAddr,
+    /// Where callbacks are taken, if they are.
+    pub callbacks: Option<SocketAddr>,
 }
 
 /// Opens everything and starts the roles; refuses to work on topics that are missing or of another shape.
@@ -82,6 +85,7 @@ async fn start_on(plan: Plan, broker: Broker) -> Result<App, StartError> {
     };
     let listener = probes::bind(plan.config.http.listen.0).await.map_err(StartError::config)?;
     let address = listener.local_addr().map_err(StartError::config)?;
+    let callbacks = open::callback_listener(&plan).await?;
     let process =
         metrics::ProcessInfo { config_hash: plan.config.fingerprint(), sla_deadline: plan.config.sla.deadline.get() };
     let exporter = metrics::install(&process).map_err(StartError::failed)?;
@@ -114,21 +118,27 @@ async fn start_on(plan: Plan, broker: Broker) -> Result<App, StartError> {
         clock,
         providers,
     };
-    assemble(parts, lifecycle, listener, address, exporter)
+    assemble(parts, lifecycle, Listeners { probes: listener, callbacks }, address, exporter)
+}
+
+/// The ports of a process, open.
+struct Listeners {
+    probes: TcpListener,
+    callbacks: Option<callbacks::Listener>,
 }
 
 /// Components stop in the reverse order of adding, so what others need comes first.
 fn assemble(
     mut parts: Parts,
     mut lifecycle: Lifecycle,
-    listener: TcpListener,
+    listeners: Listeners,
     address: SocketAddr,
     exporter: Exporter,
 ) -> Result<App, StartError> {
     let health = Health::new();
     let (served_health, served) = (health.clone(), exporter.clone());
     lifecycle.add("probes", BUDGET, |stop| async move {
-        probes::serve(listener, served_health, served, stop).await.map_err(Into::into)
+        probes::serve(listeners.probes, served_health, served, stop).await.map_err(Into::into)
     });
     let upkeep = exporter.clone();
     lifecycle.add("metrics upkeep", BUDGET, |stop| async move {
@@ -156,6 +166,13 @@ fn assemble(
     }
     if chosen.contains(&Role::Intake) {
         roles.extend(parts.intake(&commands)?);
+    }
+    let mut door = None;
+    if let Some(listener) = listeners.callbacks
+        && let Some((role, taken)) = parts.callback(&commands)?
+    {
+        roles.push(role);
+        door = Some((listener, taken));
     }
 
     let Parts { plan, broker_is_away, store, clock, clients, .. } = parts;
@@ -187,7 +204,15 @@ fn assemble(
     for role in roles {
         role.add_to(&mut lifecycle);
     }
-    Ok(App { lifecycle, store, clock, health, exporter, consumers, address })
+    let mut callbacks = None;
+    if let Some((listener, door)) = door {
+        callbacks = Some(listener.address().map_err(StartError::config)?);
+        lifecycle.add("callback listener", BUDGET, |stop| async move {
+            listener.serve(door, stop).await;
+            Ok(())
+        });
+    }
+    Ok(App { lifecycle, store, clock, health, exporter, consumers, address, callbacks })
 }
 
 /// Of every topic whose records can become dead letters, whatever this process reads.

@@ -8,8 +8,8 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
-    Held, Hold, Horizon, InRecord, Inserted, Loaded, LogBatch, LogPosition, OrderBook, OrderFilter, OrderStore,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste,
+    Held, Hold, Horizon, InRecord, Inserted, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore,
     OrderView, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
     ReadMarks, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
@@ -213,6 +213,22 @@ impl DeadlineBook for MeasuredStore {
 impl Questions for MeasuredStore {
     async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
         self.timed("hold", self.inner.hold(batch, now)).await
+    }
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.timed("hasten", self.inner.hasten(batch)).await
+    }
+}
+
+#[async_trait]
+impl CallbackBook for MeasuredStore {
+    async fn were_noted(&self, batch: &[NotedCallback]) -> Result<Vec<bool>, StoreError> {
+        self.timed("were_noted", self.inner.were_noted(batch)).await
+    }
+    async fn note_callbacks(&self, batch: &[NotedCallback]) -> Result<(), StoreError> {
+        self.timed("note_callbacks", self.inner.note_callbacks(batch)).await
+    }
+    async fn callbacks_of(&self, order_id: &OrderId) -> Result<Vec<NotedCallback>, StoreError> {
+        self.timed("callbacks_of", self.inner.callbacks_of(order_id)).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::callbacks::Listener;
 use crate::clock::SystemClock;
 use crate::config::{self, Config, Secrets, TopicUse};
 use crate::domain::ProviderId;
@@ -193,6 +194,29 @@ pub fn broker_trouble(config: &Config, error: &crate::kafka::KafkaError) -> Star
     }
 }
 
+/// Opens the port for callbacks, if this process is to take any.
+pub(super) async fn callback_listener(plan: &Plan) -> Result<Option<Listener>, StartError> {
+    let config = &plan.config;
+    if !plan.roles.contains(&Role::Callback) {
+        return Ok(None);
+    }
+    let is_signed = plan.secrets.callback_keys.values().any(|keys| !keys.is_empty());
+    let is_addressed = config.lanes().iter().any(|lane| config.callback_links(lane, &plan.secrets).is_some());
+    if !is_signed && !is_addressed {
+        // Nobody asked for it: it is one of all roles.
+        return if plan.roles == [Role::Callback] {
+            Err(StartError::Config(
+                "callback.public_url: is missing: no provider can call back; give it with callback.token_key_files, or \
+                 providers.NAME.callback_key_files"
+                    .to_owned(),
+            ))
+        } else {
+            Ok(None)
+        };
+    }
+    Listener::bind(config.callback.listen.0, config.callback_proxies()).await.map(Some).map_err(StartError::config)
+}
+
 /// Builds the adapters of the configured providers.
 pub(super) fn providers(config: &Config, secrets: &Secrets, clock: &Arc<SystemClock>) -> Result<Providers, StartError> {
     let mut built = Providers::new();
@@ -206,6 +230,8 @@ pub(super) fn providers(config: &Config, secrets: &Secrets, clock: &Arc<SystemCl
         let kind = kind.ok_or_else(|| wrong("kind", "this build has no adapter of this kind".to_owned()))?;
         let mut settings = ProviderSettings::new(kind, base_url);
         settings.key = secrets.provider_keys.get(name).map(|key| Secret::new(key.expose()));
+        let callback_keys = secrets.callback_keys.get(name).into_iter().flatten();
+        settings.callback_keys = callback_keys.map(|key| Secret::new(key.expose())).collect();
         settings.call_timeout = provider.call_timeout.get();
         settings.in_flight_max = usize::try_from(provider.quota.in_flight_max).unwrap_or(usize::MAX);
         settings.auth_url = provider.auth_url().map(|text| url("auth_url", text)).transpose()?;

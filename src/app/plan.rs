@@ -20,11 +20,14 @@ pub enum Role {
     Watchdog,
     /// From the event log to public events.
     Relay,
+    /// From what providers tell of their own accord to settled orders and questions.
+    Callback,
 }
 
 impl Role {
     /// Every role that this build has.
-    pub const ALL: [Self; 5] = [Self::Intake, Self::Dispatch, Self::Delay, Self::Watchdog, Self::Relay];
+    pub const ALL: [Self; 6] =
+        [Self::Intake, Self::Dispatch, Self::Delay, Self::Watchdog, Self::Relay, Self::Callback];
 
     /// The role as `--roles` names it.
     pub const fn as_str(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Role {
             Self::Delay => "delay",
             Self::Watchdog => "watchdog",
             Self::Relay => "relay",
+            Self::Callback => "callback",
         }
     }
 

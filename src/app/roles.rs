@@ -14,8 +14,9 @@ use crate::clock::SystemClock;
 use crate::config::{Config, tier_name};
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
-use crate::metrics::{DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
-use crate::ports::{LaneTopics, Publisher, Store};
+use crate::metrics::{CallbackMetrics, DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
+use crate::ports::{CallbackDoor, LaneTopics, Publisher, Store};
+use crate::roles::callback::{CallbackRules, Callbacks, Caller};
 use crate::roles::commands::CommandWriter;
 use crate::roles::delay::{Delay, DelayRules};
 use crate::roles::delayed::DelayTiers;
@@ -146,8 +147,7 @@ impl Parts {
             batch_max: BATCH_MAX,
             writers: WRITERS,
             send_window: settings.send_window.get(),
-            // Nobody takes callbacks yet.
-            callbacks: None,
+            callbacks: config.callback_links(lane, &self.plan.secrets),
             topics: topics.clone(),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);
@@ -171,6 +171,48 @@ impl Parts {
         let stop = self.stop();
         let give_up = stop.abort.clone();
         Ok(Running::new(format!("dispatch to {lane}"), budget, give_up, dispatch.run(fresh, due, stop)))
+    }
+
+    /// From callbacks to settled orders and questions; `None` where no provider can call back.
+    pub(super) fn callback(
+        &mut self,
+        commands: &Arc<dyn Publisher>,
+    ) -> Result<Option<(Running, Arc<dyn CallbackDoor>)>, StartError> {
+        let config = &self.plan.config;
+        let mut callers = HashMap::new();
+        for lane in config.lanes() {
+            let links = config.callback_links(&lane, &self.plan.secrets);
+            let signs = self.plan.secrets.callback_keys.get(lane.as_str()).is_some_and(|keys| !keys.is_empty());
+            if let Some(provider) = self.providers.get(&lane).filter(|_| signs || links.is_some()) {
+                let from = config.callback_networks(&lane);
+                callers.insert(lane, Caller { provider: Arc::clone(provider), links, from });
+            }
+        }
+        if callers.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<ProviderId> = callers.keys().cloned().collect();
+        let role = Callbacks {
+            store: self.store.clone(),
+            questions: self.store.clone(),
+            book: self.store.clone(),
+            publisher: Arc::clone(commands),
+            clock: Arc::<SystemClock>::clone(&self.clock),
+            rules: CallbackRules {
+                policy: config.policy(),
+                commands: self.command_writer()?,
+                lanes: self.lane_topics(),
+                callers,
+                batch_max: BATCH_MAX,
+                writers: WRITERS,
+            },
+            metrics: CallbackMetrics::new(&names),
+            outcomes: Arc::clone(&self.outcomes),
+        };
+        let (open, door) = role.open();
+        let stop = self.stop();
+        let give_up = stop.abort.clone();
+        Ok(Some((Running::new("callback".to_owned(), BUDGET, give_up, open.run(stop)), door)))
     }
 
     /// From the delay tiers to where each record is due: one role for each tier.

@@ -13,7 +13,7 @@ use crate::app::{chain, open_checked_store};
 use crate::audit::references_of;
 use crate::config::Needs;
 use crate::domain::{CaseKind, Currency, LoggedEvent, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
-use crate::ports::{OrderFilter, OrderView, Store, StoreError};
+use crate::ports::{Became, NotedCallback, OrderFilter, OrderView, Store, StoreError};
 
 /// Orders read at once.
 const PAGE: usize = 1_000;
@@ -197,6 +197,24 @@ struct Story {
     #[serde(flatten)]
     row: Row,
     timeline: Vec<Step>,
+    callbacks: Vec<Call>,
+}
+
+/// What a provider told of its own accord.
+#[derive(Serialize)]
+struct Call {
+    at: String,
+    provider: ProviderId,
+    attempt: u16,
+    said: String,
+    became: Became,
+}
+
+impl From<NotedCallback> for Call {
+    fn from(noted: NotedCallback) -> Self {
+        let NotedCallback { attempt, provider, said, became, at, .. } = noted;
+        Self { at: time(at), provider, attempt, said, became }
+    }
 }
 
 #[derive(Serialize)]
@@ -230,10 +248,26 @@ async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), Cli
     let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
     let mut before: Option<Timestamp> = None;
     let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
+    let called = store.callbacks_of(id).await.map_err(|error| trouble(&error))?;
+    let callbacks: Vec<Call> = called.into_iter().map(Into::into).collect();
     if output.json {
-        return output.object(&Story { row: Row::of(&view, references), timeline });
+        return output.object(&Story { row: Row::of(&view, references), timeline, callbacks });
     }
-    tell(&view, &references, &timeline, output)
+    tell(&view, &references, &timeline, output)?;
+    for call in &callbacks {
+        let Call { at, provider, attempt, said, became } = call;
+        output.line(format_args!("     {at}  {provider} called: attempt {attempt} {said}; {}", became_in_words(*became)))?;
+    }
+    Ok(())
+}
+
+fn became_in_words(became: Became) -> &'static str {
+    match became {
+        Became::Settled => "signed, so it was decided on",
+        Became::Asked => "not proven, so the provider was asked at once",
+        Became::Confirming => "not proven, and nobody asked about that attempt any more, so somebody was told to ask",
+        Became::Known => "nothing new",
+    }
 }
 
 fn step(event: &LoggedEvent, before: &mut Option<Timestamp>) -> Step {

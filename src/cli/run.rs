@@ -23,6 +23,8 @@ pub enum Role {
     Watchdog,
     /// Publishes the event log
     Relay,
+    /// Takes the providers' callbacks
+    Callback,
 }
 
 impl From<Role> for app::Role {
@@ -33,6 +35,7 @@ impl From<Role> for app::Role {
             Role::Delay => Self::Delay,
             Role::Watchdog => Self::Watchdog,
             Role::Relay => Self::Relay,
+            Role::Callback => Self::Callback,
         }
     }
 }

@@ -20,14 +20,16 @@ pub(super) fn of(kind: ProviderKind, call_timeout: Duration) -> Capabilities {
         same_number_cooldown: None,
         client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
         call_timeout,
-        callback_settles: false,
+        callback_settles: true,
     };
     match kind {
         ProviderKind::Simulator => simulator,
         // Asked by our reference at any time. Not before, interval and grace are not published.
-        ProviderKind::Dtone => {
-            Capabilities { client_ref: RefFormat { max_len: 40, alphanumeric_only: false }, ..simulator }
-        }
+        ProviderKind::Dtone => Capabilities {
+            client_ref: RefFormat { max_len: 40, alphanumeric_only: false },
+            callback_settles: false,
+            ..simulator
+        },
         // First asked after 60 s, then every 60 s; "not found" counts after minutes. How long orders can be asked
         // about is not published.
         ProviderKind::Mf178 => Capabilities {
@@ -36,10 +38,15 @@ pub(super) fn of(kind: ProviderKind, call_timeout: Duration) -> Capabilities {
             query_retention: 7 * DAY,
             not_found_grace: Duration::from_mins(5),
             client_ref: RefFormat { max_len: 32, alphanumeric_only: true },
+            callback_settles: false,
             ..simulator
         },
         // Reports go back for months; the same number is refused for two minutes.
-        ProviderKind::Reloadly => Capabilities { same_number_cooldown: Some(Duration::from_mins(2)), ..simulator },
+        ProviderKind::Reloadly => Capabilities {
+            same_number_cooldown: Some(Duration::from_mins(2)),
+            callback_settles: false,
+            ..simulator
+        },
     }
 }
 

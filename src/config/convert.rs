@@ -3,12 +3,42 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{Config, KafkaConfig, ProductConfig, ProviderConfig, ProviderKind, QuotaConfig, Secrets, contracts};
 use crate::domain::route::{Lane, Product, ProductTable, Route, RouteTable};
-use crate::domain::{Capabilities, Currency, Policy, ProviderId, ProviderPolicy};
+use crate::domain::{CallbackLinks, Capabilities, Currency, Policy, ProviderId, ProviderPolicy};
 use crate::ports::QuotaTerms;
 
+/// A network, or a single address.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let one = || text.parse::<std::net::IpAddr>().map(|address| IpNet::from(address.to_canonical()));
+    text.parse::<IpNet>().or_else(|_| one()).ok()
+}
+
+fn networks(texts: &[String]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| network(text)).collect()
+}
+
 impl Config {
+    /// The networks of our own proxies before the listener for callbacks.
+    pub fn callback_proxies(&self) -> Vec<IpNet> {
+        networks(&self.callback.proxies)
+    }
+
+    /// How a provider's callbacks are addressed; `None` where it cannot be told.
+    pub fn callback_links(&self, provider: &ProviderId, secrets: &Secrets) -> Option<CallbackLinks> {
+        let url = self.callback.public_url.as_deref()?;
+        let kind = self.providers.get(provider.as_str())?.kind?;
+        let keys = secrets.token_keys.clone();
+        (kind.is_told_where() && !keys.is_empty()).then(|| CallbackLinks::new(provider.clone(), url, keys))
+    }
+
+    /// The networks from which a provider calls back; empty for any.
+    pub fn callback_networks(&self, provider: &ProviderId) -> Vec<IpNet> {
+        self.providers.get(provider.as_str()).map(|provider| networks(&provider.callback_networks)).unwrap_or_default()
+    }
+
     /// The rules in the form in which `decide` reads them.
     pub fn policy(&self) -> Policy {
         Policy {

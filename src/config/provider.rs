@@ -31,6 +31,24 @@ impl ProviderKind {
     }
 }
 
+impl ProviderKind {
+    /// Whether it takes an address for its callback with each recharge.
+    pub const fn is_told_where(self) -> bool {
+        match self {
+            Self::Simulator | Self::Dtone | Self::Mf178 => true,
+            Self::Reloadly => false,
+        }
+    }
+
+    /// Whether its callbacks are signed with a key of their own.
+    pub const fn signs_callbacks(self) -> bool {
+        match self {
+            Self::Simulator | Self::Reloadly => true,
+            Self::Dtone | Self::Mf178 => false,
+        }
+    }
+}
+
 /// A provider, its contract with us, and its lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +63,10 @@ pub struct ProviderConfig {
     pub account: Option<String>,
     /// A file that holds its key: the API secret, the app secret, the client secret.
     pub key_file: Option<String>,
+    /// Files that hold what its callbacks are signed with, where they are; several while one is replaced.
+    pub callback_key_files: Vec<String>,
+    /// Networks from which it calls back, such as `"203.0.113.0/24"`; empty for any.
+    pub callback_networks: Vec<String>,
     /// CA certificates (PEM) to trust in place of the system's.
     pub ca_file: Option<String>,
     /// How long one call may take, connecting included.
@@ -71,6 +93,8 @@ impl Default for ProviderConfig {
             auth_url: None,
             account: None,
             key_file: None,
+            callback_key_files: Vec::new(),
+            callback_networks: Vec::new(),
             ca_file: None,
             call_timeout: Span::seconds(15),
             send_window: Span::seconds(1),

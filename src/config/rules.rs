@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::check::Findings;
+use super::convert;
 use super::{Config, ProviderConfig, ProviderKind, SaslMechanism, SecurityProtocol, Span};
 use crate::domain::Currency;
 
@@ -177,6 +178,13 @@ fn of_kind(name: &str, provider: &ProviderConfig, kind: ProviderKind, findings: 
     if let Some(url) = &provider.auth_url {
         web_address(&at("auth_url"), url, findings);
     }
+    let may_sign = provider.callback_key_files.is_empty() || kind.signs_callbacks();
+    findings.unless(may_sign, &at("callback_key_files"), || {
+        format!("{} signs no callbacks in a documented way: leave it out; the address that it is given proves who calls", kind.as_str())
+    });
+    for (nth, text) in provider.callback_networks.iter().enumerate() {
+        network(&at(&format!("callback_networks[{nth}]")), text, findings);
+    }
     if kind == ProviderKind::Simulator {
         return;
     }
@@ -290,6 +298,12 @@ fn unknown_lane(lane: &str, config: &Config) -> String {
 fn country(key: &str, country: &str, findings: &mut Findings) {
     let fits = country == "*" || (country.len() == 2 && country.bytes().all(|b| b.is_ascii_uppercase()));
     findings.unless(fits, key, || "is no ISO 3166 code: give two capital letters, such as \"CN\", or \"*\"".to_owned());
+}
+
+pub(super) fn network(key: &str, text: &str, findings: &mut Findings) {
+    findings.unless(convert::network(text).is_some(), key, || {
+        format!("{text:?} is no network: give one such as \"203.0.113.0/24\", or a single address")
+    });
 }
 
 pub(super) fn web_address(key: &str, text: &str, findings: &mut Findings) {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Config;
 use super::problem::Finding;
+use crate::domain::CallbackKey;
 use crate::domain::msisdn::PhoneKey;
 
 /// A text that is never shown.
@@ -40,13 +41,17 @@ pub struct Secrets {
     pub phone_key: Option<PhoneKey>,
     /// Of the providers that have one.
     pub provider_keys: BTreeMap<String, Secret>,
+    /// Of the providers that sign their callbacks.
+    pub callback_keys: BTreeMap<String, Vec<Secret>>,
+    /// Of the addresses for callbacks.
+    pub token_keys: Vec<CallbackKey>,
 }
 
 /// Reads what `config` refers to, and says of each that cannot be read which key and path it is.
 pub(super) fn read(config: &Config, env: &HashMap<String, String>) -> Result<Secrets, Vec<Finding>> {
     let mut findings = Vec::new();
-    let mut from_file = |key: String, path: &Option<String>| {
-        let path = path.as_deref()?;
+    let mut from_file = |key: String, path: Option<&String>| {
+        let path = path?;
         match std::fs::read_to_string(path) {
             Ok(text) if text.trim().is_empty() => {
                 findings.push(Finding { key, message: format!("{path} is empty: put the secret into it") });
@@ -61,16 +66,29 @@ pub(super) fn read(config: &Config, env: &HashMap<String, String>) -> Result<Sec
             }
         }
     };
-    let store_file = from_file("store.password_file".to_owned(), &config.store.password_file);
-    let sasl_file = from_file("kafka.sasl_password_file".to_owned(), &config.kafka.sasl_password_file);
-    let phone = from_file("security.phone_key_file".to_owned(), &config.security.phone_key_file);
+    let store_file = from_file("store.password_file".to_owned(), config.store.password_file.as_ref());
+    let sasl_file = from_file("kafka.sasl_password_file".to_owned(), config.kafka.sasl_password_file.as_ref());
+    let phone = from_file("security.phone_key_file".to_owned(), config.security.phone_key_file.as_ref());
     let provider_keys = config
         .providers
         .iter()
         .filter_map(|(name, provider)| {
-            from_file(format!("providers.{name}.key_file"), &provider.key_file).map(|key| (name.clone(), key))
+            from_file(format!("providers.{name}.key_file"), provider.key_file.as_ref()).map(|key| (name.clone(), key))
         })
         .collect();
+    let mut from_files = |key: &str, paths: &[String]| -> Vec<Secret> {
+        let keyed = paths.iter().enumerate();
+        keyed.filter_map(|(nth, path)| from_file(format!("{key}[{nth}]"), Some(path))).collect()
+    };
+    let callback_keys = config
+        .providers
+        .iter()
+        .map(|(name, provider)| {
+            let keys = from_files(&format!("providers.{name}.callback_key_files"), &provider.callback_key_files);
+            (name.clone(), keys)
+        })
+        .collect();
+    let tokens = from_files("callback.token_key_files", &config.callback.token_key_files);
     let mut from_env = |key: &str, name: &Option<String>| {
         let name = name.as_deref()?;
         let found = env.get(name).filter(|text| !text.is_empty()).map(Secret::new);
@@ -90,8 +108,18 @@ pub(super) fn read(config: &Config, env: &HashMap<String, String>) -> Result<Sec
             None
         }
     });
+    let mut token_keys = Vec::new();
+    for (nth, secret) in tokens.iter().enumerate() {
+        match CallbackKey::new(secret.expose().as_bytes()) {
+            Ok(key) => token_keys.push(key),
+            Err(error) => {
+                let key = format!("callback.token_key_files[{nth}]");
+                findings.push(Finding { key, message: format!("{error}: make one with `openssl rand -hex 32`") });
+            }
+        }
+    }
     if findings.is_empty() {
-        Ok(Secrets { store_password, sasl_password, phone_key, provider_keys })
+        Ok(Secrets { store_password, sasl_password, phone_key, provider_keys, callback_keys, token_keys })
     } else {
         Err(findings)
     }

@@ -302,15 +302,21 @@ impl Default for HttpConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CallbackConfig {
-    /// The address under which providers reach the callback listener, if they do.
+    /// The address under which providers reach the callback listener, if they do. Each recharge is sent with an address
+    /// below it.
     pub public_url: Option<String>,
+    /// Files with keys (16 bytes or more) for those addresses, the same in the whole fleet. The first signs new ones, each is
+    /// taken: to replace a key, put the new one in front, and drop the old one when no order is as old.
+    pub token_key_files: Vec<String>,
     /// Where `/callbacks/{provider}` is served.
     pub listen: Listen,
+    /// Networks of our own proxies, such as `"10.0.0.0/8"`: what comes through them is from whom their `X-Forwarded-For` names.
+    pub proxies: Vec<String>,
 }
 
 impl Default for CallbackConfig {
     fn default() -> Self {
-        Self { public_url: None, listen: Listen::loopback(9401) }
+        Self { public_url: None, token_key_files: Vec::new(), listen: Listen::loopback(9401), proxies: Vec::new() }
     }
 }
 

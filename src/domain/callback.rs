@@ -1,6 +1,7 @@
-//! The address that a provider is given with a request, so that its callback names its order without a search.
+//! Callbacks: the address that a provider is given with a request, so that its callback names its order without a search;
+//! and what is made of a word that nobody has proved.
 //!
-//! It ends in a token, `ORDER.ATTEMPT.MAC`: nobody who has not been given one can make one. It holds for its attempt as
+//! The address ends in a token, `ORDER.ATTEMPT.MAC`: nobody who has not been given one can make one. It holds for its attempt as
 //! long as its key is known, and gives nothing away: whoever holds it can make us ask the provider, and no more.
 
 use base64::Engine as _;
@@ -9,6 +10,9 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use super::ids::{OrderId, ProviderId};
+use super::order::Order;
+use super::outcome::QueryOutcome;
+use super::state::{AttemptState, State};
 
 /// So many bytes of the code are in the token: 128 bits.
 const MAC_BYTES: usize = 16;
@@ -87,6 +91,49 @@ impl CallbackLinks {
             return None;
         }
         Some((OrderId::parse(order_id).ok()?, attempt.parse().ok()?))
+    }
+}
+
+/// What is done about a word that is not proved: it moves no order, and leads to a question at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heed {
+    /// It is known, or tells nothing.
+    Nothing,
+    /// The question that stands about the current attempt comes sooner.
+    Ask,
+    /// Nobody asks about that attempt any more: somebody must.
+    Confirm,
+}
+
+impl Heed {
+    /// Of a word about attempt `number` of an order.
+    pub fn to(order: &Order, number: u16, said: &QueryOutcome) -> Self {
+        let is_current = number == order.attempt_number();
+        if is_current && order.asks() {
+            return Self::Ask;
+        }
+        let is_sent = order.attempt.as_ref().is_some_and(|attempt| attempt.state == AttemptState::Sent);
+        if is_current && is_sent && order.state == State::InFlight {
+            // Its caller is about to hear it; one that has gone is replaced by somebody who asks.
+            return Self::Nothing;
+        }
+        match (said, order.is_delivered(number)) {
+            (QueryOutcome::Succeeded(_), false) | (QueryOutcome::Failed(_) | QueryOutcome::Reversed(_), true) => {
+                Self::Confirm
+            }
+            (QueryOutcome::Succeeded(_), true)
+            | (QueryOutcome::Failed(_) | QueryOutcome::Reversed(_), false)
+            | (
+                QueryOutcome::InProgress
+                | QueryOutcome::NotFound
+                | QueryOutcome::ProviderUnknown
+                | QueryOutcome::NotAsked
+                | QueryOutcome::Unavailable { .. }
+                | QueryOutcome::Throttled { .. }
+                | QueryOutcome::Banned { .. },
+                _,
+            ) => Self::Nothing,
+        }
     }
 }
 

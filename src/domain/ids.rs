@@ -86,6 +86,13 @@ impl ProviderId {
     }
 }
 
+/// Found in maps by its text.
+impl std::borrow::Borrow<str> for ProviderId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for ProviderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -148,6 +155,13 @@ impl ClientRef {
         let rest = self.as_str().strip_prefix(order.as_str()).and_then(|rest| rest.strip_prefix('-'));
         // Digits alone: a sign or leading zeros would be read as the same number.
         rest.is_some_and(|digits| !digits.starts_with(['+', '0']) && digits.parse() == Ok(number))
+    }
+
+    /// Whose reference this is, as far as it can be read: a hash is not told from any other text.
+    pub fn attempt(&self, format: RefFormat) -> Option<(OrderId, u16)> {
+        let (order, number) = self.as_str().rsplit_once('-')?;
+        let (order, number) = (OrderId::parse(order).ok()?, number.parse().ok()?);
+        (Self::for_attempt(&order, number, format) == *self).then_some((order, number))
     }
 
     /// Takes a reference as read back from the store.
@@ -235,6 +249,16 @@ mod tests {
         assert_eq!(json.len(), 24, "22 characters and two quotes: {json}");
         assert_eq!(serde_json::from_str::<ClaimId>(&json).unwrap(), claim);
         assert!(serde_json::from_str::<ClaimId>("\"AAAA\"").is_err(), "three bytes are no claim");
+    }
+
+    #[test]
+    fn a_readable_reference_names_its_attempt_and_nothing_else_does() {
+        let id = OrderId::parse("a-1").unwrap();
+        assert_eq!(ClientRef::in_clear(&id, 12).attempt(WIDE), Some((id.clone(), 12)));
+        for other in ["a-1-012", "a-1-+12", "a-1-0x", "a", "-1", "", "a-1-70000"] {
+            assert_eq!(ClientRef::from_stored(other).attempt(WIDE), None, "{other}");
+        }
+        assert_eq!(ClientRef::for_attempt(&id, 12, NARROW).attempt(NARROW), None);
     }
 
     #[test]

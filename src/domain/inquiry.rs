@@ -35,6 +35,26 @@ pub fn ask_again(order: &Order, now: Timestamp, provider: &ProviderPolicy) -> Op
     next(order, LEAST, now, provider, SOON)
 }
 
+/// When to ask because the provider says that there is news: at once where nobody has asked yet, else when it may be asked
+/// again, whenever it was asked last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hastened {
+    /// Where nobody has asked yet.
+    pub first: Timestamp,
+    /// Where somebody may just have asked.
+    pub again: Timestamp,
+}
+
+/// When to ask because of news. `None` where nothing is asked, or the provider no longer remembers.
+pub fn hastened(order: &Order, now: Timestamp, provider: &ProviderPolicy) -> Option<Hastened> {
+    let claimed_at = order.attempt.as_ref().filter(|_| order.asks())?.claimed_at;
+    let allowed = provider.after_send(claimed_at, provider.capabilities.query_not_before);
+    // Before that moment nobody can have asked.
+    let again = if now < allowed { allowed } else { super::plus(now, interval(provider)) };
+    let first = allowed.max(now);
+    (first <= last_query(claimed_at, provider)).then_some(Hastened { first, again })
+}
+
 /// What the provider wants between two questions.
 fn interval(provider: &ProviderPolicy) -> Duration {
     provider.capabilities.query_min_interval.max(LEAST)

@@ -48,7 +48,7 @@ pub fn minus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
     to_micros(earlier.unwrap_or(Timestamp::MIN_UTC))
 }
 
-pub use callback::{CallbackKey, CallbackLinks, WeakCallbackKey};
+pub use callback::{CallbackKey, CallbackLinks, Heed, WeakCallbackKey};
 pub use command::{Command, CommandKind};
 pub use decide::{Decision, Input, decide};
 pub use event::{Announcement, EventData, EventType, LoggedEvent};
@@ -62,5 +62,6 @@ pub use outcome::{
     RetryAdvice, SubmitOutcome, UnknownCause,
 };
 pub use policy::{OnUnknown, Policy, ProviderPolicy};
+pub(crate) use state::text_enum;
 pub use state::{AttemptState, CaseKind, Reason, Sla, State};
 pub use transition::{CaseChange, FollowUp, Refund, Transition};

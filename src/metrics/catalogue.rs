@@ -160,6 +160,11 @@ pub(super) const PROVIDER_UNDOCUMENTED: Metric = counter(
     &["provider"],
     "Answers with a code that its table does not have: they count as unknown, and the table needs a row",
 );
+pub(super) const CALLBACKS: Metric = counter(
+    "recharge_callbacks_total",
+    &["provider", "result"],
+    "Callbacks: dealt with (settled, asked, confirming, known), to be sent again (not_now), or turned away (the others)",
+);
 pub(super) const PROVIDER_IN_FLIGHT: Metric =
     gauge("recharge_provider_in_flight_requests", &["provider"], "Calls under way");
 pub(super) const LANE_BACKLOG: Metric =
@@ -284,6 +289,7 @@ pub(super) const OWN: &[Metric] = &[
     PROVIDER_REQUESTS,
     PROVIDER_REQUEST_DURATION,
     PROVIDER_UNDOCUMENTED,
+    CALLBACKS,
     PROVIDER_IN_FLIGHT,
     LANE_BACKLOG,
     PERMITS,

@@ -5,6 +5,7 @@
 //! made: without that, `rate()` misses the first event. `docs/METRICS.md` is the catalogue for
 //! people, and a test holds it against a live scrape.
 
+mod callbacks;
 mod catalogue;
 mod delay;
 mod exporter;
@@ -15,6 +16,7 @@ mod relay;
 mod store;
 mod watchdog;
 
+pub use callbacks::CallbackMetrics;
 pub use catalogue::{Kind, Metric, catalogue};
 pub use delay::{DelayMetrics, KeptLateness, keep_lateness, kept_lateness};
 pub use exporter::{Exporter, InstallError, ProcessInfo, install};

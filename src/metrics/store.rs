@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 30] = [
+const OPERATIONS: [&str; 34] = [
     "insert",
     "load",
     "apply",
@@ -30,6 +30,10 @@ const OPERATIONS: [&str; 30] = [
     "undecided",
     "census",
     "hold",
+    "hasten",
+    "were_noted",
+    "note_callbacks",
+    "callbacks_of",
     "unanswered",
     "cases",
     "overdue_questions",

@@ -1,6 +1,7 @@
 //! What the roles need from the outside, as traits. Adapters implement them; only `app` knows which.
 
 mod book;
+mod callbacks;
 mod cases;
 mod clock;
 mod deadlines;
@@ -15,13 +16,17 @@ mod subscription;
 mod timers;
 
 pub use book::{OrderBook, OrderFilter, OrderView};
+pub use callbacks::{
+    Acknowledgement, Became, CallbackAnswer, CallbackBook, CallbackDoor, CallbackNews, CallbackRefusal, NotedCallback,
+    RawCallback,
+};
 pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
 pub use deadlines::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, UnreadableRow};
 pub use log::{EventLog, LogBatch, LogPosition};
 pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};
-pub use questions::{Held, Hold, Questions};
+pub use questions::{Haste, Held, Hold, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
 pub use store::{Inserted, Loaded, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};

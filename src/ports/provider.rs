@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::{Acknowledgement, CallbackNews, CallbackRefusal, RawCallback};
 use crate::domain::{Capabilities, ClientRef, Money, Msisdn, ProviderId, QueryOutcome, SubmitOutcome, Timestamp};
 
 /// One recharge, as a provider needs it.
@@ -60,4 +61,13 @@ pub trait RechargeProvider: Send + Sync + std::fmt::Debug {
 
     /// Asks what became of one.
     async fn query(&self, key: &QueryKey) -> QueryOutcome;
+
+    /// Reads a callback, its signature first and in constant time. One of a provider that signs nothing is read as
+    /// far as it can be; whoever sent it must have had an address of ours.
+    fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal>;
+
+    /// What this provider takes for an acknowledgement.
+    fn acknowledgement(&self) -> Acknowledgement {
+        Acknowledgement::PLAIN
+    }
 }

@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 
+use crate::domain::inquiry::Hastened;
 use crate::domain::{OrderId, Timestamp};
 
 use super::StoreError;
@@ -35,6 +36,17 @@ pub enum Held {
     },
 }
 
+/// The wish that an order is asked about sooner, since its provider has news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Haste {
+    /// About which order.
+    pub order_id: OrderId,
+    /// The version of the transition that asked for the question.
+    pub asked_version: u32,
+    /// When, by what the provider allows.
+    pub to: Hastened,
+}
+
 /// Holds on orders, for those who ask. A hold is no transition: it moves no version and is in no
 /// log, and what it is lost with is one question more.
 #[async_trait]
@@ -42,4 +54,8 @@ pub trait Questions: Send + Sync + std::fmt::Debug {
     /// Holds orders that nobody holds at `now`, or whose hold is replaced by its owner. An order
     /// stands at most once in a batch. Answers in the order of the batch.
     async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
+
+    /// Brings forward the ends of holds, and says from when each order may be asked about. `None` where something else was
+    /// asked for since. An order stands at most once in a batch. Answers in the order of the batch.
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError>;
 }

@@ -11,6 +11,7 @@ use crate::domain::{
     Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, RetryAdvice, SubmitOutcome, Timestamp, UnknownCause,
 };
 use crate::metrics::ProviderMetrics;
+use crate::ports::CallbackNews;
 
 /// So many undocumented codes are named in the log; each once.
 const NAMED_MAX: usize = 100;
@@ -75,6 +76,12 @@ pub(super) fn query_unanswered(not_sent: Option<NotSentCause>) -> QueryOutcome {
             QueryOutcome::Unavailable { retry_after: None }
         }
     }
+}
+
+/// A callback that says something, and nothing that can be read.
+pub(super) fn unreadable_callback(is_proven: bool) -> CallbackNews {
+    let said = QueryOutcome::Unavailable { retry_after: None };
+    CallbackNews { client_ref: None, provider_ref: None, said, is_proven }
 }
 
 /// Codes that a provider sent and no table of ours knows. Each is counted, and named once in the log.

@@ -10,6 +10,7 @@ pub mod http;
 mod mf178;
 mod reloadly;
 mod secret;
+mod signature;
 pub mod simulated;
 pub mod simulator;
 
@@ -41,6 +42,8 @@ pub struct ProviderSettings {
     pub account: Option<String>,
     /// The key, read from where the configuration points.
     pub key: Option<Secret>,
+    /// What its callbacks are signed with, the newest first; several while one is replaced.
+    pub callback_keys: Vec<Secret>,
     /// What it sells, by its own names.
     pub products: ProductTable,
     /// DT One: a transaction is created first, and confirmed by a second call.
@@ -68,6 +71,7 @@ impl ProviderSettings {
             auth_url: None,
             account: None,
             key: None,
+            callback_keys: Vec::new(),
             products: ProductTable::default(),
             two_step: false,
             call_timeout: Duration::from_secs(15),
@@ -84,7 +88,7 @@ impl ProviderSettings {
                 same_number_cooldown: None,
                 client_ref: RefFormat { max_len: 64, alphanumeric_only: false },
                 call_timeout: Duration::from_secs(15),
-                callback_settles: false,
+                callback_settles: true,
             },
         }
     }

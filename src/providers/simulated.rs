@@ -15,12 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::Undocumented;
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, WAIT_MAX, escaped, retry_after};
-use super::{BuildError, ProviderSettings, answers};
+use super::{BuildError, ProviderSettings, Secret, answers, signature};
 use crate::domain::{
-    Capabilities, Currency, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome, Receipt, RetryAdvice,
+    Capabilities, ClientRef, Currency, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome, Receipt, RetryAdvice,
     SubmitOutcome, Timestamp, UnknownCause,
 };
-use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+use crate::ports::{
+    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
+};
 
 /// A retryable refusal that does not say when: not before this long.
 const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(1);
@@ -34,6 +36,7 @@ pub struct SimulatedProvider {
     clock: Arc<dyn Clock>,
     submit_headers: HeaderMap,
     query_headers: HeaderMap,
+    callback_keys: Vec<Secret>,
     undocumented: Undocumented,
 }
 
@@ -52,7 +55,8 @@ impl SimulatedProvider {
         submit_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let capabilities = settings.capabilities();
         let undocumented = Undocumented::new(id.clone());
-        Ok(Self { id, capabilities, transport, clock, submit_headers, query_headers, undocumented })
+        let callback_keys = settings.callback_keys.clone();
+        Ok(Self { id, capabilities, transport, clock, submit_headers, query_headers, callback_keys, undocumented })
     }
 
     /// What an answer says, and how long to wait.
@@ -115,6 +119,43 @@ impl RechargeProvider for SimulatedProvider {
             HttpResult::Unknown(_) => answers::query_unanswered(None),
         }
     }
+
+    fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
+        let is_proven = signature::standard(&self.callback_keys, callback, now)?;
+        let Ok(Told { client_ref, answer }) = serde_json::from_slice::<Told>(&callback.body) else {
+            return Ok(answers::unreadable_callback(is_proven));
+        };
+        let provider_ref = answer.provider_ref.clone();
+        let (said, _) = word(answer);
+        if let Said::Unmapped(code) = &said {
+            self.undocumented.note(code);
+        }
+        let said = match said {
+            Said::Succeeded(receipt) => QueryOutcome::Succeeded(receipt),
+            Said::Accepted(_) => QueryOutcome::InProgress,
+            Said::Reversed(receipt) => QueryOutcome::Reversed(receipt),
+            Said::Rejected(failure) => QueryOutcome::Failed(failure),
+            Said::ProviderUnknown => QueryOutcome::ProviderUnknown,
+            Said::Duplicate
+            | Said::Throttled
+            | Said::Banned
+            | Said::NotFound
+            | Said::SystemError
+            | Said::NotNow
+            | Said::Unmapped(_)
+            | Said::Broken => QueryOutcome::Unavailable { retry_after: None },
+        };
+        let client_ref = client_ref.map(|text| ClientRef::from_stored(&text));
+        Ok(CallbackNews { client_ref, provider_ref, said, is_proven })
+    }
+}
+
+/// A callback: the answer to a query, and whose it is.
+#[derive(Deserialize)]
+struct Told {
+    client_ref: Option<String>,
+    #[serde(flatten)]
+    answer: Answer,
 }
 
 #[derive(Serialize)]
@@ -206,9 +247,10 @@ enum Said {
 }
 
 fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
-    let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else {
-        return (Said::Broken, None);
-    };
+    serde_json::from_slice::<Answer>(&response.body).map_or((Said::Broken, None), word)
+}
+
+fn word(answer: Answer) -> (Said, Option<Duration>) {
     let wait = answer.wait();
     let said = match (answer.status.as_deref(), answer.code.as_deref()) {
         (Some("succeeded"), _) => Said::Succeeded(answer.receipt()),

@@ -2,6 +2,7 @@
 //! others in one process or alone in many.
 
 mod at_hand;
+pub mod callback;
 pub mod commands;
 pub mod dead_letter;
 pub mod delay;

@@ -3,6 +3,7 @@
 //! Postgres is for production. SQLite is one file for one process: the demo, trials, fast tests.
 
 mod batch;
+mod noted;
 pub mod postgres;
 pub mod quota;
 mod row;

@@ -248,7 +248,7 @@ pub(crate) fn case_key(id: &str, kind: &str) -> Result<CaseKey, Corrupt> {
     Ok(CaseKey { order_id: order_id(id)?, kind: known("kind", CaseKind::parse(kind))? })
 }
 
-fn known<T>(column: &'static str, value: Option<T>) -> Result<T, Corrupt> {
+pub(crate) fn known<T>(column: &'static str, value: Option<T>) -> Result<T, Corrupt> {
     value.ok_or(Corrupt { column })
 }
 

@@ -56,6 +56,8 @@ pub(super) fn configure(args: &DemoArgs, folder: &Folder) -> Result<(Config, Sec
     let loaded = Config::load(None, environment, &sets)?;
     let key: [u8; 32] = rand::rng().random();
     let secrets = Secrets {
+        callback_keys: std::collections::BTreeMap::new(),
+        token_keys: Vec::new(),
         store_password: None,
         sasl_password: None,
         phone_key: PhoneKey::new(&key).ok(),

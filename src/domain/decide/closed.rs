@@ -17,7 +17,7 @@ pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Dec
         let evidence = format!("attempt {number} was delivered after the order had closed");
         return draft.case_only(CaseKind::LateSuccess, evidence);
     }
-    if is_delivered(&draft, number) {
+    if draft.before.is_delivered(number) {
         return Decision::Keep(Why::Known);
     }
     let evidence = format!("attempt {number} was delivered too");
@@ -43,7 +43,7 @@ pub(super) fn replied(draft: Draft<'_>, number: u16, claim_id: ClaimId, outcome:
         SubmitOutcome::Duplicate | SubmitOutcome::Unknown(_) => Some(AttemptState::Unknown),
         SubmitOutcome::Succeeded(_) => None,
     };
-    let is_about_delivered = is_delivered(&draft, number);
+    let is_about_delivered = draft.before.is_delivered(number);
     match news {
         Some(state) if !is_about_delivered => newer_attempt(draft, number, state),
         _ => Decision::Keep(Why::Known),
@@ -64,7 +64,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         | QueryOutcome::Throttled { .. }
         | QueryOutcome::Banned { .. } => None,
     };
-    if draft.before.state == State::Succeeded && is_delivered(&draft, number) {
+    if draft.before.state == State::Succeeded && draft.before.is_delivered(number) {
         let evidence = format!("attempt {number} had been reported delivered");
         return match takes_back {
             Some(kind) => draft.case_only(kind, evidence),
@@ -114,14 +114,6 @@ fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Deci
     let draft = draft.attempt_state(state);
     let draft = if state.is_open() { draft } else { draft.ask_no_more() };
     draft.finish(EventType::AttemptUpdated)
-}
-
-/// Whether this attempt is known to be delivered.
-fn is_delivered(draft: &Draft<'_>, number: u16) -> bool {
-    draft.before.attempt.as_ref().is_some_and(|attempt| {
-        attempt.inquiry.delivered_by == Some(number)
-            || (attempt.number == number && attempt.state == AttemptState::Succeeded)
-    })
 }
 
 fn owned(draft: &Draft<'_>) -> bool {

@@ -24,10 +24,12 @@ use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, escaped,
 use super::{BuildError, ProviderSettings};
 use crate::domain::route::ProductTable;
 use crate::domain::{
-    Capabilities, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, RetryAdvice, SubmitOutcome, Timestamp,
+    Capabilities, ClientRef, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, RetryAdvice, SubmitOutcome, Timestamp,
     UnknownCause,
 };
-use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+use crate::ports::{
+    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
+};
 
 /// Speaks DT One's DVS API.
 #[derive(Debug)]
@@ -198,26 +200,37 @@ impl Dtone {
     }
 
     async fn told(&self, transaction: &Transaction, key: &QueryKey) -> QueryOutcome {
-        match self.standing(transaction) {
-            Standing::Created if key.give_up => {
-                if self.cancel(transaction, key.send_by).await {
-                    cancelled()
-                } else {
-                    QueryOutcome::InProgress
-                }
+        let standing = self.standing(transaction);
+        if matches!(standing, Standing::Created) {
+            if key.give_up && self.cancel(transaction, key.send_by).await {
+                return cancelled();
             }
-            Standing::Created => {
-                if self.two_step {
-                    self.confirm(transaction, key.send_by).await;
-                }
-                QueryOutcome::InProgress
+            if self.two_step && !key.give_up {
+                self.confirm(transaction, key.send_by).await;
             }
-            Standing::AtOperator => QueryOutcome::InProgress,
-            Standing::Completed => QueryOutcome::Succeeded(transaction.receipt()),
-            Standing::Reversed => QueryOutcome::Reversed(transaction.receipt()),
-            Standing::Ended(failure) => QueryOutcome::Failed(failure),
-            Standing::Undocumented => QueryOutcome::Unavailable { retry_after: None },
         }
+        outcome(standing, transaction)
+    }
+
+    /// Callbacks are not signed.
+    fn called_back(&self, body: &[u8]) -> CallbackNews {
+        let Said::Transaction(transaction) = said(body) else { return answers::unreadable_callback(false) };
+        CallbackNews {
+            client_ref: Some(ClientRef::from_stored(&transaction.external_id)),
+            provider_ref: Some(transaction.reference()),
+            said: outcome(self.standing(&transaction), &transaction),
+            is_proven: false,
+        }
+    }
+}
+
+fn outcome(standing: Standing, transaction: &Transaction) -> QueryOutcome {
+    match standing {
+        Standing::Created | Standing::AtOperator => QueryOutcome::InProgress,
+        Standing::Completed => QueryOutcome::Succeeded(transaction.receipt()),
+        Standing::Reversed => QueryOutcome::Reversed(transaction.receipt()),
+        Standing::Ended(failure) => QueryOutcome::Failed(failure),
+        Standing::Undocumented => QueryOutcome::Unavailable { retry_after: None },
     }
 }
 
@@ -291,6 +304,10 @@ impl RechargeProvider for Dtone {
                 answers::query_by_status(&response, now)
             }
         }
+    }
+
+    fn read_callback(&self, callback: &RawCallback, _now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
+        Ok(self.called_back(&callback.body))
     }
 }
 

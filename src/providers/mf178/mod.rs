@@ -23,10 +23,12 @@ use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, retry_af
 use super::{BuildError, ProviderSettings, Secret};
 use crate::domain::route::ProductTable;
 use crate::domain::{
-    Capabilities, Failure, FailureClass, Msisdn, ProviderId, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome,
+    Capabilities, ClientRef, Failure, FailureClass, Msisdn, ProviderId, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome,
     Timestamp, UnknownCause,
 };
-use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+use crate::ports::{
+    Acknowledgement, CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
+};
 
 /// They sell for mainland China alone, and write its numbers without the calling code.
 const CALLING_CODE: &str = "+86";
@@ -150,6 +152,27 @@ impl Mf178 {
         }
     }
 
+    /// A form. Which fields a callback about a phone has is not published, so that its signature cannot be checked: it
+    /// only says that it is time to ask.
+    fn called_back(&self, body: &[u8]) -> CallbackNews {
+        let field = |wanted: &str| {
+            let mut fields = url::form_urlencoded::parse(body);
+            fields.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
+        };
+        let state = field("state").and_then(|state| state.parse().ok());
+        let order = Order { order_id: field("order_id"), third_id: field("third_id"), state: state.unwrap_or(0) };
+        let client_ref = order.third_id.as_deref().map(ClientRef::from_stored);
+        let provider_ref = order.order_id.clone();
+        let said = match state.map(|_| self.state(&order)) {
+            Some(State::InProgress) => QueryOutcome::InProgress,
+            Some(State::Succeeded) => QueryOutcome::Succeeded(order.receipt()),
+            Some(State::Failed(failure)) => QueryOutcome::Failed(failure),
+            Some(State::UnknownToThem) => QueryOutcome::ProviderUnknown,
+            Some(State::Undocumented) | None => QueryOutcome::Unavailable { retry_after: None },
+        };
+        CallbackNews { client_ref, provider_ref, said, is_proven: false }
+    }
+
     fn state(&self, order: &Order) -> State {
         let state = table::state(order.state);
         if state == State::Undocumented {
@@ -235,5 +258,13 @@ impl RechargeProvider for Mf178 {
             HttpResult::NotSent(cause) => answers::query_unanswered(Some(cause)),
             HttpResult::Unknown(_) => answers::query_unanswered(None),
         }
+    }
+
+    fn read_callback(&self, callback: &RawCallback, _now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
+        Ok(self.called_back(&callback.body))
+    }
+
+    fn acknowledgement(&self) -> Acknowledgement {
+        Acknowledgement { content_type: "text/plain; charset=utf-8", body: "SUCCESS" }
     }
 }

@@ -5,6 +5,7 @@
 //! 30 minutes only, so an order gets one attempt. Callbacks are signed, but integrators disagree about where in them
 //! the state stands: they only say that it is time to ask.
 
+mod callback;
 mod table;
 mod token;
 
@@ -23,12 +24,14 @@ use self::token::{Token, TokenSource};
 use super::answers::{self, Undocumented};
 use super::decimal::{from_decimal, to_decimal};
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, escaped};
-use super::{BuildError, ProviderSettings};
+use super::{BuildError, ProviderSettings, Secret};
 use crate::domain::route::{ProductTable, country_of};
 use crate::domain::{
-    Capabilities, Currency, NotSentCause, ProviderId, QueryOutcome, Receipt, SubmitOutcome, UnknownCause,
+    Capabilities, Currency, NotSentCause, ProviderId, QueryOutcome, Receipt, SubmitOutcome, Timestamp, UnknownCause,
 };
-use crate::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
+use crate::ports::{
+    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
+};
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/com.reloadly.topups-v1+json");
 
@@ -41,6 +44,7 @@ pub(super) struct Reloadly {
     tokens: TokenSource,
     clock: Arc<dyn Clock>,
     products: ProductTable,
+    callback_keys: Vec<Secret>,
     undocumented: Undocumented,
 }
 
@@ -124,6 +128,7 @@ impl Reloadly {
             tokens,
             clock,
             products: settings.products.clone(),
+            callback_keys: settings.callback_keys.clone(),
             undocumented: Undocumented::new(id.clone()),
             id,
         })
@@ -275,5 +280,14 @@ impl RechargeProvider for Reloadly {
         let Ok(told) = serde_json::from_slice::<StatusAnswer>(&response.body) else { return answer() };
         let receipt = told.transaction.as_ref().map(Transaction::receipt).unwrap_or_default();
         self.told(&told.status, receipt)
+    }
+    fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
+        let is_proven = callback::verify(&self.callback_keys, callback, now)?;
+        let Some(told) = callback::read(&callback.body) else { return Ok(answers::unreadable_callback(is_proven)) };
+        let said = match told.status() {
+            Some(status) => self.told(status, Receipt::default()),
+            None => QueryOutcome::Unavailable { retry_after: None },
+        };
+        Ok(CallbackNews { client_ref: told.client_ref(), provider_ref: told.provider_ref(), said, is_proven })
     }
 }

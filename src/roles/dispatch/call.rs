@@ -17,7 +17,7 @@ use crate::ports::{PermitClass, Reservation, SubmitRequest};
 use super::Lane;
 use super::claim::Claimed;
 use super::permits::STALE_AFTER;
-use super::question::OwnHold;
+use super::question::Asker;
 
 /// A call that has ended.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) enum Said {
     /// To a send.
     Reply { claim_id: ClaimId, outcome: SubmitOutcome },
     /// To a question.
-    Answer { asked_at: Timestamp, outcome: QueryOutcome, hold: OwnHold },
+    Answer { attempt: u16, asked_at: Timestamp, outcome: QueryOutcome, asker: Asker },
 }
 
 /// Calls of one batch that are under way.

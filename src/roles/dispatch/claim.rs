@@ -172,7 +172,7 @@ impl Lane {
             return Fit::Dead;
         }
         match row.wake_at {
-            Some(until) if until > now => Fit::Early(until),
+            Some(until) if until > now && !command.hastened => Fit::Early(until),
             _ => Fit::Acts,
         }
     }

@@ -20,11 +20,14 @@ impl Queued {
     /// What comes first: the deadline; and after all that have one ahead, questions about orders
     /// whose deadline has passed, the longest due first.
     fn urgency(&self, now: Timestamp) -> Timestamp {
-        match self.command.wake_at {
-            Some(wake_at) if self.command.kind == CommandKind::Query && self.command.deadline_at <= now => {
+        let Command { kind, deadline_at, wake_at, .. } = self.command;
+        match (kind, wake_at) {
+            (CommandKind::Query, Some(wake_at)) if deadline_at <= now => {
                 crate::domain::plus(wake_at, AFTER_EVERY_DEADLINE)
             }
-            _ => self.command.deadline_at,
+            // No deadline hangs on it.
+            (CommandKind::Confirm, _) => crate::domain::plus(wake_at.unwrap_or(deadline_at), AFTER_EVERY_DEADLINE),
+            (CommandKind::Submit | CommandKind::Query, _) => deadline_at,
         }
     }
 }
@@ -172,6 +175,9 @@ mod tests {
             version: 1,
             deadline_at: at(deadline),
             wake_at: None,
+            hastened: false,
+            provider_ref: None,
+            tries: 0,
         };
         Queued { command, ack: Ack::new(Arc::<Flag>::clone(flag), 0), put_back: 0 }
     }

@@ -112,7 +112,7 @@ impl Lane {
 fn class_of_due(command: &Command) -> PermitClass {
     match command.kind {
         CommandKind::Submit => PermitClass::Retry,
-        CommandKind::Query => PermitClass::Query,
+        CommandKind::Query | CommandKind::Confirm => PermitClass::Query,
     }
 }
 
@@ -288,7 +288,7 @@ impl Scheduler {
         for record in records {
             match read_command(&record, now) {
                 Ok(command) => {
-                    let is_due = command.kind == CommandKind::Query || record.topic == self.lane.rules.topics.due;
+                    let is_due = command.kind != CommandKind::Submit || record.topic == self.lane.rules.topics.due;
                     match if is_due { class_of_due(&command) } else { PermitClass::Fresh } {
                         PermitClass::Fresh => {
                             self.arrivals.note(now);
@@ -312,7 +312,8 @@ impl Scheduler {
     fn take_question(&mut self, command: Command, record: InRecord, now: Timestamp) {
         let rests = self.lane.no_questions.ends_at(now).is_some();
         let kept = self.queues.query.heap.len();
-        if command.deadline_at <= now && kept >= late_max(&self.lane.rules, rests) {
+        let has_case = command.kind == CommandKind::Query && command.deadline_at <= now;
+        if has_case && kept >= late_max(&self.lane.rules, rests) {
             debug!(order_id = %command.order_id, "a late question is let go: its case brings it back");
             record.ack.done();
         } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
 
 use crate::domain::inquiry::{ask_again, next_query};
 use crate::domain::{Command, Input, Order, Policy, QueryOutcome, SubmitOutcome, Timestamp, Transition};
@@ -10,7 +11,7 @@ use crate::ports::{Hold, OutRecord};
 
 use super::Lane;
 use super::call::{Outcome, Said};
-use super::question::OwnHold;
+use super::question::{Asker, Confirming, OwnHold};
 
 /// The rest after a throttling that names no time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ pub(super) struct Pending {
     pub(super) order: Order,
     pub(super) input: Input,
     /// Of a question.
-    pub(super) hold: Option<OwnHold>,
+    pub(super) asker: Option<Asker>,
     /// When the next question comes, where it is one and this settles nothing.
     next: Next,
     /// Among the outcomes in hand.
@@ -33,7 +34,7 @@ pub(super) struct Pending {
 pub(super) struct Unsettled {
     order: Order,
     next: Next,
-    hold: OwnHold,
+    asker: Asker,
     place: OwnedSemaphorePermit,
 }
 
@@ -44,6 +45,8 @@ enum Next {
     AtLeast(Duration),
     /// It did not leave.
     Soon,
+    /// The answer was all that a callback needed.
+    Never,
 }
 
 /// What is to be written.
@@ -53,6 +56,8 @@ pub(super) enum Step {
     Write(Box<Transition>, Box<Pending>),
     /// Until when nobody asks: the command for the next question is written. With its place among the outcomes in hand.
     AskOn(Hold, OwnHold, OwnedSemaphorePermit),
+    /// Nothing: the command that asks once more is written.
+    Done(Asker, OwnedSemaphorePermit),
 }
 
 /// What is left of a batch that was written.
@@ -79,11 +84,16 @@ impl Lane {
 
     /// The next question about an order, and the hold until then; `None` where nothing is left to ask.
     pub(super) fn next_question(&self, one: Unsettled, now: Timestamp, policy: &Policy) -> Option<(OutRecord, Step)> {
-        let Unsettled { order, next, hold, place } = one;
+        let Unsettled { order, next, asker, place } = one;
+        let hold = match asker {
+            Asker::Held(hold) => hold,
+            Asker::Told(confirming) => return self.confirm_again(confirming, &order, next, now, place),
+        };
         let provider = policy.provider(self.provider.id());
         let next = provider.and_then(|provider| match next {
             Next::AtLeast(at_least) => next_query(&order, at_least, now, provider),
             Next::Soon => ask_again(&order, now, provider),
+            Next::Never => None,
         });
         let Some(next) = next else {
             tracing::debug!(order_id = %order.order_id, "nothing more is asked about it");
@@ -93,6 +103,31 @@ impl Lane {
         let record = self.question_record(&order, next);
         Some((record, Step::AskOn(hold.replaced_by(&order, next), hold, place)))
     }
+
+    /// The same question about an attempt that a callback spoke of, as long as there is hope for an answer.
+    fn confirm_again(
+        &self,
+        confirming: Confirming,
+        order: &Order,
+        next: Next,
+        now: Timestamp,
+        place: OwnedSemaphorePermit,
+    ) -> Option<(OutRecord, Step)> {
+        let asker = Asker::Told(confirming);
+        let again = match (&asker, next) {
+            (Asker::Told(Confirming { command, .. }), Next::AtLeast(_) | Next::Soon) => command.again(now),
+            (Asker::Told(_) | Asker::Held(_), _) => {
+                asker.done();
+                return None;
+            }
+        };
+        let Some(command) = again else {
+            warn!(order_id = %order.order_id, "what a callback said of it was not confirmed in half a day: reconcile its day");
+            asker.done();
+            return None;
+        };
+        Some((self.command_record(&command, order), Step::Done(asker, place)))
+    }
 }
 
 impl Pending {
@@ -101,10 +136,15 @@ impl Pending {
         match said {
             Said::Reply { claim_id, outcome } => {
                 let input = Input::SubmitReply { attempt, claim_id, outcome };
-                Self { order, input, hold: None, next: Next::Soon, place }
+                Self { order, input, asker: None, next: Next::Soon, place }
             }
-            Said::Answer { asked_at, outcome, hold } => {
+            Said::Answer { attempt, asked_at, outcome, asker } => {
                 let next = match &outcome {
+                    QueryOutcome::Succeeded(_) | QueryOutcome::Failed(_) | QueryOutcome::Reversed(_)
+                        if matches!(asker, Asker::Told(_)) =>
+                    {
+                        Next::Never
+                    }
                     QueryOutcome::NotAsked => Next::Soon,
                     QueryOutcome::Unavailable { retry_after } => Next::AtLeast(retry_after.unwrap_or_default()),
                     QueryOutcome::Throttled { retry_after } | QueryOutcome::Banned { retry_after } => {
@@ -117,7 +157,7 @@ impl Pending {
                     | QueryOutcome::NotFound
                     | QueryOutcome::ProviderUnknown => Next::AtLeast(Duration::ZERO),
                 };
-                Self { order, input: Input::Reported { attempt, asked_at, outcome }, hold: Some(hold), next, place }
+                Self { order, input: Input::Reported { attempt, asked_at, outcome }, asker: Some(asker), next, place }
             }
         }
     }
@@ -128,8 +168,8 @@ impl Pending {
     }
 
     pub(super) fn unsettled(self) -> Option<Unsettled> {
-        let Self { order, hold, next, place, .. } = self;
-        Some(Unsettled { hold: hold?, order, next, place })
+        let Self { order, asker, next, place, .. } = self;
+        Some(Unsettled { asker: asker?, order, next, place })
     }
 }
 

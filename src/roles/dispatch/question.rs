@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Command, CommandKind, Order, OrderId, QueryOutcome, State, Timestamp};
+use crate::domain::{ClientRef, Command, CommandKind, Order, OrderId, QueryOutcome, State, Timestamp};
 use crate::faults::{Bug, is_planted};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
 use crate::roles::patience;
@@ -16,6 +16,7 @@ use crate::roles::patience;
 use super::Lane;
 use super::call::{Outcome, Said};
 use super::claim::{Fit, Leftover, Picked, order_of};
+use super::heap::Queued;
 use super::put_off::PutOff;
 use super::slots::Slot;
 
@@ -26,15 +27,33 @@ const CLOCKS_DIFFER: chrono::TimeDelta = chrono::TimeDelta::seconds(2);
 /// A question whose row is held by somebody unknown is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// A question that this process alone may ask.
+/// A question that may be asked now.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) order: Order,
+    /// About which attempt.
+    attempt: u16,
     /// The first byte leaves before this moment (since boot), or never.
     send_by: Duration,
     permit: Timestamp,
     slot: Slot,
-    hold: OwnHold,
+    asker: Asker,
+}
+
+/// Why a question is asked, and what is owed until its answer is settled.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// The row asks for it, and this process alone may.
+    Held(OwnHold),
+    /// A callback speaks of an attempt that nobody asks about any more.
+    Told(Confirming),
+}
+
+/// The command of a callback, and the duty to say when it is done.
+#[derive(Debug)]
+pub(super) struct Confirming {
+    pub(super) command: Command,
+    pub(super) ack: Ack,
 }
 
 /// What is left of a question until its answer is settled: the hold on its row, and the duty to
@@ -64,6 +83,10 @@ impl Lane {
                 leftover.drop_command(one);
                 continue;
             };
+            if one.queued.command.kind == CommandKind::Confirm {
+                leftover.confirm(one, row, send_by);
+                continue;
+            }
             match self.judge(&one.queued.command, &row, now) {
                 Fit::Acts if !row.asks() => leftover.drop_command(one),
                 // Two commands of one transition, or one that came again with its partition: the second
@@ -115,19 +138,35 @@ impl Lane {
 
     /// Asks, and hands the answer to the settlement.
     pub(super) async fn ask(self: Arc<Self>, question: Question, settle: mpsc::Sender<Outcome>) {
-        let Question { order, send_by, permit, slot, hold } = question;
+        let Question { order, attempt, send_by, permit, slot, asker } = question;
         let send_by = self.await_permit(permit, send_by).await;
         // "Not found" is judged by the moment at which it was asked: before the first byte leaves.
         let asked_at = self.clock.now();
-        let outcome = if let Some(key) = send_by.and_then(|send_by| query_key(&order, send_by)) {
+        let outcome = if let Some(key) = send_by.and_then(|send_by| self.query_key(&order, &asker, send_by)) {
             self.query(&key).await
         } else {
             self.metrics.request("query", result_label(&QueryOutcome::NotAsked), Duration::ZERO);
             QueryOutcome::NotAsked
         };
         // A closed channel means that the role was told to drop everything: the command comes again.
-        let _closed = settle.send(Outcome { order, said: Said::Answer { asked_at, outcome, hold } }).await;
+        let _closed = settle.send(Outcome { order, said: Said::Answer { attempt, asked_at, outcome, asker } }).await;
         drop(slot);
+    }
+
+    fn query_key(&self, order: &Order, asker: &Asker, send_by: Duration) -> Option<QueryKey> {
+        let current = order.attempt.as_ref()?;
+        let (client_ref, provider_ref, give_up) = match asker {
+            Asker::Held(_) => {
+                (current.client_ref.clone(), current.provider_ref.clone(), order.state == State::InDoubt)
+            }
+            // The row has forgotten it; what it was called is known by its number. Nobody waits for it.
+            Asker::Told(Confirming { command, .. }) => {
+                let format = self.provider.capabilities().client_ref;
+                let client_ref = ClientRef::for_attempt(&order.order_id, command.attempt, format);
+                (client_ref, command.provider_ref.clone(), true)
+            }
+        };
+        Some(QueryKey { client_ref, provider_ref, sent_at: current.claimed_at, give_up, send_by })
     }
 
     async fn query(&self, key: &QueryKey) -> QueryOutcome {
@@ -145,6 +184,15 @@ impl Lane {
         }
         let now = self.clock.now();
         patience::stored_unless("hold", abort, || self.questions.hold(&holds, now)).await.map(drop)
+    }
+}
+
+impl Asker {
+    /// The database owns what follows, or nothing does.
+    pub(super) fn done(self) {
+        match self {
+            Self::Held(OwnHold { ack, .. }) | Self::Told(Confirming { ack, .. }) => ack.done(),
+        }
     }
 }
 
@@ -170,20 +218,24 @@ impl Leftover {
 
     fn ask(&mut self, picked: Picked, order: Order, until: Timestamp, send_by: Duration) {
         let (Some(permit), Some(slot)) = (picked.permit, picked.slot) else { return };
-        let hold = OwnHold { until, ack: picked.queued.ack };
-        self.questions.push(Question { order, send_by, permit, slot, hold });
+        let asker = Asker::Held(OwnHold { until, ack: picked.queued.ack });
+        let attempt = order.attempt_number();
+        self.questions.push(Question { order, attempt, send_by, permit, slot, asker });
     }
-}
 
-fn query_key(order: &Order, send_by: Duration) -> Option<QueryKey> {
-    let attempt = order.attempt.as_ref()?;
-    Some(QueryKey {
-        client_ref: attempt.client_ref.clone(),
-        provider_ref: attempt.provider_ref.clone(),
-        sent_at: attempt.claimed_at,
-        give_up: order.state == State::InDoubt,
-        send_by,
-    })
+    /// About an attempt that nobody asks about. One that somebody asks about by now needs no more.
+    fn confirm(&mut self, mut picked: Picked, order: Order, send_by: Duration) {
+        let attempt = picked.queued.command.attempt;
+        let is_asked = attempt == order.attempt_number() && order.asks();
+        let there = (1..=order.attempt_number()).contains(&attempt) && !is_asked;
+        let (Some(permit), Some(slot)) = (picked.permit.filter(|_| there), picked.slot.take()) else {
+            self.drop_command(picked);
+            return;
+        };
+        let Queued { command, ack, .. } = picked.queued;
+        let asker = Asker::Told(Confirming { command, ack });
+        self.questions.push(Question { order, attempt, send_by, permit, slot, asker });
+    }
 }
 
 fn result_label(outcome: &QueryOutcome) -> &'static str {

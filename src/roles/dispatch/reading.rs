@@ -24,7 +24,7 @@ pub(super) fn read_command(record: &InRecord, now: Timestamp) -> Result<Command,
     // None of ours waits so long; a submit would hold a place, and its partition's offset.
     let is_too_late = match command.kind {
         CommandKind::Submit => command.wake_at.is_some_and(|until| until > command.deadline_at),
-        CommandKind::Query => command.wake_at.is_some_and(|until| until > plus(now, NEVER)),
+        CommandKind::Query | CommandKind::Confirm => command.wake_at.is_some_and(|until| until > plus(now, NEVER)),
     };
     if is_too_late {
         return Err(Unfit::new(DeadLetterReason::BadDueTime, "a command that wakes after its deadline, or in years"));
@@ -54,6 +54,9 @@ mod tests {
             version: 3,
             deadline_at: plus(now, Duration::from_mins(3)),
             wake_at,
+            hastened: false,
+            provider_ref: None,
+            tries: 0,
         };
         let (soon, far) = (plus(now, EARLY_MAX), plus(now, Duration::from_hours(24 * 23)));
         let query = |wake_at| held_until(&command(CommandKind::Query, wake_at), now);

@@ -22,7 +22,7 @@ use super::Lane;
 use super::call::Outcome;
 use super::hints::Hints;
 use super::pending::{Ended, Pending, Step, Unsettled};
-use super::question::OwnHold;
+use super::question::{Asker, OwnHold};
 
 /// Outcomes wait this long for company.
 const LINGER_QUIET: Duration = Duration::from_millis(2);
@@ -117,6 +117,10 @@ impl Lane {
                     replaced.push((hold, own));
                     places.push(place);
                 }
+                Step::Done(asker, place) => {
+                    asker.done();
+                    drop(place);
+                }
             }
         }
         self.write_settlements(&transitions, pending, &mut ended, &mut replaced, abort).await?;
@@ -151,18 +155,19 @@ impl Lane {
                     self.outcomes.written(transition);
                     self.settled(&one);
                     one.order = transition.after.clone();
-                    match (one.hold.take(), &transition.follow_up) {
-                        (Some(hold), Some(follow_up)) => {
+                    match (one.asker.take(), &transition.follow_up) {
+                        (Some(Asker::Held(hold)), Some(follow_up)) => {
                             // Also where it is sent again: the provider counts by the reference.
                             let interval = self.provider.capabilities().query_min_interval;
                             let rested = crate::domain::plus(self.clock.now(), interval);
                             let until = follow_up.command.wake_at.map_or(rested, |wake_at| wake_at.max(rested));
                             replaced.push((hold.replaced_by(&transition.after, until), hold));
                         }
-                        (Some(hold), None) => {
-                            one.hold = Some(hold);
+                        (Some(Asker::Held(hold)), None) => {
+                            one.asker = Some(Asker::Held(hold));
                             ended.unsettled.extend(one.unsettled());
                         }
+                        (Some(told @ Asker::Told(_)), _) => told.done(),
                         (None, _) => {}
                     }
                 }
@@ -186,8 +191,8 @@ impl Lane {
             }
             let Some(row) = row.order() else {
                 self.settled(&one);
-                if let Some(hold) = one.hold.take() {
-                    hold.done();
+                if let Some(asker) = one.asker.take() {
+                    asker.done();
                 }
                 continue;
             };

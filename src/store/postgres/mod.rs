@@ -2,6 +2,7 @@
 //! (`.sqlx/`, kept fresh by `scripts/sqlx`).
 
 mod book;
+mod callbacks;
 mod cases;
 mod columns;
 mod connections;

@@ -8,7 +8,8 @@ use sqlx::postgres::PgConnection;
 use super::PostgresStore;
 use super::error::is_about_a_lock;
 use crate::domain::Timestamp;
-use crate::ports::{Held, Hold, Questions, StoreError};
+use crate::ports::{Haste, Held, Hold, Questions, StoreError};
+use crate::store::row::version_column;
 
 #[async_trait]
 impl Questions for PostgresStore {
@@ -36,6 +37,49 @@ impl Questions for PostgresStore {
         let answers: HashMap<String, Held> = answers.into_iter().collect();
         Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(UNKNOWN)).collect())
     }
+
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut sorted: Vec<&Haste> = batch.iter().collect();
+        sorted.sort_by(|a, b| a.order_id.cmp(&b.order_id));
+        let order_id: Vec<String> = sorted.iter().map(|haste| haste.order_id.as_str().to_owned()).collect();
+        let asked_version: Vec<i32> = sorted.iter().map(|haste| version_column(haste.asked_version)).collect();
+        let first: Vec<Timestamp> = sorted.iter().map(|haste| haste.to.first).collect();
+        let again: Vec<Timestamp> = sorted.iter().map(|haste| haste.to.again).collect();
+        let write = self.hot.run("hasten", move |on| {
+            Box::pin(async move {
+                // Whoever was asked about has a hold, over or not. It is read as it was before this statement.
+                sqlx::query!(
+                    r#"
+                    with asked as (
+                        select * from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
+                            as a (order_id, asked_version, first, again)
+                    ), hastened as (
+                        update orders o set held_until = a.again
+                        from asked a
+                        where o.order_id = a.order_id and o.order_id = any ($1) and o.asked_version = a.asked_version
+                          and o.held_until > a.again
+                    )
+                    select o.order_id, case when o.held_until is null then a.first
+                                            else least(greatest(o.held_until, a.first), a.again) end as "at!"
+                    from orders o join asked a on a.order_id = o.order_id
+                    where o.order_id = any ($1) and o.asked_version = a.asked_version
+                    "#,
+                    &order_id,
+                    &asked_version,
+                    &first,
+                    &again,
+                )
+                .fetch_all(on)
+                .await
+            })
+        });
+        let hastened: HashMap<String, Timestamp> =
+            write.await?.into_iter().map(|row| (row.order_id, row.at)).collect();
+        Ok(batch.iter().map(|haste| hastened.get(haste.order_id.as_str()).copied()).collect())
+    }
 }
 
 /// Of an order that is not there, or whose row somebody holds.
@@ -52,7 +96,7 @@ impl Columns {
     fn of(holds: &[&Hold]) -> Self {
         Self {
             order_id: holds.iter().map(|hold| hold.order_id.as_str().to_owned()).collect(),
-            asked_version: holds.iter().map(|hold| i32::try_from(hold.asked_version).unwrap_or(i32::MAX)).collect(),
+            asked_version: holds.iter().map(|hold| version_column(hold.asked_version)).collect(),
             replaces: holds.iter().map(|hold| hold.replaces).collect(),
             until: holds.iter().map(|hold| hold.until).collect(),
         }

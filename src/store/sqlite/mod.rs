@@ -2,6 +2,7 @@
 //! that runs on both adapters is their check.
 
 mod book;
+mod callbacks;
 mod cases;
 mod deadlines;
 mod log;

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::SqliteStore;
 use crate::domain::Timestamp;
-use crate::ports::{Held, Hold, Questions, StoreError};
+use crate::ports::{Haste, Held, Hold, Questions, StoreError};
 
 #[async_trait]
 impl Questions for SqliteStore {
@@ -42,7 +42,42 @@ impl Questions for SqliteStore {
         })
         .await
     }
+
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let batch = batch.to_vec();
+        self.write("hasten", move |on| {
+            Box::pin(async move {
+                let mut hastened = Vec::with_capacity(batch.len());
+                for haste in &batch {
+                    let row = sqlx::query("select held_until from orders where order_id = ?1 and asked_version = ?2")
+                        .bind(haste.order_id.as_str())
+                        .bind(haste.asked_version)
+                        .fetch_optional(&mut *on)
+                        .await?;
+                    let Some(row) = row else {
+                        hastened.push(None);
+                        continue;
+                    };
+                    let (first, again) = (haste.to.first.timestamp_micros(), haste.to.again.timestamp_micros());
+                    // Whoever was asked about has a hold, over or not.
+                    let held: Option<i64> = row.try_get("held_until")?;
+                    if held.is_some_and(|until| until > again) {
+                        sqlx::query("update orders set held_until = ?2 where order_id = ?1")
+                            .bind(haste.order_id.as_str())
+                            .bind(again)
+                            .execute(&mut *on)
+                            .await?;
+                    }
+                    let at = held.map_or(first, |until| until.max(first).min(again));
+                    hastened.push(Timestamp::from_timestamp_micros(at));
+                }
+                Ok(hastened)
+            })
+        })
+        .await
+    }
 }
+
 
 const HOLD: &str = "
     update orders set held_until = ?4, held_version = ?2

@@ -1,6 +1,7 @@
 //! The whole line on a real broker and a real database.
 
 mod books;
+mod callbacks;
 mod cases;
 mod crashes;
 mod delays;

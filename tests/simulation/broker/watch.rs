@@ -171,6 +171,8 @@ impl Watch {
                 let is_kept = !row.asks() || comes_again || others > 0;
                 is_kept || self.comes_back(&row, now) || self.is_forgotten(&row, now)
             }
+            // Of a callback, and bound to no version.
+            CommandKind::Confirm => true,
         };
         let what = || format!("{id}: {command:?} was dropped at {now} in {}", row.state);
         self.findings.hold(Law::Offsets, is_kept, what);

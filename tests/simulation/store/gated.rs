@@ -89,6 +89,7 @@ gated! {
 gated! {
     Questions {
         async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
+        async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError>;
     }
 }
 

@@ -179,6 +179,25 @@ impl Questions for MemStore {
         self.back("hold").await?;
         Ok(answers)
     }
+
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.there("hasten").await?;
+        let mut hastened = Vec::new();
+        {
+            let mut state = self.state.lock().unwrap();
+            for Haste { order_id, asked_version, to } in batch {
+                let fits = state.rows.get(order_id).is_some_and(|row| row.asked_version == *asked_version);
+                let held = state.held.get_mut(order_id).filter(|_| fits);
+                let at = held.as_ref().map_or(to.first, |held| held.0.max(to.first).min(to.again));
+                if let Some(held) = held {
+                    held.0 = held.0.min(to.again);
+                }
+                hastened.push(fits.then_some(at));
+            }
+        }
+        self.back("hasten").await?;
+        Ok(hastened)
+    }
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! The tests of `decide`. Every step of every one of them runs through [`story::Story`], which
 //! checks what must hold of each transition, whatever the story is about.
 
+mod hearsay;
 mod laws;
 mod questions;
 mod repeats;

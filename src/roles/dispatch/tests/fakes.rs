@@ -285,6 +285,9 @@ impl Questions for World {
     async fn hold(&self, batch: &[Hold], _now: Timestamp) -> Result<Vec<Held>, StoreError> {
         Ok(batch.iter().map(|_| Held::Granted).collect())
     }
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        Ok(batch.iter().map(|_| None).collect())
+    }
 }
 
 #[async_trait]

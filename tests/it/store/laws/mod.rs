@@ -1,6 +1,7 @@
 //! What holds for orders and their log, whichever adapter keeps them.
 
 mod batches;
+mod callbacks;
 mod fences;
 mod nets;
 mod questions;
