@@ -4,6 +4,7 @@
 
 mod alone;
 mod clients;
+mod lanes;
 mod measured;
 mod open;
 mod plan;
@@ -99,6 +100,8 @@ async fn start_on(plan: Plan, broker: Broker) -> Result<App, StartError> {
         metrics: StoreMetrics::new(),
         written: Arc::clone(&written),
     });
+    let board = Arc::default();
+    lanes::learn(store.as_ref(), &board, &plan.config.lanes()).await;
     let kafka = kafka_options(&plan.config, &plan.secrets);
     let providers = match plan.providers.clone() {
         Some(providers) => providers,
@@ -109,6 +112,7 @@ async fn start_on(plan: Plan, broker: Broker) -> Result<App, StartError> {
         clients: Clients::new(kafka, &plan),
         outcomes: Arc::new(OutcomeMetrics::new()),
         at_hand: roles::rows_at_hand(&plan),
+        board,
         drain: lifecycle.drain(),
         plan,
         former_tiers,
@@ -175,7 +179,7 @@ fn assemble(
         door = Some((listener, taken));
     }
 
-    let Parts { plan, broker_is_away, store, clock, clients, .. } = parts;
+    let Parts { plan, broker_is_away, store, clock, clients, board, .. } = parts;
     let (producers, consumers) = (clients.producers, Arc::new(clients.consumers));
     let flushed = producers.clone();
     lifecycle.add("producers", BUDGET, |stop| async move {
@@ -188,6 +192,7 @@ fn assemble(
         stop.cancelled().await;
         closing.close().await
     });
+    lanes::add(&mut lifecycle, Arc::clone(&store), board, plan.config.lanes());
     watch::add(
         &mut lifecycle,
         watch::Watched {

@@ -8,8 +8,8 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste,
-    Held, Hold, Horizon, InRecord, Inserted, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste,
+    Held, Hold, Horizon, InRecord, Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore,
     OrderView, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
     ReadMarks, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
@@ -216,6 +216,29 @@ impl Questions for MeasuredStore {
     }
     async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         self.timed("hasten", self.inner.hasten(batch)).await
+    }
+}
+
+#[async_trait]
+impl LaneBook for MeasuredStore {
+    async fn lane_changes(&self) -> Result<Vec<LaneChange>, StoreError> {
+        self.timed("lane_changes", self.inner.lane_changes()).await
+    }
+    async fn change_lane(&self, change: &LaneChange) -> Result<bool, StoreError> {
+        self.timed("change_lane", self.inner.change_lane(change)).await
+    }
+}
+
+#[async_trait]
+impl Cooldowns for MeasuredStore {
+    async fn cool(&self, batch: &[Cooling], now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.timed("cool", self.inner.cool(batch, now)).await
+    }
+    async fn give_back(&self, batch: &[Cooling]) -> Result<(), StoreError> {
+        self.timed("give_back", self.inner.give_back(batch)).await
+    }
+    async fn forget_cooled(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.timed("forget_cooled", self.inner.forget_cooled(before, limit)).await
     }
 }
 

@@ -11,7 +11,7 @@ use super::clients::Clients;
 use super::running::Running;
 use super::{BUDGET, Plan, Providers, Role, StartError};
 use crate::clock::SystemClock;
-use crate::config::{Config, tier_name};
+use crate::config::{BreakerConfig, Config, tier_name};
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
 use crate::metrics::{CallbackMetrics, DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
@@ -20,11 +20,11 @@ use crate::roles::callback::{CallbackRules, Callbacks, Caller};
 use crate::roles::commands::CommandWriter;
 use crate::roles::delay::{Delay, DelayRules};
 use crate::roles::delayed::DelayTiers;
-use crate::roles::dispatch::{Lane, LaneParts, LaneRules};
+use crate::roles::dispatch::{BreakerRules, Lane, LaneParts, LaneRules};
 use crate::roles::intake::{Intake, IntakeRules};
 use crate::roles::relay::{Relay, RelayTopics};
 use crate::roles::watchdog::{Watchdog, WatchdogRules};
-use crate::roles::{RoleError, RowsAtHand, StopSignals};
+use crate::roles::{LaneBoard, RoleError, RowsAtHand, StopSignals};
 
 /// Rows in one statement at most, and statements of a kind under way at once. Larger batches and
 /// more writers were measured to cost more than they bring (`docs/PERFORMANCE.md`).
@@ -48,6 +48,8 @@ const RELAY_PAGE: usize = 5_000;
 /// A page takes milliseconds to hand over; with a shorter linger its beginning goes alone, and the
 /// rest waits behind it (`docs/PERFORMANCE.md`).
 const RELAY_LINGER: Duration = Duration::from_millis(8);
+/// A call that has not ended so long after it should have was lost on its way.
+const CALL_ENDS: Duration = Duration::from_secs(2);
 /// How long a store may take to answer whether it is there.
 const STORE_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -60,6 +62,8 @@ pub(super) struct Parts {
     pub(super) broker_is_away: bool,
     pub(super) store: Arc<dyn Store>,
     pub(super) at_hand: Arc<RowsAtHand>,
+    /// Which lanes take orders.
+    pub(super) board: Arc<LaneBoard>,
     /// Woken by each write of this process to the store.
     pub(super) written: Arc<Notify>,
     pub(super) clock: Arc<SystemClock>,
@@ -73,6 +77,20 @@ pub(super) struct Parts {
 /// Room for what intake leaves to the lanes, in a process that has both.
 pub(super) fn rows_at_hand(plan: &Plan) -> Arc<RowsAtHand> {
     Arc::new(RowsAtHand::new(if plan.roles.contains(&Role::Dispatch) { AT_HAND } else { 0 }))
+}
+
+/// `call` is how long a call may take from its claim on.
+fn breaker_rules(config: &BreakerConfig, call: Duration) -> BreakerRules {
+    BreakerRules {
+        window: config.window.get(),
+        calls_min: usize::from(config.calls_min),
+        failing: config.failing,
+        in_a_row: u32::from(config.in_a_row),
+        account_in_a_row: u32::from(config.account_in_a_row),
+        rest_first: config.rest_first.get(),
+        rest_max: config.rest_max.get(),
+        call_ends: call + CALL_ENDS,
+    }
 }
 
 fn delay_tiers(config: &Config) -> DelayTiers {
@@ -90,12 +108,15 @@ impl Parts {
     pub(super) fn intake(&mut self, commands: &Arc<dyn Publisher>) -> Result<Vec<Running>, StartError> {
         let config = &self.plan.config;
         let (topics, groups) = (config.topics(), config.groups());
-        let table = config.route_table();
+        let (table, board) = (config.route_table(), Arc::clone(&self.board));
         let rules = Arc::new(IntakeRules {
             policy: config.policy(),
             route: Box::new(move |new| {
                 let number = new.recipient.msisdn().ok_or(Reason::InvalidPhone)?;
-                table.choose(&number, new.carrier.as_deref(), new.amount).cloned()
+                let lanes = table.lanes(&new.order_id, number, new.carrier.as_deref(), new.amount)?;
+                // Where none takes orders, it waits in the one that it belongs to.
+                let chosen = lanes.clone().find(|lane| board.is_open(lane)).or_else(|| lanes.clone().next());
+                chosen.cloned().ok_or(Reason::NoRoute)
             }),
             commands: self.command_writer()?,
             lanes: self.lane_topics(),
@@ -149,6 +170,8 @@ impl Parts {
             send_window: settings.send_window.get(),
             callbacks: config.callback_links(lane, &self.plan.secrets),
             topics: topics.clone(),
+            lanes: self.lane_topics(),
+            breaker: breaker_rules(&settings.breaker, settings.call_timeout.get() + settings.send_window.get()),
         };
         let budget = settings.call_timeout.get() + Duration::from_secs(5);
         let (groups, role) = (config.groups(), format!("dispatch-{lane}"));
@@ -161,12 +184,14 @@ impl Parts {
             questions: self.store.clone(),
             deadlines: self.store.clone(),
             read_marks: self.store.clone(),
+            cooldowns: self.store.clone(),
             publisher: Arc::clone(commands),
             provider,
             clock: Arc::<SystemClock>::clone(&self.clock),
             rules,
             metrics: LaneMetrics::new(lane),
             outcomes: Arc::clone(&self.outcomes),
+            board: Arc::clone(&self.board),
         });
         let stop = self.stop();
         let give_up = stop.abort.clone();
@@ -267,6 +292,7 @@ impl Parts {
             cases: self.store.clone(),
             timers: self.store.clone(),
             read_marks: self.store.clone(),
+            cooldowns: self.store.clone(),
             publisher: Arc::clone(commands),
             clock: Arc::<SystemClock>::clone(&self.clock),
             rules: WatchdogRules {

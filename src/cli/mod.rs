@@ -4,6 +4,7 @@ pub mod audit;
 pub mod cases;
 pub mod config;
 pub mod demo;
+pub mod lanes;
 pub mod load;
 pub mod migrate;
 pub mod orders;
@@ -59,6 +60,9 @@ enum Command {
     /// Lists, shows and resolves what a person has to look at
     #[command(after_help = "Example:\n  recharged cases list --escalated")]
     Cases(cases::CasesArgs),
+    /// Lists lanes, and pauses and resumes them for the whole fleet
+    #[command(after_help = "Example:\n  recharged lanes pause primary --by \"A. Duty\" --why \"their incident 4711\"")]
+    Lanes(lanes::LanesArgs),
     /// Sends orders as a shop would
     #[command(after_help = "Example:\n  recharged load --config recharged.toml --rate 200 --duration 60s")]
     Load(load::LoadArgs),
@@ -110,6 +114,7 @@ async fn execute(command: Command, output: Output) -> Result<(), CliError> {
         Command::Topics(args) => Box::pin(topics::run(args, output)).await,
         Command::Orders(args) => Box::pin(orders::run(args, output)).await,
         Command::Cases(args) => Box::pin(cases::run(args, output)).await,
+        Command::Lanes(args) => Box::pin(lanes::run(args, output)).await,
         Command::Load(args) => Box::pin(load::run(args, output)).await,
         Command::Simulate(args) => Box::pin(simulate::run(args, output)).await,
         Command::Audit(args) => Box::pin(audit::run(args, output)).await,

@@ -1,6 +1,7 @@
 //! The configuration in the words of the domain and the ports.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -55,6 +56,8 @@ impl Config {
                 .iter()
                 .map(|(name, provider)| (ProviderId::new(name), provider.policy()))
                 .collect(),
+            routes: Arc::new(self.route_table()),
+            shut: Vec::new(),
         }
     }
 
@@ -82,6 +85,7 @@ impl Config {
                     carrier: route.carrier.clone(),
                     amounts: route.amounts.clone(),
                     lanes: route.lanes.iter().map(lane).collect(),
+                    weights: route.weights.clone(),
                 })
                 .collect(),
         )

@@ -77,6 +77,8 @@ pub struct ProviderConfig {
     pub expected_service: Span,
     /// The rate that the contract grants.
     pub quota: QuotaConfig,
+    /// When its lane rests because it does not answer, or takes no orders of ours.
+    pub breaker: BreakerConfig,
     /// What it sells. Empty: any amount.
     pub products: Vec<ProductConfig>,
     /// DT One: create a transaction first and confirm it by a second call, so that a lost reply to the first is harmless.
@@ -100,6 +102,7 @@ impl Default for ProviderConfig {
             send_window: Span::seconds(1),
             expected_service: Span::seconds(2),
             quota: QuotaConfig::default(),
+            breaker: BreakerConfig::default(),
             products: Vec::new(),
             two_step: false,
             capabilities: None,
@@ -126,6 +129,40 @@ pub struct QuotaConfig {
 impl Default for QuotaConfig {
     fn default() -> Self {
         Self { permits_per_second: 50.0, burst: None, in_flight_max: 200, query_share: 0.2, retry_share: 0.2 }
+    }
+}
+
+/// When a lane rests. Every process sees for itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// Calls of so long are looked at.
+    pub window: Span,
+    /// From so many of them on.
+    pub calls_min: u16,
+    /// It rests when so many of them, of 1, got no proper answer; 1 and more: never by this.
+    pub failing: f64,
+    /// It rests after so many calls in a row without a proper answer, or without a connection.
+    pub in_a_row: u16,
+    /// It rests after so many refusals in a row for the sake of our balance or our login.
+    pub account_in_a_row: u16,
+    /// The first rest, after which one order is tried; each further one is twice as long.
+    pub rest_first: Span,
+    /// The longest rest.
+    pub rest_max: Span,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            window: Span::seconds(30),
+            calls_min: 20,
+            failing: 0.6,
+            in_a_row: 10,
+            account_in_a_row: 3,
+            rest_first: Span::seconds(2),
+            rest_max: Span::seconds(60),
+        }
     }
 }
 
@@ -172,8 +209,11 @@ pub struct RouteConfig {
     /// Amounts in minor units; empty for all.
     #[serde(default)]
     pub amounts: Vec<i64>,
-    /// Names of providers, in order of preference.
+    /// Names of providers, in order of preference: the next one is tried where the one before has definitely done nothing.
     pub lanes: Vec<String>,
+    /// How often each lane comes first, against the others, such as `[3, 1]`; left out, the first always does.
+    #[serde(default)]
+    pub weights: Vec<u32>,
 }
 
 /// What a provider does with a reference that it has seen before.

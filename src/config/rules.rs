@@ -143,6 +143,7 @@ pub(super) fn providers(config: &Config, findings: &mut Findings) {
         adapter(name, provider, findings);
         timing(name, provider, config.sla.deadline, findings);
         quota(name, provider, findings);
+        breaker(name, provider, findings);
         for (index, product) in provider.products.iter().enumerate() {
             let key = |field: &str| at(&format!(".products[{index}].{field}"));
             country(&key("country"), &product.country, findings);
@@ -262,6 +263,24 @@ fn quota(name: &str, provider: &ProviderConfig, findings: &mut Findings) {
     });
 }
 
+fn breaker(name: &str, provider: &ProviderConfig, findings: &mut Findings) {
+    let at = |rest: &str| format!("providers.{name}.breaker.{rest}");
+    let own = &provider.breaker;
+    for (key, span) in [("window", own.window), ("rest_first", own.rest_first)] {
+        findings.positive(&at(key), span);
+    }
+    findings.unless(own.rest_first <= own.rest_max, &at("rest_max"), || {
+        format!("{} is shorter than rest_first ({})", own.rest_max, own.rest_first)
+    });
+    findings.unless(own.failing.is_finite() && own.failing > 0.0, &at("failing"), || {
+        format!("{} is no share: give one above 0, such as 0.6", own.failing)
+    });
+    let counts = [("calls_min", own.calls_min), ("in_a_row", own.in_a_row), ("account_in_a_row", own.account_in_a_row)];
+    for (key, count) in counts {
+        findings.unless(count >= 1, &at(key), || "is 0: give at least 1".to_owned());
+    }
+}
+
 pub(super) fn routes(config: &Config, findings: &mut Findings) {
     let many = config.providers.len() > 1 && config.routes.is_empty();
     findings.unless(!many, "routes", || {
@@ -277,6 +296,12 @@ pub(super) fn routes(config: &Config, findings: &mut Findings) {
             findings.unless(seen.insert(lane), &key, || format!("{lane:?} stands there twice"));
             findings.unless(config.providers.contains_key(lane), &key, || unknown_lane(lane, config));
         }
+        let fits = route.weights.is_empty() || route.weights.len() == route.lanes.len();
+        findings.unless(fits, &at("weights"), || {
+            format!("has {} for {} lanes: give one for each, or none", route.weights.len(), route.lanes.len())
+        });
+        let some = route.weights.is_empty() || route.weights.iter().any(|weight| *weight > 0);
+        findings.unless(some, &at("weights"), || "are all 0: at least one lane has to come first".to_owned());
         for (position, amount) in route.amounts.iter().enumerate() {
             let key = at(&format!("amounts[{position}]"));
             findings.unless(*amount > 0, &key, || format!("{amount} is not above zero"));

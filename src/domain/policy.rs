@@ -1,13 +1,16 @@
 //! The rules that an operator sets, in the form in which `decide` reads them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::ids::ProviderId;
+use super::order::Order;
 use super::outcome::Capabilities;
+use super::route::RouteTable;
 
 /// What to do at the deadline with an open attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,6 +44,10 @@ pub struct Policy {
     pub backoff_max: Duration,
     /// Per provider.
     pub providers: HashMap<ProviderId, ProviderPolicy>,
+    /// Which lanes may serve an order.
+    pub routes: Arc<RouteTable>,
+    /// Lanes that take no orders for now: paused, or their provider is sick.
+    pub shut: Vec<ProviderId>,
 }
 
 /// What `decide` must know of one provider.
@@ -64,6 +71,16 @@ impl ProviderPolicy {
 }
 
 impl Policy {
+    /// The lane that may try an order after the one it is in: a later one of its route that takes orders, and at which a call could still
+    /// end in time. `None` for the last, and where its own lane is on no route any more.
+    pub fn next_lane(&self, order: &Order, now: Timestamp) -> Option<&ProviderId> {
+        let (own, number) = (order.provider.as_ref()?, order.recipient.msisdn()?);
+        let lanes = self.routes.lanes(&order.order_id, number, order.carrier.as_deref(), order.amount).ok()?;
+        let in_time = |provider: &ProviderPolicy| super::plus(now, provider.expected_service) <= order.deadline_at;
+        let takes_it = |lane: &&ProviderId| !self.shut.contains(lane) && self.provider(lane).is_some_and(in_time);
+        lanes.skip_while(|lane| *lane != own).skip(1).find(takes_it)
+    }
+
     /// The policy of a provider; `None` if it is no longer configured.
     pub fn provider(&self, id: &ProviderId) -> Option<&ProviderPolicy> {
         self.providers.get(id)

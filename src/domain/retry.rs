@@ -104,6 +104,8 @@ mod tests {
             backoff_first,
             backoff_max,
             providers: std::collections::HashMap::new(),
+            routes: std::sync::Arc::default(),
+            shut: Vec::new(),
         }
     }
 

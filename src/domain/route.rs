@@ -1,7 +1,7 @@
-//! Which lane an order goes to: the first lane, in order of preference, of the first matching
-//! route whose provider sells the amount.
+//! Which lanes may serve an order: those of the first matching route whose providers sell the amount, in order of
+//! preference. It goes to the first that takes orders; the next is tried once the one before has definitely done nothing.
 
-use super::ids::ProviderId;
+use super::ids::{OrderId, ProviderId};
 use super::money::{Currency, Money};
 use super::msisdn::Msisdn;
 use super::state::Reason;
@@ -69,17 +69,19 @@ pub struct Route {
     pub amounts: Vec<i64>,
     /// In order of preference.
     pub lanes: Vec<Lane>,
+    /// How often each lane comes first, against the others; empty: the first always does.
+    pub weights: Vec<u32>,
 }
 
 impl Route {
     /// The route of an installation that has no other.
     pub fn everything(lanes: Vec<Lane>) -> Self {
-        Self { country: ANY.to_owned(), carrier: ANY.to_owned(), amounts: Vec::new(), lanes }
+        Self { country: ANY.to_owned(), carrier: ANY.to_owned(), amounts: Vec::new(), lanes, weights: Vec::new() }
     }
 }
 
 /// All routes, in the order of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteTable {
     routes: Vec<Route>,
     /// No route or product looks at the country, so that finding it out can be spared.
@@ -96,26 +98,60 @@ impl RouteTable {
         Self { routes, country_matters }
     }
 
-    /// The lane for a number, the carrier that its order names, and an amount.
+    /// The lanes that may serve an order, in the order in which they are tried; at least one. The carrier is what the
+    /// order names. The same for as long as the configuration is.
     ///
     /// [`Reason::NoRoute`] where no route takes the number; [`Reason::AmountNotSupported`] where
     /// one does, but none for this amount.
-    pub fn choose(&self, number: &Msisdn, carrier: Option<&str>, amount: Money) -> Result<&ProviderId, Reason> {
-        let asked = Asked { country: self.country_matters.then(|| country_of(*number)).flatten(), carrier, amount };
+    pub fn lanes(
+        &self,
+        order_id: &OrderId,
+        number: Msisdn,
+        carrier: Option<&str>,
+        amount: Money,
+    ) -> Result<impl Iterator<Item = &ProviderId> + Clone, Reason> {
+        let asked = Asked { country: self.country_matters.then(|| country_of(number)).flatten(), carrier, amount };
         let mut known = false;
         for route in self.routes.iter().filter(|route| asked.is_from(&route.country, &route.carrier)) {
             known = true;
             if !route.amounts.is_empty() && !route.amounts.contains(&amount.minor) {
                 continue;
             }
-            if let Some(lane) = route.lanes.iter().find(|lane| asked.is_sold_by(lane)) {
-                return Ok(&lane.id);
-            }
+            let sells = |nth: usize| route.lanes.get(nth).is_some_and(|lane| asked.is_sold_by(lane));
+            let Some(first) = (0..route.lanes.len()).find(|nth| sells(*nth)) else { continue };
+            let first = route.drawn(order_id, sells).unwrap_or(first);
+            let others = move |nth: &usize| *nth != first;
+            let all = std::iter::once(first).chain((0..route.lanes.len()).filter(others));
+            let sold = all.filter_map(move |nth| route.lanes.get(nth)).filter(move |lane| asked.is_sold_by(lane));
+            return Ok(sold.map(|lane| &lane.id));
         }
         Err(if known { Reason::AmountNotSupported } else { Reason::NoRoute })
     }
 }
 
+impl RouteTable {
+    /// Whether an order that is in this lane may go on to another.
+    pub fn leads_on(&self, lane: &ProviderId) -> bool {
+        self.routes.iter().any(|route| route.lanes.len() > 1 && route.lanes.iter().any(|own| own.id == *lane))
+    }
+}
+
+impl Route {
+    /// The lane that comes first for an order, by the weights of those that sell it.
+    fn drawn(&self, order_id: &OrderId, sells: impl Fn(usize) -> bool) -> Option<usize> {
+        let weight = |nth: usize| if sells(nth) { self.weights.get(nth).copied().map_or(0, u64::from) } else { 0 };
+        let sum: u64 = (0..self.lanes.len()).map(weight).sum();
+        let mut left = super::spread(order_id.as_str().as_bytes()).checked_rem(sum)?;
+        (0..self.lanes.len()).find(|nth| {
+            let weight = weight(*nth);
+            let is_drawn = left < weight;
+            left = left.saturating_sub(weight);
+            is_drawn
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Asked<'a> {
     country: Option<Country>,
     carrier: Option<&'a str>,
@@ -200,14 +236,56 @@ mod tests {
     }
 
     fn route(country: &str, carrier: &str, amounts: &[i64], lanes: Vec<Lane>) -> Route {
-        Route { country: country.to_owned(), carrier: carrier.to_owned(), amounts: amounts.to_vec(), lanes }
+        let (country, carrier) = (country.to_owned(), carrier.to_owned());
+        Route { country, carrier, amounts: amounts.to_vec(), lanes, weights: Vec::new() }
     }
 
     const CHINESE: &str = "+8613800000001";
     const SINGAPOREAN: &str = "+6591234567";
 
     fn chosen(table: &RouteTable, to: &str, carrier: Option<&str>, amount: Money) -> Result<String, Reason> {
-        table.choose(&number(to), carrier, amount).map(ToString::to_string)
+        all(table, "o-1", to, carrier, amount).map(|lanes| lanes[0].clone())
+    }
+
+    fn all(
+        table: &RouteTable,
+        id: &str,
+        to: &str,
+        carrier: Option<&str>,
+        amount: Money,
+    ) -> Result<Vec<String>, Reason> {
+        let lanes = table.lanes(&OrderId::parse(id).unwrap(), number(to), carrier, amount)?;
+        Ok(lanes.map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_lanes_that_sell_it_are_tried_in_their_order() {
+        let lanes = ["a", "b", "c"].map(|name| lane(name, vec![product("*", "*", if name == "b" { 1 } else { 5000 })]));
+        let table = RouteTable::new(vec![Route::everything(lanes.into())]);
+        assert_eq!(all(&table, "o-1", CHINESE, None, yuan(5000)).unwrap(), ["a", "c"]);
+    }
+
+    #[test]
+    fn weights_spread_the_orders_over_the_lanes_that_sell_them() {
+        let mut route = Route::everything(["a", "b", "c", "d"].map(|name| lane(name, Vec::new())).into());
+        route.lanes[3] = lane("d", vec![product("*", "*", 1)]);
+        route.weights = vec![6, 3, 0, 50];
+        let table = RouteTable::new(vec![route]);
+        let mut firsts = std::collections::BTreeMap::<String, u32>::new();
+        for nth in 0..9_000 {
+            let lanes = all(&table, &format!("order-{nth}"), CHINESE, None, yuan(5000)).unwrap();
+            assert_eq!(lanes.len(), 3);
+            assert_eq!(lanes, all(&table, &format!("order-{nth}"), CHINESE, None, yuan(5000)).unwrap());
+            let mut others: Vec<&String> = lanes[1..].iter().collect();
+            let preferred = others.clone();
+            others.sort();
+            assert_eq!(others, preferred, "behind the first they keep their order");
+            *firsts.entry(lanes[0].clone()).or_default() += 1;
+        }
+        let of = |name: &str| firsts.get(name).copied().unwrap_or_default();
+        assert!((5_700..6_300).contains(&of("a")) && (2_700..3_300).contains(&of("b")), "{firsts:?}");
+        assert_eq!((of("c"), of("d")), (0, 0), "a weight of 0 is a lane for those that others have refused");
+        assert_eq!(all(&table, "o-1", CHINESE, None, yuan(1)).unwrap()[0], "d", "50 of 59, drawn for this id");
     }
 
     #[test]

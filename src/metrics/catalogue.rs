@@ -165,6 +165,13 @@ pub(super) const CALLBACKS: Metric = counter(
     &["provider", "result"],
     "Callbacks: dealt with (settled, asked, confirming, known), to be sent again (not_now), or turned away (the others)",
 );
+pub(super) const BREAKER_STATE: Metric = gauge(
+    "recharge_provider_breaker_state",
+    &["provider", "state"],
+    "1 for where this process's breaker of the provider stands (closed, half_open, open), 0 for the others",
+);
+pub(super) const LANE_PAUSED: Metric =
+    gauge("recharge_lane_paused", &["provider"], "1 while an operator has paused the lane for the whole fleet");
 pub(super) const PROVIDER_IN_FLIGHT: Metric =
     gauge("recharge_provider_in_flight_requests", &["provider"], "Calls under way");
 pub(super) const LANE_BACKLOG: Metric =
@@ -290,6 +297,8 @@ pub(super) const OWN: &[Metric] = &[
     PROVIDER_REQUEST_DURATION,
     PROVIDER_UNDOCUMENTED,
     CALLBACKS,
+    BREAKER_STATE,
+    LANE_PAUSED,
     PROVIDER_IN_FLIGHT,
     LANE_BACKLOG,
     PERMITS,

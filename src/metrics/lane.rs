@@ -11,6 +11,7 @@ use crate::ports::PermitClass;
 
 const OPERATIONS: [&str; 2] = ["submit", "query"];
 const RESULTS: [&str; 7] = ["ok", "declined", "error", "timeout", "throttled", "in_doubt", "not_sent"];
+const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
 const PERMIT_RESULTS: [&str; 3] = ["granted", "delayed", "denied"];
 
 #[derive(Clone, Debug)]
@@ -30,6 +31,7 @@ pub struct LaneMetrics {
     permit_wait: Histogram,
     quota: Gauge,
     backlog: Family<Gauge>,
+    breaker: Family<Gauge>,
 }
 
 impl LaneMetrics {
@@ -37,7 +39,7 @@ impl LaneMetrics {
     pub fn new(provider: &ProviderId) -> Self {
         let provider = provider.as_str();
         let classes = PermitClass::ALL.map(PermitClass::as_str);
-        Self {
+        let metrics = Self {
             slack_first: names::DISPATCH_SLACK.histogram(&["first"]),
             slack_retry: names::DISPATCH_SLACK.histogram(&["retry"]),
             operations: Family::new(&OPERATIONS, |operation| Operation {
@@ -51,6 +53,18 @@ impl LaneMetrics {
             permit_wait: names::PERMIT_WAIT.histogram(&[provider]),
             quota: names::QUOTA.gauge(&[provider]),
             backlog: Family::new(&classes, |class| names::LANE_BACKLOG.gauge(&[provider, class])),
+            breaker: Family::new(&BREAKER_STATES, |state| names::BREAKER_STATE.gauge(&[provider, state])),
+        };
+        metrics.breaker("closed");
+        metrics
+    }
+
+    /// Where the breaker stands: `closed`, `half_open` (a call is tried) or `open`.
+    pub fn breaker(&self, state: &'static str) {
+        for known in BREAKER_STATES {
+            if let Some(gauge) = self.breaker.get(known) {
+                gauge.set(f64::from(u8::from(known == state)));
+            }
         }
     }
 

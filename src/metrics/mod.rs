@@ -56,6 +56,11 @@ pub fn clock_skew(peer: &'static str, seconds: f64) {
     catalogue::CLOCK_SKEW.gauge(&[peer]).set(seconds);
 }
 
+/// Whether people have paused a lane.
+pub fn lane_paused(lane: &crate::domain::ProviderId, is_paused: bool) {
+    catalogue::LANE_PAUSED.gauge(&[lane.as_str()]).set(f64::from(u8::from(is_paused)));
+}
+
 /// A count as a gauge holds it.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, far above any count here")]
 fn exact(count: u64) -> f64 {

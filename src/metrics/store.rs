@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 34] = [
+const OPERATIONS: [&str; 39] = [
     "insert",
     "load",
     "apply",
@@ -34,6 +34,11 @@ const OPERATIONS: [&str; 34] = [
     "were_noted",
     "note_callbacks",
     "callbacks_of",
+    "lane_changes",
+    "change_lane",
+    "cool",
+    "give_back",
+    "forget_cooled",
     "unanswered",
     "cases",
     "overdue_questions",

@@ -5,6 +5,7 @@ mod callbacks;
 mod cases;
 mod clock;
 mod deadlines;
+mod lanes;
 mod log;
 mod provider;
 mod publisher;
@@ -23,6 +24,7 @@ pub use callbacks::{
 pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
 pub use deadlines::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, UnreadableRow};
+pub use lanes::{Cooldowns, Cooling, LaneBook, LaneChange};
 pub use log::{EventLog, LogBatch, LogPosition};
 pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 
-use super::{CallbackBook, CaseBook, DeadlineBook, EventLog, OrderBook, Questions, Quota, ReadMarks, Timers};
+use super::{CallbackBook, CaseBook, Cooldowns, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota, ReadMarks, Timers};
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
 /// repeat it (every write is fenced) or read back.
@@ -159,6 +159,8 @@ pub trait Store:
     + ReadMarks
     + Timers
     + CallbackBook
+    + LaneBook
+    + Cooldowns
 {
 }
 impl<T> Store for T where
@@ -172,5 +174,7 @@ impl<T> Store for T where
         + ReadMarks
         + Timers
         + CallbackBook
+        + LaneBook
+        + Cooldowns
 {
 }

@@ -2,6 +2,7 @@
 //! others in one process or alone in many.
 
 mod at_hand;
+mod board;
 pub mod callback;
 pub mod commands;
 pub mod dead_letter;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::Stopped;
 
 pub use at_hand::RowsAtHand;
+pub use board::LaneBoard;
 
 /// How a role is told to end: first it takes no new work and finishes what it has, then it
 /// drops what it has. What is dropped stays uncommitted and comes again.

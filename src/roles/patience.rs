@@ -297,6 +297,8 @@ mod tests {
             backoff_first: Duration::from_secs(1),
             backoff_max: Duration::from_secs(30),
             providers: HashMap::new(),
+            routes: std::sync::Arc::default(),
+            shut: Vec::new(),
         };
         let input = Input::Arrived { new: Box::new(new), verdict: Ok(ProviderId::new("lane")) };
         match decide(None, &input, at(second), &policy) {

@@ -215,6 +215,7 @@ impl Asked {
             Self::PaidAgain => Input::Paid { paid_at: at(0), payment_id: Some("pay-2".into()), verdict: verdict(true) },
             Self::Cancelled => Input::CancelRequested,
             Self::Claim(claim) => Input::Claim { claim_id: claim_id(claim) },
+            Self::LaneShut => Input::LaneShut,
             Self::Reply { attempt, claim, word } => {
                 Input::SubmitReply { attempt: u16::from(attempt), claim_id: claim_id(claim), outcome: word.outcome() }
             }
@@ -247,6 +248,7 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
         Input::Paid { .. } => "paid",
         Input::CancelRequested => "cancel",
         Input::Claim { .. } => "claim",
+        Input::LaneShut => "lane shut",
         Input::SubmitReply { outcome, .. } => match outcome {
             SubmitOutcome::Succeeded(_) => "reply: delivered",
             SubmitOutcome::Accepted { .. } => "reply: accepted",

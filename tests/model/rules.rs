@@ -180,6 +180,8 @@ impl Setting {
             backoff_first: Duration::ZERO,
             backoff_max: secs(30),
             providers: HashMap::from([(lane(), provider)]),
+            routes: std::sync::Arc::default(),
+            shut: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use recharged::ports::{LaneTopics, Publisher, QuotaTerms};
 use recharged::roles::commands::CommandWriter;
 use recharged::roles::delay::{Delay, DelayRules};
 use recharged::roles::delayed::DelayTiers;
-use recharged::roles::dispatch::{Lane, LaneParts, LaneRules};
+use recharged::roles::dispatch::{BreakerRules, Lane, LaneParts, LaneRules};
 use recharged::roles::intake::{Intake, IntakeRules};
 use recharged::roles::relay::{Relay, RelayTopics};
 use recharged::roles::watchdog::{Watchdog, WatchdogRules};
@@ -165,14 +165,18 @@ impl<'a> Parts<'a> {
             questions: self.store.clone(),
             deadlines: self.store.clone(),
             read_marks: self.store.clone(),
+            cooldowns: self.store.clone(),
             publisher: self.publisher.clone(),
             provider,
             clock: self.life.clone(),
             metrics: LaneMetrics::new(&lane()),
             outcomes: self.outcomes.clone(),
+            board: Arc::default(),
             rules: LaneRules {
                 policy: self.outside.policy.clone(),
                 topics: topics(),
+                lanes: HashMap::from([(lane(), topics())]),
+                breaker: BreakerRules::default(),
                 dead_letters: "dead".into(),
                 commands: self.commands.clone(),
                 terms: self.outside.terms,
@@ -211,6 +215,7 @@ impl<'a> Parts<'a> {
             cases: self.store.clone(),
             timers: watching.clone(),
             read_marks: self.store.clone(),
+            cooldowns: self.store.clone(),
             publisher: self.publisher.clone(),
             clock: self.life.clone(),
             rules: WatchdogRules {

@@ -80,6 +80,8 @@ impl World {
             backoff_first: Duration::from_millis([50, 1_000][rng.random_range(0..2)]),
             backoff_max: Duration::from_secs(20),
             providers: HashMap::from([(ProviderId::new("sim"), terms.clone())]),
+            routes: std::sync::Arc::default(),
+            shut: Vec::new(),
         };
         let store = Arc::new(MemStore::new(
             Arc::clone(&time),

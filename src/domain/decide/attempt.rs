@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::event::EventType;
-use crate::domain::ids::ClaimId;
+use crate::domain::ids::{ClaimId, ProviderId};
 use crate::domain::order::Order;
 use crate::domain::outcome::{Failure, FailureClass, NotSentCause, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, Reason, State};
@@ -56,13 +56,20 @@ pub(super) fn submit_reply(mut draft: Draft<'_>, number: u16, claim_id: ClaimId,
         }
         SubmitOutcome::Rejected(failure) => refused(draft, failure),
         SubmitOutcome::NotSent(NotSentCause::Unbuildable) => {
-            // It would not be built the next time either: the money goes back now.
+            // It would not be built the next time either: another lane, or the money goes back now.
             let draft = draft.cause(NotSentCause::Unbuildable.as_str());
+            if let Some(lane) = next_lane(&draft).filter(|_| draft.before.state == State::InFlight) {
+                return try_lane(draft.attempt_state(AttemptState::NotExecuted), lane);
+            }
             end_undelivered(draft, AttemptState::NotExecuted, Reason::NoRoute, "not sent")
         }
-        SubmitOutcome::NotSent(cause) => no_effect(draft.cause(cause.as_str()), Duration::ZERO),
+        SubmitOutcome::NotSent(cause) => {
+            // Nobody is there: another provider may be. For want of a permit or of time of ours, none would do better.
+            let is_away = *cause == NotSentCause::Connect;
+            no_effect(draft.cause(cause.as_str()), Duration::ZERO, is_away)
+        }
         SubmitOutcome::Throttled { retry_after } => {
-            no_effect(draft.cause("throttled"), retry_after.unwrap_or(Duration::ZERO))
+            no_effect(draft.cause("throttled"), retry_after.unwrap_or(Duration::ZERO), false)
         }
         SubmitOutcome::Succeeded(_) | SubmitOutcome::Accepted { .. } => Decision::Keep(Why::Known),
     }
@@ -162,8 +169,8 @@ fn back_in_flight(mut draft: Draft<'_>) -> Draft<'_> {
 }
 
 /// Row 6: the send provably had no effect. The same reference where that is safe, else a new
-/// one. It costs no attempt.
-fn no_effect(draft: Draft<'_>, at_least: Duration) -> Decision {
+/// one. It costs no attempt. Where the provider `is_away`, or would have it wait too long, the next lane is tried.
+fn no_effect(draft: Draft<'_>, at_least: Duration, is_away: bool) -> Decision {
     let ended = AttemptState::NotExecuted;
     let Some(provider) = draft.provider() else {
         return end_undelivered(draft, ended, Reason::NoRoute, "not sent, and its lane is gone");
@@ -174,7 +181,13 @@ fn no_effect(draft: Draft<'_>, at_least: Duration) -> Decision {
         return end_undelivered(draft, ended, reason, "not sent");
     }
     let same_ref = provider.capabilities.duplicates.resend_is_safe();
-    match wake_of_retry(&draft, at_least, false) {
+    let wake = wake_of_retry(&draft, at_least, false);
+    if (is_away || wake.is_none())
+        && let Some(lane) = next_lane(&draft)
+    {
+        return try_lane(draft.attempt_state(ended), lane);
+    }
+    match wake {
         Some(wake_at) => {
             wait_for_retry(draft.attempt_state(if same_ref { AttemptState::Prepared } else { ended }), wake_at)
         }
@@ -188,6 +201,19 @@ fn wake_of_retry(draft: &Draft<'_>, at_least: Duration, is_last: bool) -> Option
     let tries = draft.before.attempt_number();
     let next = retry::Next { order_id, deadline_at: *deadline_at, tries, at_least, is_last };
     retry::next_wake(next, draft.now, draft.policy, draft.provider()?)
+}
+
+/// The lane that may try an order after this one has done nothing. What "not found" closed once stays where it is: its
+/// send may still arrive.
+pub(super) fn next_lane<'a>(draft: &Draft<'a>) -> Option<&'a ProviderId> {
+    let is_bound = draft.before.attempt.as_ref().is_some_and(|attempt| attempt.inquiry.closed_by_not_found);
+    if is_bound { None } else { draft.policy.next_lane(draft.before, draft.now) }
+}
+
+/// At once: it has waited for another lane already.
+pub(super) fn try_lane(draft: Draft<'_>, lane: &ProviderId) -> Decision {
+    let now = draft.now;
+    wait_for_retry(draft.into_lane(lane), now)
 }
 
 pub(super) fn wait_for_retry(mut draft: Draft<'_>, wake_at: Timestamp) -> Decision {
@@ -213,19 +239,41 @@ fn refused(draft: Draft<'_>, failure: &Failure) -> Decision {
     // What "not found" closed once gets no new reference, and after the deadline nothing does.
     let bound_to_ref = draft.before.attempt.as_ref().is_some_and(|a| a.inquiry.closed_by_not_found);
     let last = draft.before.state == State::InDoubt || bound_to_ref;
-    let Some(after_wait) = after_wait.filter(|_| !last) else {
-        return end_undelivered(draft, AttemptState::Failed, reason_of(failure.class), "not delivered");
-    };
     // What we must mend ourselves is no fault of the order, and costs it no attempt: it is tried
     // again until its deadline.
     let counts = failure.advice != RetryAdvice::AfterOperatorAction;
-    draft.after.declined = draft.before.declined.saturating_add(u16::from(counts));
-    let may_retry = !counts || draft.after.declined < draft.policy.max_attempts;
+    let declined = draft.before.declined.saturating_add(u16::from(counts));
+    let may_retry = !counts || declined < draft.policy.max_attempts;
+    if !last && may_retry && others_may_do_better(failure.class)
+        && let Some(lane) = next_lane(&draft)
+    {
+        draft.after.declined = declined;
+        return try_lane(draft.attempt_state(AttemptState::Failed), lane);
+    }
+    let Some(after_wait) = after_wait.filter(|_| !last) else {
+        return end_undelivered(draft, AttemptState::Failed, reason_of(failure.class), "not delivered");
+    };
+    draft.after.declined = declined;
     // An order that was declined once only has its one retry soon: most are mended by it.
     let is_last = counts && draft.after.declined > 1 && draft.after.declined + 1 == draft.policy.max_attempts;
     match wake_of_retry(&draft, after_wait, is_last).filter(|_| may_retry) {
         Some(wake_at) => wait_for_retry(draft.attempt_state(AttemptState::Failed), wake_at),
         None => end_undelivered(draft, AttemptState::Failed, Reason::AttemptsExhausted, "not delivered"),
+    }
+}
+
+/// Whether a refusal is about the provider, or what it sells and to whom; not about the number itself.
+fn others_may_do_better(class: FailureClass) -> bool {
+    match class {
+        FailureClass::AmountNotAllowed
+        | FailureClass::LimitReached
+        | FailureClass::OperatorUnavailable
+        | FailureClass::InsufficientFloat
+        | FailureClass::AuthOrConfig
+        | FailureClass::ProviderDeclared => true,
+        // Somebody has just recharged that number, for all we know by this very order.
+        FailureClass::CooldownActive => false,
+        FailureClass::InvalidRecipient | FailureClass::RecipientBarred | FailureClass::Cancelled => false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandKind};
 use crate::domain::event::{DecidedBy, EventData, EventType, LoggedEvent, RefundNote};
+use crate::domain::ids::ProviderId;
 use crate::domain::inquiry::last_query;
 use crate::domain::order::Order;
 use crate::domain::policy::{Policy, ProviderPolicy};
@@ -66,6 +67,12 @@ impl<'a> Draft<'a> {
     /// The policy of the order's lane.
     pub(super) fn provider(&self) -> Option<&'a ProviderPolicy> {
         self.before.provider.as_ref().and_then(|id| self.policy.provider(id))
+    }
+
+    /// Into another lane, which begins with a reference of its own.
+    pub(super) fn into_lane(mut self, lane: &ProviderId) -> Self {
+        self.after.provider = Some(lane.clone());
+        self
     }
 
     /// Notes the provider's code or our own cause; bounded, and stripped of anything odd, since

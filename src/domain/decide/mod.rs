@@ -10,6 +10,7 @@ mod claim;
 mod closed;
 mod deadline;
 mod draft;
+mod lane_shut;
 mod not_found;
 mod people;
 
@@ -54,6 +55,8 @@ pub enum Input {
         /// The new claim.
         claim_id: ClaimId,
     },
+    /// The lane that an order waits in takes none for now.
+    LaneShut,
     /// What became of a send.
     SubmitReply {
         /// The attempt that was sent: a delivery counts for its reference, even where a later
@@ -133,6 +136,7 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             Input::Paid { .. }
             | Input::CancelRequested
             | Input::Claim { .. }
+            | Input::LaneShut
             | Input::SubmitReply { .. }
             | Input::Reported { .. }
             | Input::CallerLost
@@ -147,6 +151,7 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         Input::Paid { paid_at, payment_id, verdict } => arrival::paid(draft, *paid_at, payment_id.as_ref(), verdict),
         Input::CancelRequested => arrival::cancel_requested(draft),
         Input::Claim { claim_id } => claim::claim(draft, *claim_id),
+        Input::LaneShut => lane_shut::lane_shut(draft),
         Input::SubmitReply { attempt, claim_id, outcome } => attempt::submit_reply(draft, *attempt, *claim_id, outcome),
         Input::Reported { attempt, asked_at, outcome } => {
             attempt::reported(Draft::for_answer(order, now, policy), *attempt, *asked_at, outcome)

@@ -15,6 +15,7 @@ use crate::faults::{self, Bug, is_planted};
 use crate::ports::{PermitClass, Reservation, SubmitRequest};
 
 use super::Lane;
+use super::breaker::Sign;
 use super::claim::Claimed;
 use super::permits::STALE_AFTER;
 use super::question::Asker;
@@ -174,6 +175,7 @@ impl Lane {
         let outcome = self.provider.submit(&request).await;
         let took = self.clock.since_boot().saturating_sub(began);
         self.metrics.request("submit", result_label(&outcome), took);
+        self.note_sign(Sign::of(&outcome), began);
         if !matches!(outcome, SubmitOutcome::NotSent(_) | SubmitOutcome::Throttled { .. }) {
             self.service_time.note(took);
         }

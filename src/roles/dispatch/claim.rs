@@ -15,6 +15,7 @@ use crate::ports::{Loaded, PermitClass, StoreError, Written};
 use crate::roles::patience;
 
 use super::Lane;
+use super::breaker::Sign;
 use super::heap::Queued;
 use super::put_off::PutOff;
 use super::question::Question;
@@ -116,12 +117,47 @@ impl Lane {
                     Fit::Early(until) => leftover.put_back(one, until),
                 }
             }
+            let (transitions, writing) = self.with_numbers(transitions, writing, now, &mut leftover, abort).await?;
             picked = self.write_claims(transitions, writing, send_by, &mut leftover, abort).await?;
         }
         if !leftover.claimed.is_empty() {
             faults::point("dispatch::claimed");
         }
         Ok(leftover)
+    }
+
+    /// Keeps those whose numbers their provider takes now. The others come back when it does; one for which that is too
+    /// late is held until its deadline ends it.
+    async fn with_numbers(
+        &self,
+        transitions: Vec<Transition>,
+        writing: Vec<(Picked, ClaimId)>,
+        now: Timestamp,
+        leftover: &mut Leftover,
+        abort: &CancellationToken,
+    ) -> Result<(Vec<Transition>, Vec<(Picked, ClaimId)>), StoreError> {
+        let held = self.cool(&transitions, now, abort).await?;
+        if held.iter().all(Option::is_none) {
+            return Ok((transitions, writing));
+        }
+        let mut kept = (Vec::new(), Vec::new());
+        for ((transition, (picked, claim_id)), held) in transitions.into_iter().zip(writing).zip(held) {
+            let Some(until) = held else {
+                kept.0.push(transition);
+                kept.1.push((picked, claim_id));
+                continue;
+            };
+            let (order, until) = (&transition.after, until.max(now + LOOK_AGAIN));
+            debug!(order_id = %order.order_id, %until, "its number was recharged a moment ago");
+            if until < order.deadline_at {
+                let command = Command { wake_at: Some(until), ..picked.queued.command.clone() };
+                let record = self.command_record(&command, order);
+                leftover.put_off(picked, record);
+            } else {
+                leftover.put_back(picked, until);
+            }
+        }
+        Ok(kept)
     }
 
     /// Keeps as many as could be sent at once; the others go back, with their permits. Orders
@@ -131,7 +167,12 @@ impl Lane {
         if wanted == 0 {
             return batch;
         }
+        let began = self.clock.since_boot();
         let mut can_start = self.provider.connect(wanted).await;
+        if can_start == 0 {
+            // No call is made, so none tells of it.
+            self.note_sign(Sign::Ill, began);
+        }
         let now = self.clock.now();
         let mut kept = Vec::with_capacity(batch.len());
         for picked in batch {

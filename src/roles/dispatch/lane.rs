@@ -23,6 +23,7 @@ use super::heap::Queued;
 use super::put_off::{PutOff, PuttingOff};
 use super::queue::Queues;
 use super::reading::{held_until, read_command};
+use super::reroute::Staying;
 use super::slots::Slots;
 
 /// The next try after the store could not be asked for permits.
@@ -49,6 +50,8 @@ pub(super) enum Event {
     Noted(Result<(), StoreError>),
     /// With what could not be.
     PutOff(Vec<Queued>),
+    /// With what stays.
+    Rerouted(Result<Staying, StoreError>),
     Buried,
 }
 
@@ -62,6 +65,8 @@ pub(super) struct Scheduler {
     pub(super) claims: usize,
     /// A batch of questions is being held.
     pub(super) asking: bool,
+    /// A batch is on its way to another lane.
+    pub(super) rerouting: bool,
     pub(super) adoption: Adoption,
     pub(super) put_off: PuttingOff,
     /// When to note next how far the fresh orders were read.
@@ -141,6 +146,7 @@ impl Scheduler {
             under_way: JoinSet::new(),
             claims: 0,
             asking: false,
+            rerouting: false,
             adoption: Adoption::default(),
             note_at: Timestamp::default(),
             claim_time: Duration::ZERO,
@@ -221,6 +227,9 @@ impl Scheduler {
             Event::Adopted(Err(error)) if !self.stop.abort.is_cancelled() => return Err(error.into()),
             Event::Adopted(_) => self.adoption.looked(self.lane.clock.now()),
             Event::Noted(Err(error)) => debug!(error = ?error, "how far was read is noted the next time"),
+            Event::Rerouted(Ok(stay)) => self.take_staying(stay),
+            Event::Rerouted(Err(_)) if self.stop.abort.is_cancelled() => {}
+            Event::Rerouted(Err(error)) => return Err(error.into()),
             Event::PutOff(left) => {
                 self.put_off.ended();
                 let now = self.lane.clock.now();
@@ -274,7 +283,8 @@ impl Scheduler {
             if self.put_off.room() > 0 {
                 self.put_off.push(one);
             } else {
-                self.queues.query.heap.push(one.queued, Some(now + LOOK_AGAIN), now);
+                let class = class_of_due(&one.queued.command);
+                self.queues.of(class).heap.push(one.queued, Some(now + LOOK_AGAIN), now);
             }
         }
         for (queued, class, until) in leftover.again {

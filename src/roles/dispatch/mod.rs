@@ -8,8 +8,10 @@
 
 mod adopt;
 mod arrivals;
+mod breaker;
 mod call;
 mod claim;
+mod cooling;
 mod heap;
 mod hints;
 mod lane;
@@ -19,6 +21,7 @@ mod put_off;
 mod question;
 mod queue;
 mod reading;
+mod reroute;
 mod rest;
 mod service_time;
 mod settle;
@@ -27,18 +30,21 @@ mod start;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::domain::{CallbackLinks, Policy};
+use crate::domain::{CallbackLinks, Policy, ProviderId};
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{
-    Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks, RechargeProvider,
+    Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks, RechargeProvider,
 };
-use crate::roles::RowsAtHand;
+use crate::roles::{LaneBoard, RowsAtHand};
 use crate::roles::commands::CommandWriter;
 
+use breaker::Breaker;
+pub use breaker::BreakerRules;
 use rest::Rest;
 use service_time::ServiceTime;
 
@@ -49,6 +55,10 @@ pub struct LaneRules {
     pub policy: Policy,
     /// The lane's topics.
     pub topics: LaneTopics,
+    /// Those of all lanes, for orders that go on in another one.
+    pub lanes: HashMap<ProviderId, LaneTopics>,
+    /// When the lane rests.
+    pub breaker: BreakerRules,
     /// For retries and questions.
     pub commands: CommandWriter,
     /// Where unusable records go.
@@ -84,6 +94,8 @@ pub struct Lane {
     pub deadlines: Arc<dyn DeadlineBook>,
     /// How far the lane has read.
     pub read_marks: Arc<dyn ReadMarks>,
+    /// Numbers that the provider refuses for a while.
+    pub cooldowns: Arc<dyn Cooldowns>,
     /// For retries and dead letters.
     pub publisher: Arc<dyn Publisher>,
     /// The provider.
@@ -96,6 +108,12 @@ pub struct Lane {
     pub metrics: Arc<LaneMetrics>,
     /// What became of orders.
     pub outcomes: Arc<OutcomeMetrics>,
+    /// Which lanes take orders.
+    pub board: Arc<LaneBoard>,
+    /// Whether this lane's provider does.
+    breaker: Arc<Breaker>,
+    /// On some route another lane stands behind this one.
+    leads_on: bool,
     /// Until when no questions are asked.
     no_questions: Arc<Rest>,
     /// How long calls take, as learned.
@@ -114,12 +132,14 @@ pub struct LaneParts {
     pub questions: Arc<dyn Questions>,
     pub deadlines: Arc<dyn DeadlineBook>,
     pub read_marks: Arc<dyn ReadMarks>,
+    pub cooldowns: Arc<dyn Cooldowns>,
     pub publisher: Arc<dyn Publisher>,
     pub provider: Arc<dyn RechargeProvider>,
     pub clock: Arc<dyn Clock>,
     pub rules: LaneRules,
     pub metrics: LaneMetrics,
     pub outcomes: Arc<OutcomeMetrics>,
+    pub board: Arc<LaneBoard>,
 }
 
 impl Lane {
@@ -130,13 +150,18 @@ impl Lane {
             .policy
             .provider(parts.provider.id())
             .map_or(Duration::ZERO, |provider| provider.expected_service);
+        let leads_on = parts.rules.policy.routes.leads_on(parts.provider.id());
         Self {
+            board: parts.board,
+            breaker: Arc::new(Breaker::new(parts.rules.breaker.clone())),
+            leads_on,
             store: parts.store,
             at_hand: parts.at_hand,
             quota: parts.quota,
             questions: parts.questions,
             deadlines: parts.deadlines,
             read_marks: parts.read_marks,
+            cooldowns: parts.cooldowns,
             publisher: parts.publisher,
             provider: parts.provider,
             clock: parts.clock,
@@ -155,6 +180,7 @@ impl Lane {
         if let Some(provider) = policy.providers.get_mut(self.provider.id()) {
             provider.expected_service = self.service_time.expected();
         }
+        policy.shut = self.board.shut();
         policy
     }
 }

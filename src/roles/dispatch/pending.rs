@@ -74,7 +74,10 @@ pub(super) struct Ended {
 impl Lane {
     /// The record of what a transition asks for.
     pub(super) fn follow_up_record(&self, transition: &Transition) -> Option<OutRecord> {
-        Some(self.command_record(&transition.follow_up.as_ref()?.command, &transition.after))
+        let follow_up = transition.follow_up.as_ref()?;
+        // One whose lane is not configured here is found by the watchdog of a process where it is.
+        let topics = self.rules.lanes.get(&follow_up.lane)?;
+        Some(self.rules.commands.due(topics, &follow_up.command, &transition.after.recipient, self.clock.now()))
     }
 
     /// A retry or a question as a record.

@@ -211,7 +211,7 @@ impl OwnHold {
 
 impl Leftover {
     /// Nothing is done about it now: a record of it comes when its time has come.
-    fn put_off(&mut self, picked: Picked, record: OutRecord) {
+    pub(super) fn put_off(&mut self, picked: Picked, record: OutRecord) {
         self.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
         self.later.push(PutOff { queued: picked.queued, record });
     }

@@ -46,6 +46,7 @@ impl Scheduler {
             self.under_way.spawn(async move { Event::Adopted(lane.adopt(&abort).await) });
         }
         self.start_putting_off();
+        self.start_rerouting();
         let shed_at = self.shed(now);
         self.reserve(PermitClass::Query, now);
         self.reserve(PermitClass::Retry, now);
@@ -57,8 +58,9 @@ impl Scheduler {
             self.lane.metrics.backlog(queue.class, queue.heap.len());
         }
         self.lane.metrics.in_flight(self.slots.in_use());
+        let opens_at = self.opens_in().map(|wait| crate::domain::plus(now, wait));
         let changes = self.queues.all().map(|queue| queue.next_change(now, ahead));
-        [matured, shed_at, claim_at, self.adoption.due_at(), self.lane.no_questions.ends_at(now)]
+        [matured, shed_at, claim_at, opens_at, self.adoption.due_at(), self.lane.no_questions.ends_at(now)]
             .into_iter()
             .chain(changes)
             .flatten()
@@ -91,9 +93,10 @@ impl Scheduler {
     /// The commands of each class that could be acted on, had they permits and places.
     fn in_hand(&self, now: Timestamp) -> ByClass<usize> {
         let rests = self.lane.no_questions.ends_at(now).is_some();
+        let room = self.lane.room();
         ByClass {
-            fresh: self.queues.fresh.heap.ready(),
-            retry: self.queues.retry.heap.ready(),
+            fresh: self.queues.fresh.heap.ready().min(room),
+            retry: self.queues.retry.heap.ready().min(room),
             query: if rests { 0 } else { self.queues.query.heap.ready() },
         }
     }
@@ -156,8 +159,9 @@ impl Scheduler {
         let work = self.in_hand(now);
         let commands = |class| self.queues.see(class).possible(usable).min(self.slots.room(class, &work, &NONE));
         let batch_max = self.lane.rules.batch_max;
+        let (free, room) = (self.slots.free(), self.lane.room());
         let possible =
-            (commands(PermitClass::Retry) + commands(PermitClass::Fresh)).min(self.slots.free()).min(batch_max);
+            (commands(PermitClass::Retry) + commands(PermitClass::Fresh)).min(free).min(batch_max).min(room);
         if possible == 0 || self.claims >= self.lane.rules.writers.max(1) {
             if possible == 0 {
                 self.claimable_since = None;
@@ -172,6 +176,9 @@ impl Scheduler {
         self.claimable_since = None;
         let batch = self.pick(&[PermitClass::Retry, PermitClass::Fresh], possible, (now, usable));
         if !batch.is_empty() {
+            if self.lane.breaker.tries(self.lane.clock.since_boot()) {
+                self.lane.metrics.breaker("half_open");
+            }
             self.spawn_claim(batch);
         }
         Some(now)

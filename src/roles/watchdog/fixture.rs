@@ -36,6 +36,8 @@ pub(super) fn policy() -> Policy {
         backoff_first: Duration::from_secs(1),
         backoff_max: Duration::from_secs(30),
         providers: HashMap::from([(ProviderId::new("lane"), provider)]),
+        routes: std::sync::Arc::default(),
+        shut: Vec::new(),
     }
 }
 

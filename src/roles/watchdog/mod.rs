@@ -8,6 +8,7 @@ mod census;
 mod deadlines;
 #[cfg(test)]
 mod fixture;
+mod housekeeping;
 mod mark;
 mod questions;
 mod repair;
@@ -22,7 +23,7 @@ use tracing::error;
 
 use crate::domain::{Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
-use crate::ports::{CaseBook, Clock, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers};
+use crate::ports::{CaseBook, Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers};
 
 use super::commands::CommandWriter;
 use super::{RoleError, StopSignals, patience};
@@ -48,6 +49,8 @@ pub struct Watchdog {
     pub timers: Arc<dyn Timers>,
     /// How far the lanes have read.
     pub read_marks: Arc<dyn ReadMarks>,
+    /// Numbers that cool down at their providers.
+    pub cooldowns: Arc<dyn Cooldowns>,
     /// For what is asked for again.
     pub publisher: Arc<dyn Publisher>,
     /// The time.
@@ -89,6 +92,7 @@ impl Watchdog {
             self.persistently("asking again", &stop, || self.mend_cases(&stop)),
             self.persistently("the timers", &stop, || self.fire_timers(&stop)),
             self.persistently("the census", &stop, || self.take_census(&stop)),
+            self.persistently("housekeeping", &stop, || self.keep_house(&stop)),
         )
         .map(drop)
     }

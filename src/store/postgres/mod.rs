@@ -8,6 +8,7 @@ mod columns;
 mod connections;
 mod deadlines;
 mod error;
+mod lanes;
 mod log;
 mod orders;
 mod questions;

@@ -5,6 +5,7 @@ mod book;
 mod callbacks;
 mod cases;
 mod deadlines;
+mod lanes;
 mod log;
 mod orders;
 mod questions;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, Census, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold,
+    Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold,
     Horizon, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota,
     ReadMark, ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers, Written,
 };
@@ -90,6 +90,14 @@ gated! {
     Questions {
         async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
         async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError>;
+    }
+}
+
+gated! {
+    Cooldowns {
+        async fn cool(&self, batch: &[Cooling], now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError>;
+        async fn give_back(&self, batch: &[Cooling]) -> Result<(), StoreError>;
+        async fn forget_cooled(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
     }
 }
 

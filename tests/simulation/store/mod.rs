@@ -63,6 +63,8 @@ pub(crate) struct State {
     /// What is to be told of orders, by when.
     pub(crate) timers: BTreeSet<(Timestamp, OrderId)>,
     read_marks: HashMap<(String, i32), Timestamp>,
+    /// By provider and number: whose, and until when.
+    cooling: HashMap<(recharged::domain::ProviderId, String), (OrderId, Timestamp)>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// When each version of each order was there for all to see.
     committed: HashMap<(OrderId, u32), Timestamp>,

@@ -6,7 +6,7 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
+    Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
     LogPosition, Questions, Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
@@ -197,6 +197,53 @@ impl Questions for MemStore {
         }
         self.back("hasten").await?;
         Ok(hastened)
+    }
+}
+
+#[async_trait]
+impl Cooldowns for MemStore {
+    async fn cool(&self, batch: &[Cooling], now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        self.there("cool").await?;
+        let mut answers = Vec::new();
+        {
+            let mut state = self.state.lock().unwrap();
+            for one in batch {
+                let key = (one.provider.clone(), one.phone_hash.clone());
+                let held = state.cooling.get(&key).filter(|(order, until)| *order != one.order_id && *until > now);
+                answers.push(held.map(|(_, until)| *until));
+                if answers.last() == Some(&None) {
+                    state.cooling.insert(key, (one.order_id.clone(), one.until));
+                }
+            }
+        }
+        self.back("cool").await?;
+        Ok(answers)
+    }
+
+    async fn give_back(&self, batch: &[Cooling]) -> Result<(), StoreError> {
+        self.there("give back").await?;
+        {
+            let mut state = self.state.lock().unwrap();
+            for one in batch {
+                let key = (one.provider.clone(), one.phone_hash.clone());
+                if state.cooling.get(&key).is_some_and(|(order, _)| *order == one.order_id) {
+                    state.cooling.remove(&key);
+                }
+            }
+        }
+        self.back("give back").await
+    }
+
+    async fn forget_cooled(&self, before: Timestamp, _limit: usize) -> Result<usize, StoreError> {
+        self.there("forget").await?;
+        let removed = {
+            let mut state = self.state.lock().unwrap();
+            let were = state.cooling.len();
+            state.cooling.retain(|_, (_, until)| *until >= before);
+            were - state.cooling.len()
+        };
+        self.back("forget").await?;
+        Ok(removed)
     }
 }
 

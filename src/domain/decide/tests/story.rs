@@ -45,6 +45,8 @@ pub(super) fn policy(duplicates: DuplicateSemantics) -> Policy {
         backoff_first: secs(2),
         backoff_max: secs(30),
         providers: HashMap::from([(lane(), provider)]),
+        routes: std::sync::Arc::default(),
+        shut: Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::roles::commands::CommandWriter;
 use crate::roles::delayed::DelayTiers;
 use crate::roles::{RoleError, RowsAtHand, StopSignals};
 
-use super::super::{Lane, LaneParts, LaneRules};
+use super::super::{BreakerRules, Lane, LaneParts, LaneRules};
 
 /// What the world does, and what was seen of the lane.
 #[derive(Debug)]
@@ -57,6 +57,10 @@ fn capabilities() -> Capabilities {
     }
 }
 
+fn topics() -> LaneTopics {
+    LaneTopics { requests: "requests".into(), due: "due".into() }
+}
+
 impl World {
     pub(super) fn new(
         submit: fn(&str) -> (Duration, SubmitOutcome),
@@ -77,6 +81,8 @@ impl World {
             backoff_first: Duration::from_secs(2),
             backoff_max: Duration::from_secs(4),
             providers: HashMap::from([(ProviderId::new("lane"), provider)]),
+            routes: std::sync::Arc::default(),
+            shut: Vec::new(),
         };
         Self {
             began: Instant::now(),
@@ -158,14 +164,18 @@ impl World {
             questions: Arc::<Self>::clone(self),
             deadlines: Arc::<Self>::clone(self),
             read_marks: Arc::<Self>::clone(self),
+            cooldowns: Arc::<Self>::clone(self),
             publisher: Arc::<Self>::clone(self),
             provider: Arc::new(Provider(Arc::clone(self), provider.clone(), capabilities())),
             clock: Arc::<Self>::clone(self),
             metrics: LaneMetrics::new(&provider),
             outcomes: Arc::new(OutcomeMetrics::new()),
+            board: Arc::default(),
             rules: LaneRules {
                 policy: self.policy.clone(),
-                topics: LaneTopics { requests: "requests".into(), due: "due".into() },
+                topics: topics(),
+                lanes: HashMap::from([(provider.clone(), topics())]),
+                breaker: BreakerRules::default(),
                 commands: CommandWriter { phone_key: PhoneKey::new(b"a key for tests only").unwrap(), tiers },
                 dead_letters: "dead".into(),
                 terms: QuotaTerms { interval: Duration::from_millis(1), burst: 10, query_share: 0.2, retry_share: 0.2 },
@@ -287,6 +297,19 @@ impl Questions for World {
     }
     async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
         Ok(batch.iter().map(|_| None).collect())
+    }
+}
+
+#[async_trait]
+impl Cooldowns for World {
+    async fn cool(&self, batch: &[Cooling], _now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        Ok(vec![None; batch.len()])
+    }
+    async fn give_back(&self, _batch: &[Cooling]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn forget_cooled(&self, _before: Timestamp, _limit: usize) -> Result<usize, StoreError> {
+        Ok(0)
     }
 }
 

@@ -1,0 +1,73 @@
+//! Numbers that a provider refuses for a while after it has recharged them. An order takes its number before it is
+//! claimed, so that two orders for one number do not meet there, whoever handles them; it gives it back where
+//! nothing was recharged.
+
+use crate::domain::{AttemptState, Order, State, Timestamp, Transition, plus};
+use crate::ports::{Cooling, StoreError};
+use crate::roles::patience;
+
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::Lane;
+
+impl Lane {
+    /// Takes the numbers of orders that are to be claimed; `Some` says until when another order has one. Asks nobody where the
+    /// provider has no such rule.
+    pub(super) async fn cool(
+        &self,
+        claims: &[Transition],
+        now: Timestamp,
+        abort: &CancellationToken,
+    ) -> Result<Vec<Option<Timestamp>>, StoreError> {
+        let mut held = vec![None; claims.len()];
+        if self.provider.capabilities().same_number_cooldown.is_none() {
+            return Ok(held);
+        }
+        let wishes = claims.iter().enumerate().filter(|(_, claim)| claim.after.state == State::InFlight);
+        let (places, batch): (Vec<usize>, Vec<Cooling>) =
+            wishes.filter_map(|(place, claim)| Some((place, self.cooling(&claim.after, now)?))).unzip();
+        let answers = patience::stored_unless("cool", abort, || self.cooldowns.cool(&batch, now)).await?;
+        for (place, answer) in places.into_iter().zip(answers) {
+            if let Some(held) = held.get_mut(place) {
+                *held = answer;
+            }
+        }
+        Ok(held)
+    }
+
+    /// Gives back the numbers of orders whose send had no effect. One that is not given back cools down in vain.
+    pub(super) async fn give_back(&self, settled: &[&Transition]) {
+        if self.provider.capabilities().same_number_cooldown.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        let has_no_effect = |order: &Order| {
+            let state = order.attempt.as_ref().map(|attempt| attempt.state);
+            matches!(state, Some(AttemptState::Failed | AttemptState::NotExecuted | AttemptState::Prepared))
+        };
+        let batch: Vec<Cooling> = settled
+            .iter()
+            .filter(|transition| has_no_effect(&transition.after))
+            .filter_map(|transition| self.cooling(&transition.after, now))
+            .collect();
+        if batch.is_empty() {
+            return;
+        }
+        if let Err(error) = self.cooldowns.give_back(&batch).await {
+            debug!(error = ?error, "numbers were not given back: they cool down in vain");
+        }
+    }
+
+    /// Until the provider takes the number again, whenever inside its send window the request leaves.
+    fn cooling(&self, order: &Order, now: Timestamp) -> Option<Cooling> {
+        let lasts = self.provider.capabilities().same_number_cooldown?;
+        let number = order.recipient.msisdn()?;
+        Some(Cooling {
+            provider: self.provider.id().clone(),
+            phone_hash: number.keyed_hash(&self.rules.commands.phone_key).to_string(),
+            order_id: order.order_id.clone(),
+            until: plus(now, lasts + self.rules.send_window),
+        })
+    }
+}
