@@ -149,16 +149,7 @@ fn remedy(found: i64, needed: i64) -> &'static str {
 
 /// Every trait that a store implements, for the composition root.
 pub trait Store:
-    OrderStore
-    + EventLog
-    + OrderBook
-    + Quota
-    + DeadlineBook
-    + Questions
-    + CaseBook
-    + ReadMarks
-    + Timers
-    + CallbackBook
+    OrderStore + EventLog + OrderBook + Quota + DeadlineBook + Questions + CaseBook + ReadMarks + Timers + CallbackBook
 {
 }
 impl<T> Store for T where

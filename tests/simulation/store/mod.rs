@@ -63,6 +63,7 @@ pub(crate) struct State {
     /// What is to be told of orders, by when.
     pub(crate) timers: BTreeSet<(Timestamp, OrderId)>,
     read_marks: HashMap<(String, i32), Timestamp>,
+    callbacks: Vec<recharged::ports::NotedCallback>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// When each version of each order was there for all to see.
     committed: HashMap<(OrderId, u32), Timestamp>,

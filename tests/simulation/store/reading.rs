@@ -6,8 +6,8 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
-    LogPosition, Questions, Quota, Reservation, StoreError,
+    CallbackBook, Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold,
+    Horizon, LogBatch, LogPosition, NotedCallback, Questions, Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 
@@ -197,6 +197,42 @@ impl Questions for MemStore {
         }
         self.back("hasten").await?;
         Ok(hastened)
+    }
+}
+
+/// What makes a callback one with its repetitions.
+fn is_same(one: &NotedCallback, other: &NotedCallback) -> bool {
+    (&one.order_id, one.attempt, &one.provider, &one.said)
+        == (&other.order_id, other.attempt, &other.provider, &other.said)
+}
+
+#[async_trait]
+impl CallbackBook for MemStore {
+    async fn were_noted(&self, batch: &[NotedCallback]) -> Result<Vec<bool>, StoreError> {
+        self.there("were noted").await?;
+        let state = self.state.lock().unwrap();
+        Ok(batch.iter().map(|one| state.callbacks.iter().any(|other| is_same(one, other))).collect())
+    }
+
+    async fn note_callbacks(&self, batch: &[NotedCallback]) -> Result<(), StoreError> {
+        self.there("note callbacks").await?;
+        {
+            let callbacks = &mut self.state.lock().unwrap().callbacks;
+            for one in batch {
+                if !callbacks.iter().any(|other| is_same(one, other)) {
+                    callbacks.push(one.clone());
+                }
+            }
+        }
+        self.back("note callbacks").await
+    }
+
+    async fn callbacks_of(&self, order_id: &OrderId) -> Result<Vec<NotedCallback>, StoreError> {
+        self.there("callbacks of").await?;
+        let mut found = self.state.lock().unwrap().callbacks.clone();
+        found.retain(|one| one.order_id == *order_id);
+        found.sort_by_key(|one| one.at);
+        Ok(found)
     }
 }
 
