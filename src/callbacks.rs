@@ -210,7 +210,8 @@ fn addressed(method: &Method, path: &str) -> Option<(String, Option<String>)> {
 
 /// Names are in lower case already.
 fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
-    let texts = headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+    let texts =
+        headers.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
     texts.collect()
 }
 

@@ -69,4 +69,12 @@ impl RechargeProvider for Stub {
     async fn query(&self, _key: &QueryKey) -> QueryOutcome {
         QueryOutcome::NotFound
     }
+
+    fn read_callback(
+        &self,
+        _callback: &recharged::ports::RawCallback,
+        _now: recharged::domain::Timestamp,
+    ) -> Result<recharged::ports::CallbackNews, recharged::ports::CallbackRefusal> {
+        Err(recharged::ports::CallbackRefusal::Forged)
+    }
 }

@@ -26,8 +26,7 @@ pub enum Role {
 
 impl Role {
     /// Every role that this build has.
-    pub const ALL: [Self; 6] =
-        [Self::Intake, Self::Dispatch, Self::Delay, Self::Watchdog, Self::Relay, Self::Callback];
+    pub const ALL: [Self; 6] = [Self::Intake, Self::Dispatch, Self::Delay, Self::Watchdog, Self::Relay, Self::Callback];
 
     /// The role as `--roles` names it.
     pub const fn as_str(self) -> &'static str {

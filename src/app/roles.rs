@@ -14,7 +14,9 @@ use crate::clock::SystemClock;
 use crate::config::{BreakerConfig, Config, tier_name};
 use crate::domain::{ProviderId, Reason};
 use crate::kafka::ProducerOptions;
-use crate::metrics::{CallbackMetrics, DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics};
+use crate::metrics::{
+    CallbackMetrics, DelayMetrics, IntakeMetrics, LaneMetrics, OutcomeMetrics, RelayMetrics, WatchdogMetrics,
+};
 use crate::ports::{CallbackDoor, LaneTopics, Publisher, Store};
 use crate::roles::callback::{CallbackRules, Callbacks, Caller};
 use crate::roles::commands::CommandWriter;
@@ -52,6 +54,9 @@ const RELAY_LINGER: Duration = Duration::from_millis(8);
 const CALL_ENDS: Duration = Duration::from_secs(2);
 /// How long a store may take to answer whether it is there.
 const STORE_ANSWERS: Duration = Duration::from_millis(500);
+
+/// A role, and where what it works on is handed in.
+pub(super) type Doored = (Running, Arc<dyn CallbackDoor>);
 
 /// What the roles share.
 pub(super) struct Parts {
@@ -199,10 +204,7 @@ impl Parts {
     }
 
     /// From callbacks to settled orders and questions; `None` where no provider can call back.
-    pub(super) fn callback(
-        &mut self,
-        commands: &Arc<dyn Publisher>,
-    ) -> Result<Option<(Running, Arc<dyn CallbackDoor>)>, StartError> {
+    pub(super) fn callback(&mut self, commands: &Arc<dyn Publisher>) -> Result<Option<Doored>, StartError> {
         let config = &self.plan.config;
         let mut callers = HashMap::new();
         for lane in config.lanes() {

@@ -256,7 +256,10 @@ async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), Cli
     tell(&view, &references, &timeline, output)?;
     for call in &callbacks {
         let Call { at, provider, attempt, said, became } = call;
-        output.line(format_args!("     {at}  {provider} called: attempt {attempt} {said}; {}", became_in_words(*became)))?;
+        output.line(format_args!(
+            "     {at}  {provider} called: attempt {attempt} {said}; {}",
+            became_in_words(*became)
+        ))?;
     }
     Ok(())
 }

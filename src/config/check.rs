@@ -170,9 +170,11 @@ fn listeners(config: &Config, findings: &mut Findings) {
          callback.public_url are signed with"
             .to_owned()
     });
-    findings.unless(callback.public_url.is_some() || callback.token_key_files.is_empty(), "callback.public_url", || {
-        "is missing: callback.token_key_files sign the addresses below it".to_owned()
-    });
+    findings.unless(
+        callback.public_url.is_some() || callback.token_key_files.is_empty(),
+        "callback.public_url",
+        || "is missing: callback.token_key_files sign the addresses below it".to_owned(),
+    );
     for (nth, network) in callback.proxies.iter().enumerate() {
         rules::network(&format!("callback.proxies[{nth}]"), network, findings);
     }

@@ -42,11 +42,9 @@ pub(super) fn of(kind: ProviderKind, call_timeout: Duration) -> Capabilities {
             ..simulator
         },
         // Reports go back for months; the same number is refused for two minutes.
-        ProviderKind::Reloadly => Capabilities {
-            same_number_cooldown: Some(Duration::from_mins(2)),
-            callback_settles: false,
-            ..simulator
-        },
+        ProviderKind::Reloadly => {
+            Capabilities { same_number_cooldown: Some(Duration::from_mins(2)), callback_settles: false, ..simulator }
+        }
     }
 }
 

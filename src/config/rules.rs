@@ -181,7 +181,10 @@ fn of_kind(name: &str, provider: &ProviderConfig, kind: ProviderKind, findings: 
     }
     let may_sign = provider.callback_key_files.is_empty() || kind.signs_callbacks();
     findings.unless(may_sign, &at("callback_key_files"), || {
-        format!("{} signs no callbacks in a documented way: leave it out; the address that it is given proves who calls", kind.as_str())
+        format!(
+            "{} signs no callbacks in a documented way: leave it out; the address that it is given proves who calls",
+            kind.as_str()
+        )
     });
     for (nth, text) in provider.callback_networks.iter().enumerate() {
         network(&at(&format!("callback_networks[{nth}]")), text, findings);

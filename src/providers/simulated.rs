@@ -17,12 +17,10 @@ use super::answers::Undocumented;
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, WAIT_MAX, escaped, retry_after};
 use super::{BuildError, ProviderSettings, Secret, answers, signature};
 use crate::domain::{
-    Capabilities, ClientRef, Currency, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome, Receipt, RetryAdvice,
-    SubmitOutcome, Timestamp, UnknownCause,
+    Capabilities, ClientRef, Currency, Failure, FailureClass, Money, NotSentCause, ProviderId, QueryOutcome, Receipt,
+    RetryAdvice, SubmitOutcome, Timestamp, UnknownCause,
 };
-use crate::ports::{
-    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
-};
+use crate::ports::{CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest};
 
 /// A retryable refusal that does not say when: not before this long.
 const RETRY_AFTER_REFUSAL: Duration = Duration::from_secs(1);

@@ -117,7 +117,17 @@ mod tests {
     fn command(id: &str, version: u32) -> Command {
         let order = order(id, version);
         let (order_id, deadline_at) = (order.order_id, order.deadline_at);
-        Command { kind: CommandKind::Submit, order_id, attempt: 0, version, deadline_at, wake_at: None, hastened: false, provider_ref: None, tries: 0 }
+        Command {
+            kind: CommandKind::Submit,
+            order_id,
+            attempt: 0,
+            version,
+            deadline_at,
+            wake_at: None,
+            hastened: false,
+            provider_ref: None,
+            tries: 0,
+        }
     }
 
     fn taken(at_hand: &RowsAtHand, id: &str, version: u32) -> bool {

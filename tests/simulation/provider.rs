@@ -406,6 +406,14 @@ impl RechargeProvider for ProcessProvider {
         self.provider.is_heard(reference, now, &answer);
         answer
     }
+
+    fn read_callback(
+        &self,
+        _callback: &recharged::ports::RawCallback,
+        _now: recharged::domain::Timestamp,
+    ) -> Result<recharged::ports::CallbackNews, recharged::ports::CallbackRefusal> {
+        Err(recharged::ports::CallbackRefusal::Forged)
+    }
 }
 
 /// A send whose outcome its sender does not learn, since the answer was none or the sender died.

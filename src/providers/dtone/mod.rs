@@ -24,12 +24,10 @@ use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, escaped,
 use super::{BuildError, ProviderSettings};
 use crate::domain::route::ProductTable;
 use crate::domain::{
-    Capabilities, ClientRef, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, RetryAdvice, SubmitOutcome, Timestamp,
-    UnknownCause,
+    Capabilities, ClientRef, Failure, FailureClass, NotSentCause, ProviderId, QueryOutcome, RetryAdvice, SubmitOutcome,
+    Timestamp, UnknownCause,
 };
-use crate::ports::{
-    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
-};
+use crate::ports::{CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest};
 
 /// Speaks DT One's DVS API.
 #[derive(Debug)]

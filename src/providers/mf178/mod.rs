@@ -23,8 +23,8 @@ use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, retry_af
 use super::{BuildError, ProviderSettings, Secret};
 use crate::domain::route::ProductTable;
 use crate::domain::{
-    Capabilities, ClientRef, Failure, FailureClass, Msisdn, ProviderId, QueryOutcome, Receipt, RetryAdvice, SubmitOutcome,
-    Timestamp, UnknownCause,
+    Capabilities, ClientRef, Failure, FailureClass, Msisdn, ProviderId, QueryOutcome, Receipt, RetryAdvice,
+    SubmitOutcome, Timestamp, UnknownCause,
 };
 use crate::ports::{
     Acknowledgement, CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,

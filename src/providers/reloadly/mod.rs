@@ -29,9 +29,7 @@ use crate::domain::route::{ProductTable, country_of};
 use crate::domain::{
     Capabilities, Currency, NotSentCause, ProviderId, QueryOutcome, Receipt, SubmitOutcome, Timestamp, UnknownCause,
 };
-use crate::ports::{
-    CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest,
-};
+use crate::ports::{CallbackNews, CallbackRefusal, Clock, QueryKey, RawCallback, RechargeProvider, SubmitRequest};
 
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/com.reloadly.topups-v1+json");
 

@@ -133,11 +133,8 @@ impl Callbacks {
                     later.push(one.told);
                     continue;
                 }
-                let input = Input::Reported {
-                    attempt: one.told.attempt,
-                    asked_at: now,
-                    outcome: one.told.news.said.clone(),
-                };
+                let input =
+                    Input::Reported { attempt: one.told.attempt, asked_at: now, outcome: one.told.news.said.clone() };
                 match decide(Some(&one.order), &input, now, &self.rules.policy) {
                     Decision::Apply(transition) => {
                         transitions.push(*transition);
@@ -238,7 +235,8 @@ impl Callbacks {
         // that somebody has asked.
         let hastened = self.questions.hasten(&hastes).await?;
         // A question that stands as soon needs no other.
-        let sooner = |order: &Order, at: &Option<Timestamp>| at.filter(|at| order.wake_at.is_none_or(|wake_at| *at < wake_at));
+        let sooner =
+            |order: &Order, at: &Option<Timestamp>| at.filter(|at| order.wake_at.is_none_or(|wake_at| *at < wake_at));
         let hastened: Vec<_> = asking.iter().zip(hastened).map(|(one, at)| sooner(&one.order, &at)).collect();
         let records = asking.iter().zip(&hastened).map(|(one, at)| self.question(&one.order, (*at)?, now)).collect();
         let published = self.publish(records).await;
@@ -250,7 +248,11 @@ impl Callbacks {
         let records = confirming.iter().map(|one| self.confirmation(one, now)).collect();
         let published = self.publish(records).await;
         ended.extend(
-            confirming.into_iter().zip(published).filter(|(_, done)| *done).map(|(one, _)| (one.told, Became::Confirming)),
+            confirming
+                .into_iter()
+                .zip(published)
+                .filter(|(_, done)| *done)
+                .map(|(one, _)| (one.told, Became::Confirming)),
         );
         Ok(())
     }

@@ -8,11 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
 use crate::domain::{ClientRef, OrderId, ProviderId};
-use crate::ports::{
-    CallbackAnswer, CallbackDoor, CallbackNews, CallbackRefusal, RawCallback,
-};
+use crate::ports::{CallbackAnswer, CallbackDoor, CallbackNews, CallbackRefusal, RawCallback};
 
-use super::{Caller, Callbacks, Told, WITHIN};
+use super::{Callbacks, Caller, Told, WITHIN};
 
 /// Takes callbacks, and hands them to the role.
 #[derive(Debug)]
@@ -113,13 +111,11 @@ impl CallbackDoor for Door {
             self.told.send(told).await.ok()?;
             dealt.await.ok()
         };
-        match tokio::time::timeout(WITHIN, handed_in).await {
-            Ok(Some(())) => CallbackAnswer::Taken(caller.provider.acknowledgement()),
-            Ok(None) | Err(_) => {
-                self.role.metrics.not_now(&provider);
-                info!(%provider, %order_id, attempt, "a callback could not be dealt with now: it is to be sent again");
-                CallbackAnswer::NotNow
-            }
+        if let Ok(Some(())) = tokio::time::timeout(WITHIN, handed_in).await {
+            return CallbackAnswer::Taken(caller.provider.acknowledgement());
         }
+        self.role.metrics.not_now(&provider);
+        info!(%provider, %order_id, attempt, "a callback could not be dealt with now: it is to be sent again");
+        CallbackAnswer::NotNow
     }
 }

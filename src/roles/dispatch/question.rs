@@ -156,9 +156,7 @@ impl Lane {
     fn query_key(&self, order: &Order, asker: &Asker, send_by: Duration) -> Option<QueryKey> {
         let current = order.attempt.as_ref()?;
         let (client_ref, provider_ref, give_up) = match asker {
-            Asker::Held(_) => {
-                (current.client_ref.clone(), current.provider_ref.clone(), order.state == State::InDoubt)
-            }
+            Asker::Held(_) => (current.client_ref.clone(), current.provider_ref.clone(), order.state == State::InDoubt),
             // The row has forgotten it; what it was called is known by its number. Nobody waits for it.
             Asker::Told(Confirming { command, .. }) => {
                 let format = self.provider.capabilities().client_ref;

@@ -76,8 +76,7 @@ impl Questions for PostgresStore {
                 .await
             })
         });
-        let hastened: HashMap<String, Timestamp> =
-            write.await?.into_iter().map(|row| (row.order_id, row.at)).collect();
+        let hastened: HashMap<String, Timestamp> = write.await?.into_iter().map(|row| (row.order_id, row.at)).collect();
         Ok(batch.iter().map(|haste| hastened.get(haste.order_id.as_str()).copied()).collect())
     }
 }

@@ -76,8 +76,7 @@ impl CallbackBook for SqliteStore {
     }
 }
 
-const WAS_NOTED: &str =
-    "select 1 from callbacks where order_id = ?1 and attempt = ?2 and provider = ?3 and said = ?4";
+const WAS_NOTED: &str = "select 1 from callbacks where order_id = ?1 and attempt = ?2 and provider = ?3 and said = ?4";
 const NOTE: &str = "
     insert into callbacks (order_id, attempt, provider, said, became, at) values (?1, ?2, ?3, ?4, ?5, ?6)
     on conflict do nothing";

@@ -78,7 +78,6 @@ impl Questions for SqliteStore {
     }
 }
 
-
 const HOLD: &str = "
     update orders set held_until = ?4, held_version = ?2
     where order_id = ?1 and asked_version = ?2

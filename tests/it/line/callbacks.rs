@@ -102,7 +102,8 @@ fn attempt_state(row: &Order) -> Option<AttemptState> {
 
 async fn post(address: SocketAddr, path: &str, headers: &[(String, String)], body: &[u8]) -> (u16, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let mut head = format!("POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+    let mut head =
+        format!("POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -143,8 +144,7 @@ fn path_of(id: &str, attempt: u16) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signed_callback_settles_its_order_in_a_process_that_never_called_and_its_repetitions_do_nothing() {
-    let called =
-        Called::set_up(Wishes { profile: patient(), query_not_before: "2m", ..Wishes::default() }, true).await;
+    let called = Called::set_up(Wishes { profile: patient(), query_not_before: "2m", ..Wishes::default() }, true).await;
     for (nth, key) in [KEY, OLD_KEY].into_iter().enumerate() {
         let id = format!("signed-{nth}");
         called.accepted(&id).await;
@@ -154,7 +154,11 @@ async fn a_signed_callback_settles_its_order_in_a_process_that_never_called_and_
             assert_eq!(answer, (200, "ok".to_owned()));
         }
         let row = called.row(&id).await.unwrap();
-        assert_eq!((row.state, row.sla.is_some()), (State::Succeeded, true), "it was settled before it was acknowledged");
+        assert_eq!(
+            (row.state, row.sla.is_some()),
+            (State::Succeeded, true),
+            "it was settled before it was acknowledged"
+        );
         assert_eq!(called.became(&id).await, [(1, "succeeded".to_owned(), Became::Settled)]);
     }
     // Taken back afterwards: the order stands, and a person hears of it.
@@ -201,15 +205,15 @@ async fn whatever_is_wrong_with_a_callback_its_sender_learns_nothing_and_nothing
     let last = if bent.ends_with('A') { "B" } else { "A" };
     bent.replace_range(bent.len() - 3..bent.len() - 2, last);
     let other = path_of("other", 1);
-    let cases: Vec<(&str, String, Vec<(String, String)>, String)> = vec![
-        ("no signature", "/callbacks/sim".into(), Vec::new(), body.clone()),
+    let cases = vec![
+        ("no signature", "/callbacks/sim".to_owned(), Vec::new(), body.clone()),
         ("another key", "/callbacks/sim".into(), signed("somebody else's key", 0, &body), body.clone()),
         ("another body", "/callbacks/sim".into(), good.clone(), told("mine-1", "rejected").to_string()),
         ("no time", "/callbacks/sim".into(), without("webhook-timestamp"), body.clone()),
         ("stale", "/callbacks/sim".into(), signed(KEY, 3_600, &body), body.clone()),
         ("from the future", "/callbacks/sim".into(), signed(KEY, -3_600, &body), body.clone()),
         ("a reference of nobody", "/callbacks/sim".into(), signed(KEY, 0, &of_nobody), of_nobody.clone()),
-        ("no reference", "/callbacks/sim".into(), signed(KEY, 0, "{}"), "{}".into()),
+        ("no reference", "/callbacks/sim".into(), signed(KEY, 0, "{}"), "{}".to_owned()),
         ("a provider of nobody", "/callbacks/nobody".into(), good.clone(), body.clone()),
         ("a bent address", bent, good.clone(), body.clone()),
         ("another order's address", other, good.clone(), body.clone()),

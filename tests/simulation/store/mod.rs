@@ -65,6 +65,8 @@ pub(crate) struct State {
     read_marks: HashMap<(String, i32), Timestamp>,
     /// By provider and number: whose, and until when.
     cooling: HashMap<(recharged::domain::ProviderId, String), (OrderId, Timestamp)>,
+    callbacks: Vec<recharged::ports::NotedCallback>,
+    lanes: Vec<recharged::ports::LaneChange>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// When each version of each order was there for all to see.
     committed: HashMap<(OrderId, u32), Timestamp>,

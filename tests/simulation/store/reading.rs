@@ -6,8 +6,8 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
-    LogPosition, Questions, Quota, Reservation, StoreError,
+    CallbackBook, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold,
+    Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 
@@ -200,6 +200,42 @@ impl Questions for MemStore {
     }
 }
 
+/// What makes a callback one with its repetitions.
+fn is_same(one: &NotedCallback, other: &NotedCallback) -> bool {
+    (&one.order_id, one.attempt, &one.provider, &one.said)
+        == (&other.order_id, other.attempt, &other.provider, &other.said)
+}
+
+#[async_trait]
+impl CallbackBook for MemStore {
+    async fn were_noted(&self, batch: &[NotedCallback]) -> Result<Vec<bool>, StoreError> {
+        self.there("were noted").await?;
+        let state = self.state.lock().unwrap();
+        Ok(batch.iter().map(|one| state.callbacks.iter().any(|other| is_same(one, other))).collect())
+    }
+
+    async fn note_callbacks(&self, batch: &[NotedCallback]) -> Result<(), StoreError> {
+        self.there("note callbacks").await?;
+        {
+            let callbacks = &mut self.state.lock().unwrap().callbacks;
+            for one in batch {
+                if !callbacks.iter().any(|other| is_same(one, other)) {
+                    callbacks.push(one.clone());
+                }
+            }
+        }
+        self.back("note callbacks").await
+    }
+
+    async fn callbacks_of(&self, order_id: &OrderId) -> Result<Vec<NotedCallback>, StoreError> {
+        self.there("callbacks of").await?;
+        let mut found = self.state.lock().unwrap().callbacks.clone();
+        found.retain(|one| one.order_id == *order_id);
+        found.sort_by_key(|one| one.at);
+        Ok(found)
+    }
+}
+
 #[async_trait]
 impl Cooldowns for MemStore {
     async fn cool(&self, batch: &[Cooling], now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError> {
@@ -244,6 +280,28 @@ impl Cooldowns for MemStore {
         };
         self.back("forget").await?;
         Ok(removed)
+    }
+}
+
+#[async_trait]
+impl LaneBook for MemStore {
+    async fn lane_changes(&self) -> Result<Vec<LaneChange>, StoreError> {
+        self.there("lane changes").await?;
+        let mut last = std::collections::BTreeMap::new();
+        for change in &self.state.lock().unwrap().lanes {
+            last.insert(change.lane.clone(), change.clone());
+        }
+        Ok(last.into_values().collect())
+    }
+
+    async fn change_lane(&self, change: &LaneChange) -> Result<bool, StoreError> {
+        self.there("change lane").await?;
+        let lanes = &mut self.state.lock().unwrap().lanes;
+        let is = lanes.iter().rev().find(|other| other.lane == change.lane).is_some_and(|last| last.is_paused);
+        if is != change.is_paused {
+            lanes.push(change.clone());
+        }
+        Ok(is != change.is_paused)
     }
 }
 

@@ -238,6 +238,10 @@ impl RechargeProvider for Provider {
         tokio::time::sleep(takes).await;
         outcome
     }
+
+    fn read_callback(&self, _callback: &RawCallback, _now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
+        Err(CallbackRefusal::Forged)
+    }
 }
 
 impl Clock for World {

@@ -36,7 +36,7 @@ async fn a_callback_is_noted_once_and_found_with_its_order(place: &Place) {
     store.note_callbacks(&[]).await.unwrap();
     // Of a repetition neither the time nor what became of it counts.
     let again = noted("called", 1, "in_progress", Became::Known, now + 9 * SECOND);
-    store.note_callbacks(&[again.clone()]).await.unwrap();
+    store.note_callbacks(std::slice::from_ref(&again)).await.unwrap();
     let unseen = noted("called", 1, "reversed", Became::Known, now);
     assert_eq!(store.were_noted(&[again, unseen, other]).await.unwrap(), [true, false, true]);
     assert_eq!(store.callbacks_of(&id("called")).await.unwrap(), [first, second]);
@@ -76,11 +76,11 @@ async fn a_question_that_may_just_have_been_asked_waits_for_its_turn(place: &Pla
     let now = wake_at - 9 * SECOND;
     let until = wake_at + 40 * SECOND;
     let hold = Hold { order_id: id("asked"), asked_version: version, replaces: None, until };
-    assert_eq!(store.hold(&[hold.clone()], now).await.unwrap(), [Held::Granted]);
+    assert_eq!(store.hold(std::slice::from_ref(&hold), now).await.unwrap(), [Held::Granted]);
     let to = Hastened { first: wake_at - 6 * SECOND, again: wake_at - SECOND };
     assert_eq!(hasten(store, "asked", version, to).await, Some(to.again));
     let taken = Held::Taken { until: Some(to.again), asked_version: Some(version) };
-    assert_eq!(store.hold(&[hold.clone()], to.again - SECOND).await.unwrap(), [taken], "not before");
+    assert_eq!(store.hold(std::slice::from_ref(&hold), to.again - SECOND).await.unwrap(), [taken], "not before");
     assert_eq!(store.hold(&[hold], to.again).await.unwrap(), [Held::Granted]);
 }
 
@@ -90,7 +90,7 @@ async fn a_question_is_never_put_off_by_haste(place: &Place) {
     let now = wake_at - 9 * SECOND;
     let until = now + SECOND;
     let hold = Hold { order_id: id("soon"), asked_version: version, replaces: None, until };
-    assert_eq!(store.hold(&[hold.clone()], now).await.unwrap(), [Held::Granted]);
+    assert_eq!(store.hold(std::slice::from_ref(&hold), now).await.unwrap(), [Held::Granted]);
     let later = Hastened { first: now, again: now + 5 * SECOND };
     assert_eq!(hasten(store, "soon", version, later).await, Some(until), "its hold ends sooner");
     assert_eq!(store.hold(&[hold], until).await.unwrap(), [Held::Granted]);
