@@ -8,10 +8,11 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste,
-    Held, Hold, Horizon, InRecord, Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore,
-    OrderView, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
-    ReadMarks, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage,
+    DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, InRecord, Inserted, LaneBook, LaneChange, Loaded,
+    LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, OverdueQuestion,
+    PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation, SchemaError, Stopped,
+    Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
 
 /// A subscription that counts what is read.

@@ -28,7 +28,8 @@ pub use check::Needs;
 pub use names::{Groups, TopicPlan, TopicUse, Topics};
 pub use problem::{ConfigProblem, Source};
 pub use provider::{
-    BreakerConfig, CapabilitiesConfig, Duplicates, ProductConfig, ProviderConfig, ProviderKind, QuotaConfig, RouteConfig,
+    BreakerConfig, CapabilitiesConfig, Duplicates, ProductConfig, ProviderConfig, ProviderKind, QuotaConfig,
+    RouteConfig,
 };
 pub use secrets::{Secret, Secrets};
 pub use sections::{

@@ -51,9 +51,9 @@ pub fn minus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
 /// A number that is spread evenly over what it is made from, and the same in every process (FNV-1a, its high half
 /// mixed into the low one).
 pub(crate) fn spread(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     hash ^ (hash >> 32)
 }
 

@@ -254,7 +254,8 @@ mod tests {
         carrier: Option<&str>,
         amount: Money,
     ) -> Result<Vec<String>, Reason> {
-        let lanes = table.lanes(&OrderId::parse(id).unwrap(), number(to), carrier, amount)?;
+        let id = OrderId::parse(id).unwrap();
+        let lanes = table.lanes(&id, number(to), carrier, amount)?;
         Ok(lanes.map(ToString::to_string).collect())
     }
 

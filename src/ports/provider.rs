@@ -62,6 +62,11 @@ pub trait RechargeProvider: Send + Sync + std::fmt::Debug {
     /// Asks what became of one.
     async fn query(&self, key: &QueryKey) -> QueryOutcome;
 
+    /// Until when our limit there is used up, if the provider has said so: nothing more is to be sent before.
+    fn used_up_until(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// Reads a callback, its signature first and in constant time. One of a provider that signs nothing is read as
     /// far as it can be; whoever sent it must have had an address of ours.
     fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal>;

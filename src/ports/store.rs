@@ -4,7 +4,9 @@ use async_trait::async_trait;
 
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 
-use super::{CallbackBook, CaseBook, Cooldowns, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota, ReadMarks, Timers};
+use super::{
+    CallbackBook, CaseBook, Cooldowns, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota, ReadMarks, Timers,
+};
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
 /// repeat it (every write is fenced) or read back.

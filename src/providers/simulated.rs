@@ -118,6 +118,10 @@ impl RechargeProvider for SimulatedProvider {
         }
     }
 
+    fn used_up_until(&self) -> Option<Timestamp> {
+        self.transport.used_up_until()
+    }
+
     fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
         let is_proven = signature::standard(&self.callback_keys, callback, now)?;
         let Ok(Told { client_ref, answer }) = serde_json::from_slice::<Told>(&callback.body) else {

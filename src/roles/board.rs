@@ -62,7 +62,7 @@ mod tests {
     fn a_lane_is_open_unless_it_is_paused_or_its_provider_sick() {
         let (board, one, two) = (LaneBoard::default(), ProviderId::new("one"), ProviderId::new("two"));
         assert!(board.is_open(&one) && board.shut().is_empty());
-        board.set_paused(&[one.clone()]);
+        board.set_paused(std::slice::from_ref(&one));
         board.set_sick(&two, true);
         assert_eq!((board.is_paused(&one), board.is_open(&one), board.is_open(&two)), (true, false, false));
         assert_eq!(board.shut(), [one.clone(), two.clone()]);

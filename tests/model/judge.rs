@@ -42,13 +42,29 @@ pub(crate) enum Answer {
 /// An input, small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Asked {
-    Arrived { paid: bool, routed: bool, same: bool },
-    Paid { routed: bool },
+    Arrived {
+        paid: bool,
+        routed: bool,
+        same: bool,
+    },
+    Paid {
+        routed: bool,
+    },
     PaidAgain,
     Cancelled,
     Claim(u8),
-    Reply { attempt: u8, claim: u8, word: Word },
-    Reported { attempt: u8, asked: Tick, answer: Answer },
+    /// With one lane there is nowhere else to go.
+    LaneShut,
+    Reply {
+        attempt: u8,
+        claim: u8,
+        word: Word,
+    },
+    Reported {
+        attempt: u8,
+        asked: Tick,
+        answer: Answer,
+    },
     CallerLost,
     Deadline,
     Resolved(bool),

@@ -25,6 +25,7 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::Paid { routed: false },
         Asked::Cancelled,
         Asked::CallerLost,
+        Asked::LaneShut,
         Asked::Deadline,
         Asked::Resolved(true),
         Asked::Resolved(false),

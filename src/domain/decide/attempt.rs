@@ -244,7 +244,9 @@ fn refused(draft: Draft<'_>, failure: &Failure) -> Decision {
     let counts = failure.advice != RetryAdvice::AfterOperatorAction;
     let declined = draft.before.declined.saturating_add(u16::from(counts));
     let may_retry = !counts || declined < draft.policy.max_attempts;
-    if !last && may_retry && others_may_do_better(failure.class)
+    if !last
+        && may_retry
+        && others_may_do_better(failure.class)
         && let Some(lane) = next_lane(&draft)
     {
         draft.after.declined = declined;
@@ -271,9 +273,11 @@ fn others_may_do_better(class: FailureClass) -> bool {
         | FailureClass::InsufficientFloat
         | FailureClass::AuthOrConfig
         | FailureClass::ProviderDeclared => true,
-        // Somebody has just recharged that number, for all we know by this very order.
-        FailureClass::CooldownActive => false,
-        FailureClass::InvalidRecipient | FailureClass::RecipientBarred | FailureClass::Cancelled => false,
+        // Cooling down: somebody has just recharged that number, for all we know by this very order.
+        FailureClass::CooldownActive
+        | FailureClass::InvalidRecipient
+        | FailureClass::RecipientBarred
+        | FailureClass::Cancelled => false,
     }
 }
 

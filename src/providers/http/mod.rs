@@ -10,6 +10,7 @@ mod connector;
 mod gate;
 mod pool;
 mod retry_after;
+mod used_up;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ use self::connection::Broken;
 use self::connector::Connector;
 use self::pool::Pool;
 pub use self::retry_after::{WAIT_MAX, retry_after};
-use crate::domain::{NotSentCause, UnknownCause};
+use self::used_up::UsedUp;
+use crate::domain::{NotSentCause, Timestamp, UnknownCause};
 use crate::ports::Clock;
 
 /// The longest answer that is read, in bytes.
@@ -152,6 +154,7 @@ pub struct HttpTransport {
     base_path: String,
     host: HeaderValue,
     pool: Arc<Pool>,
+    used_up: UsedUp,
 }
 
 impl HttpTransport {
@@ -181,7 +184,13 @@ impl HttpTransport {
             base_path: url.path().trim_end_matches('/').to_owned(),
             host,
             pool,
+            used_up: UsedUp::default(),
         })
+    }
+
+    /// Until when our limit there is used up, by the provider's own word.
+    pub fn used_up_until(&self) -> Option<Timestamp> {
+        self.used_up.until(self.clock.now())
     }
 
     /// Makes sure that up to `wanted` connections stand ready; returns how many do.
@@ -215,6 +224,7 @@ impl HttpTransport {
             match connection.exchange(prepared, send_by, deadline).await {
                 Ok(response) => {
                     self.pool.put_back(connection, slot);
+                    self.used_up.note(&response.headers, self.clock.now());
                     return HttpResult::Response(response);
                 }
                 Err(broken) => {

@@ -260,6 +260,10 @@ impl RechargeProvider for Mf178 {
         }
     }
 
+    fn used_up_until(&self) -> Option<Timestamp> {
+        self.transport.used_up_until()
+    }
+
     fn read_callback(&self, callback: &RawCallback, _now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
         Ok(self.called_back(&callback.body))
     }

@@ -279,6 +279,10 @@ impl RechargeProvider for Reloadly {
         let receipt = told.transaction.as_ref().map(Transaction::receipt).unwrap_or_default();
         self.told(&told.status, receipt)
     }
+    fn used_up_until(&self) -> Option<Timestamp> {
+        self.transport.used_up_until()
+    }
+
     fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
         let is_proven = callback::verify(&self.callback_keys, callback, now)?;
         let Some(told) = callback::read(&callback.body) else { return Ok(answers::unreadable_callback(is_proven)) };

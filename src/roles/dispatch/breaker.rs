@@ -83,9 +83,15 @@ pub(super) enum Turn {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Closed,
-    Open { until: Duration, cause: Cause },
+    Open {
+        until: Duration,
+        cause: Cause,
+    },
     /// A call is being tried, since then.
-    Trying { since: Duration, cause: Cause },
+    Trying {
+        since: Duration,
+        cause: Cause,
+    },
 }
 
 /// All moments are times since boot.
@@ -124,9 +130,7 @@ impl Sign {
                 | FailureClass::Cancelled => Self::Well,
             },
             SubmitOutcome::NotSent(NotSentCause::Connect) | SubmitOutcome::Unknown(_) => Self::Ill,
-            SubmitOutcome::NotSent(
-                NotSentCause::WindowClosed | NotSentCause::NoPermit | NotSentCause::Unbuildable,
-            )
+            SubmitOutcome::NotSent(NotSentCause::WindowClosed | NotSentCause::NoPermit | NotSentCause::Unbuildable)
             | SubmitOutcome::Throttled { .. } => Self::Nothing,
         }
     }
@@ -182,10 +186,9 @@ impl Breaker {
     pub(super) fn note(&self, sign: Sign, began: Duration, now: Duration) -> Option<Turn> {
         let mut state = self.state();
         match (state.standing, sign) {
-            (_, Sign::Nothing) => None,
+            // When it is open, of calls from before.
+            (_, Sign::Nothing) | (Standing::Open { .. }, _) => None,
             (Standing::Closed, _) => state.count(sign, &self.rules, now),
-            // Of calls from before.
-            (Standing::Open { .. }, _) => None,
             (Standing::Trying { since, .. }, _) if began < since => None,
             (Standing::Trying { .. }, Sign::Well) => Some(state.close(now)),
             (Standing::Trying { cause, .. }, Sign::Ill | Sign::Account) => {
@@ -210,8 +213,8 @@ impl State {
         self.in_a_row = if is_failure { self.in_a_row + 1 } else { 0 };
         self.account_in_a_row = if sign == Sign::Account { self.account_in_a_row + 1 } else { 0 };
         #[expect(clippy::cast_precision_loss, reason = "some thousands of calls")]
-        let is_failing = self.calls.len() >= rules.calls_min
-            && self.failed as f64 >= rules.failing * self.calls.len() as f64;
+        let is_failing =
+            self.calls.len() >= rules.calls_min && self.failed as f64 >= rules.failing * self.calls.len() as f64;
         if self.account_in_a_row >= rules.account_in_a_row {
             return Some(self.open(Cause::Account, rules, now));
         }
@@ -258,6 +261,12 @@ mod tests {
         breaker.note(sign, at, at)
     }
 
+    fn fail(breaker: &Breaker, calls: usize, at: Duration) {
+        for _ in 0..calls {
+            let _turn = note(breaker, Sign::Ill, at);
+        }
+    }
+
     #[test]
     fn a_provider_that_answers_no_more_gets_no_more_calls_but_one_after_a_rest() {
         let (breaker, mut now) = (breaker(), Duration::from_secs(100));
@@ -273,7 +282,7 @@ mod tests {
         assert_eq!(breaker.room(now), 1);
         assert!(breaker.tries(now));
         assert_eq!((breaker.room(now), breaker.opens_at(now)), (0, Some(now + Duration::from_secs(20))));
-        assert_eq!(breaker.note(Sign::Ill, now - MS, now), None, "it began before the one that is tried");
+        assert_eq!(breaker.note(Sign::Ill, now.saturating_sub(MS), now), None, "it began before the one that is tried");
         now += MS;
         assert_eq!(note(&breaker, Sign::Ill, now), Some(Turn::Opened(Cause::Unanswered, 2 * first)));
         now += 2 * first;
@@ -285,7 +294,7 @@ mod tests {
     #[test]
     fn a_trial_that_was_lost_is_made_again() {
         let (breaker, now) = (breaker(), Duration::from_secs(100));
-        (0..10).for_each(|_| drop(note(&breaker, Sign::Ill, now)));
+        fail(&breaker, 10, now);
         let later = now + Duration::from_secs(2);
         assert!(breaker.tries(later));
         assert_eq!(breaker.room(later + Duration::from_secs(19)), 0);
@@ -317,7 +326,7 @@ mod tests {
     fn rests_grow_while_it_stays_ill_and_begin_anew_when_it_has_been_well() {
         let (breaker, mut now) = (breaker(), Duration::from_secs(100));
         let mut rests = Vec::new();
-        (0..9).for_each(|_| drop(note(&breaker, Sign::Ill, now)));
+        fail(&breaker, 9, now);
         for _ in 0..7 {
             let Some(Turn::Opened(_, rest)) = note(&breaker, Sign::Ill, now) else { panic!("it did not open") };
             rests.push(rest.as_secs());
@@ -327,7 +336,7 @@ mod tests {
         assert_eq!(rests, [2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(note(&breaker, Sign::Well, now), Some(Turn::Closed));
         now += Duration::from_secs(61);
-        (0..9).for_each(|_| drop(note(&breaker, Sign::Ill, now)));
+        fail(&breaker, 9, now);
         assert_eq!(note(&breaker, Sign::Ill, now), Some(Turn::Opened(Cause::Unanswered, Duration::from_secs(2))));
     }
 
@@ -354,7 +363,7 @@ mod tests {
                 if breaker.room(now) > 0 {
                     let _is_tried = breaker.tries(now);
                 }
-                drop(note(&breaker, sign, now));
+                let _turn = note(&breaker, sign, now);
                 let opens_at = breaker.opens_at(now).unwrap_or(now);
                 prop_assert!(opens_at <= now + rules.rest_max.max(rules.call_ends));
                 prop_assert!(breaker.room(opens_at) > 0);

@@ -19,6 +19,7 @@ use super::breaker::Sign;
 use super::claim::Claimed;
 use super::permits::STALE_AFTER;
 use super::question::Asker;
+use super::slots::Slot;
 
 /// A call that has ended.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Lane {
     async fn call(self: Arc<Self>, claimed: Claimed, settle: mpsc::Sender<Outcome>) {
         let Claimed { order, claim_id, send_by, permit, slot, .. } = claimed;
         let outcome = match self.await_permit(permit, send_by).await {
-            Some(send_by) => self.submit(&order, send_by).await,
+            Some(send_by) => self.submit(&order, &slot, send_by).await,
             None => SubmitOutcome::NotSent(NotSentCause::NoPermit),
         };
         faults::point("dispatch::replied");
@@ -155,7 +156,7 @@ impl Lane {
         true
     }
 
-    async fn submit(&self, order: &Order, send_by: Duration) -> SubmitOutcome {
+    async fn submit(&self, order: &Order, slot: &Slot, send_by: Duration) -> SubmitOutcome {
         let (Some(attempt), Some(msisdn)) = (&order.attempt, order.recipient.msisdn()) else {
             return SubmitOutcome::NotSent(NotSentCause::Unbuildable);
         };
@@ -178,6 +179,7 @@ impl Lane {
         self.note_sign(Sign::of(&outcome), began);
         if !matches!(outcome, SubmitOutcome::NotSent(_) | SubmitOutcome::Throttled { .. }) {
             self.service_time.note(took);
+            self.tide.note(took, slot.in_use(), self.clock.since_boot());
         }
         outcome
     }

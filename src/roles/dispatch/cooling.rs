@@ -65,7 +65,7 @@ impl Lane {
         let number = order.recipient.msisdn()?;
         Some(Cooling {
             provider: self.provider.id().clone(),
-            phone_hash: number.keyed_hash(&self.rules.commands.phone_key).to_string(),
+            phone_hash: number.keyed_hash(&self.rules.commands.phone_key).to_text(),
             order_id: order.order_id.clone(),
             until: plus(now, lasts + self.rules.send_window),
         })

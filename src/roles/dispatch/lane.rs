@@ -65,6 +65,8 @@ pub(super) struct Scheduler {
     pub(super) claims: usize,
     /// A batch of questions is being held.
     pub(super) asking: bool,
+    /// What the board was told.
+    pub(super) is_sick: bool,
     /// A batch is on its way to another lane.
     pub(super) rerouting: bool,
     pub(super) adoption: Adoption,
@@ -146,6 +148,7 @@ impl Scheduler {
             under_way: JoinSet::new(),
             claims: 0,
             asking: false,
+            is_sick: false,
             rerouting: false,
             adoption: Adoption::default(),
             note_at: Timestamp::default(),
@@ -169,7 +172,7 @@ impl Scheduler {
             let fresh_room = self.queues.fresh.heap.room();
             // Neither do retries wait behind questions nor these behind those: one that finds no room is put off, or let go.
             let due_room = self.queues.retry.heap.room().min(self.queues.query.heap.room()) + self.put_off.room();
-            let (slots, settle) = (self.slots.all(), self.settle.clone());
+            let (freed, settle) = (self.slots.freed(), self.settle.clone());
             let no_slot = self.slots.free() == 0;
             tokio::select! {
                 // Stopping comes first; then what frees permits and slots; then retries, which
@@ -187,7 +190,7 @@ impl Scheduler {
                 }
                 records = due.next(due_room), if due_room > 0 => self.take_records(records?),
                 records = fresh.next(fresh_room), if fresh_room > 0 => self.take_records(records?),
-                slot = slots.acquire(), if no_slot => drop(slot),
+                () = freed.notified(), if no_slot => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }

@@ -29,6 +29,7 @@ mod slots;
 mod start;
 #[cfg(test)]
 mod tests;
+mod tide;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,15 +39,17 @@ use std::time::Duration;
 use crate::domain::{CallbackLinks, Policy, ProviderId};
 use crate::metrics::{LaneMetrics, OutcomeMetrics};
 use crate::ports::{
-    Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks, RechargeProvider,
+    Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, Questions, Quota, QuotaTerms, ReadMarks,
+    RechargeProvider,
 };
-use crate::roles::{LaneBoard, RowsAtHand};
 use crate::roles::commands::CommandWriter;
+use crate::roles::{LaneBoard, RowsAtHand};
 
 use breaker::Breaker;
 pub use breaker::BreakerRules;
 use rest::Rest;
 use service_time::ServiceTime;
+use tide::Tide;
 
 /// What a lane goes by.
 #[derive(Debug)]
@@ -112,6 +115,8 @@ pub struct Lane {
     pub board: Arc<LaneBoard>,
     /// Whether this lane's provider does.
     breaker: Arc<Breaker>,
+    /// How much the provider bears.
+    tide: Arc<Tide>,
     /// On some route another lane stands behind this one.
     leads_on: bool,
     /// Until when no questions are asked.
@@ -154,6 +159,7 @@ impl Lane {
         Self {
             board: parts.board,
             breaker: Arc::new(Breaker::new(parts.rules.breaker.clone())),
+            tide: Arc::new(Tide::new(parts.rules.in_flight_max)),
             leads_on,
             store: parts.store,
             at_hand: parts.at_hand,

@@ -34,13 +34,11 @@ impl Lane {
         let provider = self.provider.id();
         match self.breaker.note(sign, began, self.clock.since_boot()) {
             Some(Turn::Opened(cause, rest)) => {
-                self.board.set_sick(provider, true);
                 self.metrics.breaker("open");
                 warn!(%provider, cause = cause.as_str(), rest_ms = rest.as_millis(),
                     "the lane rests: its provider takes no orders of ours; one is tried after that");
             }
             Some(Turn::Closed) => {
-                self.board.set_sick(provider, false);
                 self.metrics.breaker("closed");
                 info!(%provider, "the lane goes on: its provider is well again");
             }
@@ -76,8 +74,11 @@ impl Lane {
                 },
             }
         }
-        let hints: Vec<OutRecord> = transitions.iter().filter_map(|transition| self.hint_elsewhere(transition)).collect();
-        if hints.len() < transitions.len() || !patience::published("orders of a lane that rests", self.publisher.as_ref(), hints, abort).await {
+        let hints: Vec<OutRecord> =
+            transitions.iter().filter_map(|transition| self.hint_elsewhere(transition)).collect();
+        if hints.len() < transitions.len()
+            || !patience::published("orders of a lane that rests", self.publisher.as_ref(), hints, abort).await
+        {
             // A lane that is not configured here, or told to drop everything.
             stay.extend(moving);
             return Ok(stay);
@@ -112,6 +113,16 @@ impl Lane {
 }
 
 impl Scheduler {
+    /// Tells whoever chooses lanes whether this one takes orders. When its rest is over it does again, or no order would
+    /// come that could be tried.
+    pub(super) fn tell_board(&mut self) {
+        let is_sick = self.lane.breaker.room(self.lane.clock.since_boot()) == 0;
+        if is_sick != self.is_sick {
+            self.is_sick = is_sick;
+            self.lane.board.set_sick(self.lane.provider.id(), is_sick);
+        }
+    }
+
     /// Moves on what may be served elsewhere while the lane takes no orders; a batch at a time.
     pub(super) fn start_rerouting(&mut self) {
         if self.rerouting || !self.lane.leads_on || self.lane.room() > 0 {

@@ -43,6 +43,8 @@ struct Settlement {
     hints: Hints,
     /// Until when the fleet is to rest, where it was not told yet; and the telling.
     rest_until: Option<Timestamp>,
+    /// What the fleet was told of the provider's limit.
+    used_up_until: Option<Timestamp>,
     resting: JoinSet<()>,
     /// What somebody's lock kept from being written.
     locked: JoinSet<Vec<Pending>>,
@@ -62,6 +64,7 @@ impl Lane {
             writing: JoinSet::new(),
             hints: Hints::default(),
             rest_until: None,
+            used_up_until: None,
             resting: JoinSet::new(),
             locked: JoinSet::new(),
             lane: self,
@@ -226,6 +229,14 @@ impl Lane {
 }
 
 impl Settlement {
+    /// Until when the provider says that our limit is used up, where the fleet was not told so yet.
+    fn new_limit(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let until =
+            self.lane.provider.used_up_until().filter(|until| *until > now && Some(*until) > self.used_up_until)?;
+        self.used_up_until = Some(until);
+        Some(until)
+    }
+
     fn is_done(&self) -> bool {
         self.writing.is_empty() && self.hints.is_empty() && self.resting.is_empty() && self.locked.is_empty()
     }
@@ -246,7 +257,8 @@ impl Settlement {
     fn take_outcomes(&mut self, batch: Vec<Outcome>) {
         let now = self.lane.clock.now();
         let rest = batch.iter().filter_map(|outcome| outcome.said.asks_for_rest()).max();
-        self.rest_until = self.rest_until.max(rest.map(|rest| crate::domain::plus(now, rest)));
+        let rest = rest.map(|rest| crate::domain::plus(now, rest));
+        self.rest_until = self.rest_until.max(rest).max(self.new_limit(now));
         if let Some(rest) = batch.iter().filter_map(|outcome| outcome.said.asks_for_no_questions()).max() {
             self.lane.no_questions.until(crate::domain::plus(now, rest));
         }

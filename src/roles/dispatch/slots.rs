@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::ports::{PermitClass, QuotaTerms};
 
@@ -35,6 +35,10 @@ impl<T> ByClass<T> {
 pub(super) struct Slots {
     all: Arc<Semaphore>,
     total: usize,
+    /// How many of them may be taken for now.
+    limit: usize,
+    /// Told when one becomes free.
+    freed: Arc<Notify>,
     kept: usize,
     shares: ByClass<usize>,
     taken: Arc<ByClass<AtomicUsize>>,
@@ -45,12 +49,22 @@ pub(super) struct Slots {
 pub(super) struct Slot {
     class: PermitClass,
     taken: Arc<ByClass<AtomicUsize>>,
-    _place: OwnedSemaphorePermit,
+    freed: Arc<Notify>,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Slot {
+    /// How many are taken, with this one.
+    pub(super) fn in_use(&self) -> usize {
+        PermitClass::ALL.into_iter().map(|class| self.taken.of(class).load(Ordering::Relaxed)).sum()
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.taken.of(self.class).fetch_sub(1, Ordering::Relaxed);
+        drop(self.place.take());
+        self.freed.notify_one();
     }
 }
 
@@ -62,6 +76,8 @@ impl Slots {
         Self {
             all: Arc::new(Semaphore::new(total)),
             total,
+            limit: total,
+            freed: Arc::default(),
             kept: (total / 20).min(KEPT_MAX),
             shares: ByClass { fresh, retry, query },
             taken: Arc::default(),
@@ -69,16 +85,21 @@ impl Slots {
     }
 
     /// For whoever waits until a place is free.
-    pub(super) fn all(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.all)
+    pub(super) fn freed(&self) -> Arc<Notify> {
+        Arc::clone(&self.freed)
+    }
+
+    /// Lets only so many be taken for now; those that are taken beyond it end as they like.
+    pub(super) fn limit(&mut self, limit: usize) {
+        self.limit = limit.min(self.total);
     }
 
     pub(super) fn free(&self) -> usize {
-        self.all.available_permits()
+        self.limit.saturating_sub(self.in_use())
     }
 
     pub(super) fn in_use(&self) -> usize {
-        self.total.saturating_sub(self.free())
+        self.total.saturating_sub(self.all.available_permits())
     }
 
     /// How many places a class may take now, beside the `work` that each class has in hand. What is `promised` to another
@@ -101,7 +122,7 @@ impl Slots {
     pub(super) fn take(&self, class: PermitClass) -> Option<Slot> {
         let place = Arc::clone(&self.all).try_acquire_owned().ok()?;
         self.taken.of(class).fetch_add(1, Ordering::Relaxed);
-        Some(Slot { class, taken: Arc::clone(&self.taken), _place: place })
+        Some(Slot { class, taken: Arc::clone(&self.taken), freed: Arc::clone(&self.freed), place: Some(place) })
     }
 
     /// What a class has left of its share.
@@ -173,6 +194,18 @@ mod tests {
             40 + 122,
             "8 are kept free for who has no work now"
         );
+    }
+
+    #[test]
+    fn a_limit_leaves_places_empty_and_takes_none_away() {
+        let mut slots = slots(10);
+        let mut held = take(&slots, PermitClass::Fresh, 6);
+        slots.limit(4);
+        assert_eq!((slots.free(), slots.in_use(), held[0].in_use()), (0, 6, 6));
+        held.truncate(3);
+        assert_eq!((slots.free(), slots.in_use()), (1, 3));
+        slots.limit(99);
+        assert_eq!(slots.free(), 7);
     }
 
     #[test]

@@ -32,6 +32,7 @@ impl Scheduler {
     /// Starts every task that can start now; returns when to look again at the latest.
     pub(super) fn start_what_can(&mut self) -> Timestamp {
         let now = self.lane.clock.now();
+        self.slots.limit(self.lane.tide.limit());
         let matured = self.queues.mature(now);
         let stale = self.queues.drop_stale(now);
         if stale > 0 {
@@ -46,6 +47,7 @@ impl Scheduler {
             self.under_way.spawn(async move { Event::Adopted(lane.adopt(&abort).await) });
         }
         self.start_putting_off();
+        self.tell_board();
         self.start_rerouting();
         let shed_at = self.shed(now);
         self.reserve(PermitClass::Query, now);
@@ -160,8 +162,7 @@ impl Scheduler {
         let commands = |class| self.queues.see(class).possible(usable).min(self.slots.room(class, &work, &NONE));
         let batch_max = self.lane.rules.batch_max;
         let (free, room) = (self.slots.free(), self.lane.room());
-        let possible =
-            (commands(PermitClass::Retry) + commands(PermitClass::Fresh)).min(free).min(batch_max).min(room);
+        let possible = (commands(PermitClass::Retry) + commands(PermitClass::Fresh)).min(free).min(batch_max).min(room);
         if possible == 0 || self.claims >= self.lane.rules.writers.max(1) {
             if possible == 0 {
                 self.claimable_since = None;

@@ -4,20 +4,20 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// So many calls are looked at together,
-const BATCH: u32 = 20;
-/// or what ended within this time.
-const BATCH_TIME: Duration = Duration::from_secs(2);
-/// It is slow when calls take so many times what they take at best, and this much more.
-const SLOW_TIMES: u32 = 2;
+/// So many calls are looked at together: the middle one of fewer says too little where a provider's times differ widely.
+const BATCH: usize = 100;
+/// What has taken longer to come together says nothing of now, and a lane that is called so rarely needs no limit.
+const BATCH_TIME: Duration = Duration::from_mins(1);
+/// It is slow when a call takes so many times what it takes at best, and this much more.
+const SLOW_TIMES: u32 = 3;
 const SLOW_BY: Duration = Duration::from_millis(100);
-/// Slow, it takes so much less of a hundred.
+/// Slow, it gets so much less of a hundred.
 const LESS: usize = 20;
-/// Never below this part.
+/// Never less than this part.
 const LEAST_PART: usize = 10;
 /// What is best is forgotten by so much of a hundred each time, so that a provider that is slower for good is not throttled
 /// for ever.
-const FORGET: u32 = 1;
+const FORGET: u32 = 2;
 
 /// The calls of one lane in one process.
 #[derive(Debug)]
@@ -29,10 +29,9 @@ pub(super) struct Tide {
 #[derive(Debug)]
 struct State {
     limit: usize,
-    /// The mean of a batch at its best.
+    /// The middle of a batch at its best.
     best: Option<Duration>,
-    calls: u32,
-    took: Duration,
+    took: Vec<Duration>,
     began: Duration,
     /// The most calls that were under way at once since the last look.
     busiest: usize,
@@ -40,14 +39,7 @@ struct State {
 
 impl Tide {
     pub(super) fn new(most: usize) -> Self {
-        let state = State {
-            limit: most,
-            best: None,
-            calls: 0,
-            took: Duration::ZERO,
-            began: Duration::ZERO,
-            busiest: 0,
-        };
+        let state = State { limit: most, best: None, took: Vec::new(), began: Duration::ZERO, busiest: 0 };
         Self { most, state: Mutex::new(state) }
     }
 
@@ -59,27 +51,33 @@ impl Tide {
     /// A call has ended, with an answer or without, at `now` since boot; `in_use` were under way with it.
     pub(super) fn note(&self, took: Duration, in_use: usize, now: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.calls == 0 {
-            state.began = now;
+        if state.took.is_empty() || now > state.began + BATCH_TIME {
+            state.took.clear();
+            (state.began, state.busiest) = (now, 0);
         }
-        state.calls += 1;
-        state.took += took;
+        state.took.push(took);
         state.busiest = state.busiest.max(in_use);
-        if state.calls < BATCH && now < state.began + BATCH_TIME {
-            return;
+        if state.took.len() == BATCH {
+            state.look(self.most);
         }
-        let mean = state.took / state.calls;
-        let best = state.best.map_or(mean, |best| mean.min(best + best * FORGET / 100));
-        state.best = Some(best);
-        if mean > best * SLOW_TIMES + SLOW_BY {
-            // With little under way it is not slow for our sake.
-            let least = (self.most / LEAST_PART).max(1);
-            let of = state.limit.min(state.busiest.max(least));
-            state.limit = (of - of * LESS / 100).max(least).min(state.limit);
+    }
+}
+
+impl State {
+    fn look(&mut self, most: usize) {
+        let (_, middle, _) = self.took.select_nth_unstable(BATCH / 2);
+        let middle = *middle;
+        let best = self.best.map_or(middle, |best| middle.min(best + best * FORGET / 100));
+        self.best = Some(best);
+        let least = (most / LEAST_PART).max(1);
+        // With little under way it is not slow for our sake.
+        let is_ours = self.busiest * 2 >= self.limit;
+        if middle > best * SLOW_TIMES + SLOW_BY && is_ours {
+            self.limit = (self.limit - self.limit * LESS / 100).max(least);
         } else {
-            state.limit = (state.limit + (self.most / 20).max(1)).min(self.most);
+            self.limit = (self.limit + (most / 20).max(1)).min(most);
         }
-        (state.calls, state.took, state.busiest) = (0, Duration::ZERO, 0);
+        self.took.clear();
     }
 }
 
@@ -97,7 +95,7 @@ mod tests {
     #[test]
     fn a_provider_that_is_overloaded_is_given_fewer_calls_and_gets_them_back_when_it_is_well() {
         let (tide, each, mut now) = (Tide::new(200), Duration::from_millis(200), Duration::from_secs(9));
-        let mut run = |at_once: usize, batches: u32| {
+        let mut run = |at_once: usize, batches: usize| {
             for _ in 0..batches * BATCH {
                 now += Duration::from_millis(10);
                 let in_use = tide.limit();

@@ -23,7 +23,9 @@ use tracing::error;
 
 use crate::domain::{Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
-use crate::ports::{CaseBook, Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers};
+use crate::ports::{
+    CaseBook, Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers,
+};
 
 use super::commands::CommandWriter;
 use super::{RoleError, StopSignals, patience};

@@ -9,6 +9,7 @@ mod demo;
 mod ending;
 mod happy;
 mod input;
+mod lanes;
 mod lies;
 mod names;
 mod notifications;

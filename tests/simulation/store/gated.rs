@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold,
-    Horizon, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion, QuestionTime, Questions, Quota,
-    ReadMark, ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers, Written,
+    Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
+    Grant, Haste, Held, Hold, Horizon, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion,
+    QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers,
+    Written,
 };
 
 use super::{MemStore, away};

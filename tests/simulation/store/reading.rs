@@ -6,8 +6,9 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    CallbackBook, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold,
-    Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota, Reservation, StoreError,
+    CallbackBook, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
+    Haste, Held, Hold, Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota,
+    Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 

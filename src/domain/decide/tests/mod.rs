@@ -2,6 +2,7 @@
 //! checks what must hold of each transition, whatever the story is about.
 
 mod hearsay;
+mod lanes;
 mod laws;
 mod questions;
 mod repeats;
