@@ -15,9 +15,10 @@ const SLOW_BY: Duration = Duration::from_millis(100);
 const LESS: usize = 20;
 /// Never less than this part.
 const LEAST_PART: usize = 10;
-/// What is best is forgotten by so much of a hundred each time, so that a provider that is slower for good is not throttled
-/// for ever.
+/// What is best is forgotten by so much of a hundred after this long, so that a provider that is slower for good is not
+/// throttled for ever.
 const FORGET: u32 = 2;
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 
 /// The calls of one lane in one process.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ struct State {
     limit: usize,
     /// The middle of a batch at its best.
     best: Option<Duration>,
+    forgot_at: Duration,
     took: Vec<Duration>,
     began: Duration,
     /// The most calls that were under way at once since the last look.
@@ -39,7 +41,14 @@ struct State {
 
 impl Tide {
     pub(super) fn new(most: usize) -> Self {
-        let state = State { limit: most, best: None, took: Vec::new(), began: Duration::ZERO, busiest: 0 };
+        let state = State {
+            limit: most,
+            best: None,
+            forgot_at: Duration::ZERO,
+            took: Vec::new(),
+            began: Duration::ZERO,
+            busiest: 0,
+        };
         Self { most, state: Mutex::new(state) }
     }
 
@@ -58,16 +67,21 @@ impl Tide {
         state.took.push(took);
         state.busiest = state.busiest.max(in_use);
         if state.took.len() == BATCH {
-            state.look(self.most);
+            state.look(self.most, now);
         }
     }
 }
 
 impl State {
-    fn look(&mut self, most: usize) {
+    fn look(&mut self, most: usize, now: Duration) {
         let (_, middle, _) = self.took.select_nth_unstable(BATCH / 2);
         let middle = *middle;
-        let best = self.best.map_or(middle, |best| middle.min(best + best * FORGET / 100));
+        let mut best = self.best.unwrap_or(middle);
+        if now >= self.forgot_at + FORGET_EVERY {
+            self.forgot_at = now;
+            best += best * FORGET / 100;
+        }
+        let best = best.min(middle);
         self.best = Some(best);
         let least = (most / LEAST_PART).max(1);
         // With little under way it is not slow for our sake.
