@@ -16,13 +16,13 @@ use tempfile::TempDir;
 
 use super::{provider_with, query_of, quick, simulator, submit_of};
 
-const ACCOUNT: &str = "us";
-const KEY: &str = "canary-secret";
+pub(super) const ACCOUNT: &str = "us";
+pub(super) const KEY: &str = "canary-secret";
 
-struct Stage {
-    dir: TempDir,
-    dialect: Dialect,
-    simulator: SimulatorHandle,
+pub(super) struct Stage {
+    pub(super) dir: TempDir,
+    pub(super) dialect: Dialect,
+    pub(super) simulator: SimulatorHandle,
 }
 
 impl Stage {
@@ -56,12 +56,12 @@ impl Stage {
         settings
     }
 
-    fn provider(&self) -> Arc<dyn RechargeProvider> {
+    pub(super) fn provider(&self) -> Arc<dyn RechargeProvider> {
         provider_with(&self.settings())
     }
 
     /// How often each reference was really delivered, less what was taken back.
-    fn delivered(&self) -> HashMap<String, i64> {
+    pub(super) fn delivered(&self) -> HashMap<String, i64> {
         let mut times = HashMap::new();
         for delivery in read_ledger(&self.dir.path().join("ledger.jsonl")).unwrap() {
             assert_eq!((delivery.phone, delivery.currency.as_str()), (order("").msisdn, "CNY"));
@@ -77,7 +77,7 @@ fn order(reference: &str) -> SubmitRequest {
 }
 
 /// What was asked about, as dispatch would: by their number where it is known, and when it was sent.
-fn question(sent: &SubmitRequest, outcome: &SubmitOutcome) -> QueryKey {
+pub(super) fn question(sent: &SubmitRequest, outcome: &SubmitOutcome) -> QueryKey {
     let provider_ref = match outcome {
         SubmitOutcome::Accepted { provider_ref } => provider_ref.clone(),
         _ => None,
