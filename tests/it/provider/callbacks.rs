@@ -347,3 +347,14 @@ async fn no_more_than_256_callbacks_are_under_way_at_once() {
     until("as many are under way as may be", || receiver.count() >= 256).await;
     assert_eq!((receiver.count(), receiver.open_max(), run.simulator.callbacks_open()), (256, 256, 300));
 }
+
+#[test]
+fn the_profiles_in_the_documentation_are_profiles() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SIMULATOR.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let profiles: Vec<Profile> =
+        blocks.filter(|block| !block.contains("[[step]]")).map(|block| Profile::from_toml(block).unwrap()).collect();
+    assert_eq!(profiles.len(), 2);
+    assert!(profiles[1].callbacks.rates().iter().all(|(_, rate)| *rate > 0.0), "every class is in the example");
+}

@@ -10,7 +10,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::dialect::Letter;
 use super::CallbackUrl;
@@ -19,6 +19,8 @@ use super::CallbackUrl;
 const ANSWER_MAX: usize = 64 * 1024;
 /// The most connections that rest.
 const IDLE_MAX: usize = 256;
+/// A connection that can be used again shows it so soon; the answer has been read already.
+const READY_MAX: Duration = Duration::from_millis(20);
 /// One that has rested longer may be closed at the other end already.
 const REST_MAX: Duration = Duration::from_secs(2);
 
@@ -59,7 +61,7 @@ impl Client {
         };
         let (head, body) = response.map_err(|_| NoAnswer)?.into_parts();
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|_| NoAnswer)?.to_bytes();
-        if connection.ready().await.is_ok() {
+        if let Ok(Ok(())) = timeout(READY_MAX, connection.ready()).await {
             self.rests(to, connection);
         }
         Ok((head.status.as_u16(), body))

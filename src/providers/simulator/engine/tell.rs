@@ -124,7 +124,7 @@ impl Engine {
 
     /// Waits until the callback that is to go first has been answered, or will not be any more.
     pub(super) async fn went_out(&self, goes_out: oneshot::Receiver<Answer>) {
-        let at_most = self.callbacks().patience + EARLY_MAX;
+        let at_most = self.setup().profile.callbacks.patience + EARLY_MAX;
         if timeout(at_most, goes_out).await.is_err() {
             tracing::debug!("a callback that was to go before its reply did not go out in time");
         }
@@ -132,7 +132,8 @@ impl Engine {
 
     /// Tells an end, if that is wanted; another one may follow.
     pub(super) fn tell(&self, order: &Order, life: Life, turn: Option<Turn>, mut news: News) {
-        let callbacks = self.callbacks();
+        let setup = self.setup();
+        let callbacks = &setup.profile.callbacks;
         let is_on = callbacks.is_on() || news.planned.is_some();
         let is_silent = news.is_told && news.planned.is_none() && !callbacks.repeats_reply;
         if !is_on || is_silent && news.word == 0 || matches!(life, Life::Nothing | Life::InProgress) {
@@ -150,7 +151,7 @@ impl Engine {
             planned: news.planned,
             is_scripted: news.is_scripted,
         };
-        let plan = Plan::of(&callbacks, &end);
+        let plan = Plan::of(callbacks, &end);
         if plan.is_swapped && news.word == 0 && has_two(turn) {
             // Told after the next one.
             return;
@@ -222,13 +223,13 @@ impl Engine {
     /// Tells that what was just accepted is in progress, if that is wanted; it ends so soon.
     pub(super) fn tell_progress(&self, order: &Order, ends_after: Duration) {
         let name = order.client_ref.as_str();
-        let callbacks = self.callbacks();
+        let setup = self.setup();
         let (wait, url) = {
             let shard = lock_shard(&self.shards, name);
             let Some(listener) = shard.get(name).and_then(|reference| reference.listener.as_ref()) else { return };
             let (planned, is_scripted) = (listener.planned, listener.is_scripted);
             let end = End { seed: self.seed, reference: name, nth: listener.nth, word: 0, planned, is_scripted };
-            (end.has_progress(&callbacks), listener.url.clone())
+            (end.has_progress(&setup.profile.callbacks), listener.url.clone())
         };
         let (Some(wait), Some(to)) = (wait, self.address(url.as_deref())) else { return };
         let message = Message::telling(&to, Kind::Once, Telling::of(&order.client_ref, Life::InProgress));
