@@ -102,7 +102,7 @@ async fn a_reply_waits_for_an_early_callback_no_longer_than_for_its_answer() {
 async fn of_two_ends_the_later_one_is_told_first_where_they_are_swapped() {
     for dialect in Dialect::ALL {
         let receiver = Receiver::start([THANKS]).await;
-        let soon = Spell::fixed(0.0, Duration::from_millis(100));
+        let soon = Spell::fixed(0.0, Duration::from_millis(300));
         let outcomes = Outcomes { late_success: soon, reversed: soon, ..Outcomes::default() };
         let [delivered, refused, reversed] = words(dialect);
         let profile = |swapped| Profile { outcomes, ..told(Callbacks { swapped, ..prompt() }) };

@@ -310,7 +310,7 @@ async fn a_callback_is_sent_by_hand_and_its_answer_told() {
 #[tokio::test]
 async fn while_it_is_frozen_nothing_is_told() {
     let receiver = Receiver::start([THANKS]).await;
-    let completion = Latency::Fixed(Duration::from_millis(200));
+    let completion = Latency::Fixed(Duration::from_secs(1));
     let run = calling(&receiver, Profile { accepted_first: 1.0, completion, ..told(prompt()) }).await;
     assert_eq!(run.post("order-1-1").await.status(), 202);
     assert_eq!(run.wire("PUT", "/_admin/freeze", "").await.status(), 200);
