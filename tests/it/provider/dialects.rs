@@ -14,7 +14,7 @@ use recharged::providers::simulator::{
 use recharged::providers::{ProviderKind, ProviderSettings, Secret};
 use tempfile::TempDir;
 
-use super::{provider_with, query_of, quick, simulator, submit_of};
+use super::{provider_with, query_of, quick, simulator, submit_of, until};
 
 pub(super) const ACCOUNT: &str = "us";
 pub(super) const KEY: &str = "canary-secret";
@@ -97,7 +97,7 @@ async fn an_order_is_delivered_once_told_of_once_and_known_ever_after() {
         assert!(matches!(&outcome, SubmitOutcome::Accepted { provider_ref: Some(_) }), "{dialect:?}: {outcome:?}");
         let asked = provider.query(&question(&sent, &outcome)).await;
         assert_eq!(asked, QueryOutcome::InProgress, "{dialect:?}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("it is delivered", || stage.simulator.references("", 1)[0].state == "delivered").await;
         for key in [question(&sent, &outcome), question(&sent, &SubmitOutcome::Duplicate)] {
             let QueryOutcome::Succeeded(receipt) = provider.query(&key).await else { panic!("{dialect:?}: {key:?}") };
             let amount = Money { minor: 5_000, currency: Currency::parse("CNY").unwrap() };
