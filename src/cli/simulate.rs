@@ -38,8 +38,8 @@ A script says what certain submits meet:
 In the words of a real provider, for trying its adapter:
   recharged simulate --dialect dtone --account us --key-file key --currency SGD
 
-With callbacks, signed as its own protocol or the dialect has them:
-  recharged simulate --key-file key --callback-url http://127.0.0.1:9600/callbacks/sim --profile told.toml
+With callbacks, signed as the dialect has it:
+  recharged simulate --callback-key-file key --callback-url http://127.0.0.1:9600/x --profile told.toml
 where told.toml has
   [callbacks]
   enabled = true
@@ -86,7 +86,7 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "CODE", value_parser = Currency::parse, default_value = "CNY")]
     pub currency: Currency,
     /// Where callbacks go whose submit named no address. Plain HTTP: TLS is ended in front of whoever takes them. The
-    /// profile's section [callbacks] says whether there are any
+    /// profile says under callbacks whether there are any
     #[arg(long, value_name = "URL", value_parser = CallbackUrl::parse)]
     pub callback_url: Option<CallbackUrl>,
     /// What callbacks are signed with; the key of --key-file, if left out
