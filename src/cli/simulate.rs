@@ -15,7 +15,7 @@ use crate::domain::Currency;
 use crate::lifecycle;
 use crate::providers::Secret;
 use crate::providers::simulator::{
-    Dialect, Profile, Script, Simulator, SimulatorError, SimulatorOptions, Stats, Strike,
+    CallbackUrl, Dialect, Profile, Script, Simulator, SimulatorError, SimulatorOptions, Stats, Strike,
 };
 use crate::telemetry;
 
@@ -37,6 +37,14 @@ A script says what certain submits meet:
 
 In the words of a real provider, for trying its adapter:
   recharged simulate --dialect dtone --account us --key-file key --currency SGD
+
+With callbacks, signed as the dialect has it:
+  recharged simulate --callback-key-file key --callback-url http://127.0.0.1:9600/x --profile told.toml
+where told.toml has
+  [callbacks]
+  enabled = true
+  lost = 0.05                   # never sent
+  forged = 0.01                 # besides, somebody else says the opposite with a wrong signature
 
 While it runs:
   curl -X PUT --data-binary @bad-day.toml http://127.0.0.1:9500/_admin/profile
@@ -77,6 +85,13 @@ pub struct SimulateArgs {
     /// The currency of amounts that a dialect sends without one
     #[arg(long, value_name = "CODE", value_parser = Currency::parse, default_value = "CNY")]
     pub currency: Currency,
+    /// Where callbacks go whose submit named no address. Plain HTTP: TLS is ended in front of whoever takes them. The
+    /// profile says under callbacks whether there are any
+    #[arg(long, value_name = "URL", value_parser = CallbackUrl::parse)]
+    pub callback_url: Option<CallbackUrl>,
+    /// What callbacks are signed with; the key of --key-file, if left out
+    #[arg(long, value_name = "FILE")]
+    pub callback_key_file: Option<PathBuf>,
     /// Seed of everything that looks random; a random one, if left out
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -136,6 +151,7 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
             .map_err(|error| CliError::config(format!("--script {}: {}", path.display(), chain(&error))))?,
     };
     let key = args.key_file.as_ref().map(|path| read("--key-file", path)).transpose()?;
+    let callback_key = args.callback_key_file.as_ref().map(|path| read("--callback-key-file", path)).transpose()?;
     let options = SimulatorOptions {
         listen: args.listen,
         profile,
@@ -148,6 +164,8 @@ pub(crate) async fn run(args: SimulateArgs, output: Output) -> Result<(), CliErr
         account: args.account,
         key: key.map(|text| Secret::new(text.trim_end())),
         currency: args.currency,
+        callback_url: args.callback_url,
+        callback_key: callback_key.map(|text| Secret::new(text.trim_end())),
     };
     let mut signals =
         lifecycle::signals().map_err(|error| CliError::failed(format!("no signals can be heard ({error})")))?;

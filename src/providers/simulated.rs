@@ -87,6 +87,7 @@ impl RechargeProvider for SimulatedProvider {
             phone: &request.msisdn.expose(),
             amount_minor: request.amount.minor,
             currency: request.amount.currency.as_str(),
+            callback_url: request.callback_url.as_deref(),
         };
         let Ok(body) = serde_json::to_vec(&body) else {
             return SubmitOutcome::NotSent(NotSentCause::Unbuildable);
@@ -166,6 +167,8 @@ struct SubmitBody<'a> {
     phone: &'a str,
     amount_minor: i64,
     currency: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<&'a str>,
 }
 
 /// Every field of every documented answer. Fields that we do not know are no error: providers

@@ -131,13 +131,34 @@ classes! {
     QueryThrottle = "query_throttle",
     /// The balance does not cover the amount.
     Balance = "balance",
+    /// A callback that comes much later than the end.
+    CallbackLate = "callbacks.late",
+    /// A callback that is never sent.
+    CallbackLost = "callbacks.lost",
+    /// A callback that is sent twice.
+    CallbackDuplicated = "callbacks.duplicated",
+    /// A callback that comes before the reply to the submit.
+    CallbackEarly = "callbacks.early",
+    /// Of two ends, the later one is told first.
+    CallbackSwapped = "callbacks.swapped",
+    /// A callback that says the opposite of the truth, with a wrong signature.
+    CallbackForged = "callbacks.forged",
+    /// A callback with a right signature and a timestamp an hour old.
+    CallbackStale = "callbacks.stale",
+    /// A callback that comes again some seconds later, byte for byte.
+    CallbackReplayed = "callbacks.replayed",
+    /// A callback with a right signature about a reference that nobody ever sent.
+    CallbackUnknown = "callbacks.unknown_reference",
+    /// A callback that says "in progress" before the end.
+    CallbackInProgress = "callbacks.in_progress",
 }
 
 impl FaultClass {
     /// Those that a script or a phone number can call for: all but the limits, which a caller
-    /// meets only by what it does.
+    /// meets only by what it does, and those of callbacks, which strike no request: these a script
+    /// can call for as well, and a number cannot.
     pub fn scriptable() -> impl Iterator<Item = Self> {
-        Self::ALL.iter().copied().filter(|class| !class.is_limit())
+        Self::ALL.iter().copied().filter(|class| !class.is_limit() && !class.is_of_callbacks())
     }
 
     /// The last two digits of a number that call for it, where numbers decide.
@@ -173,6 +194,23 @@ impl FaultClass {
     /// Whether it strikes queries.
     pub const fn is_of_queries(self) -> bool {
         matches!(self, Self::QueryFailing | Self::QueryOutage | Self::NotFoundLag | Self::Stale)
+    }
+
+    /// Whether it strikes callbacks.
+    pub const fn is_of_callbacks(self) -> bool {
+        matches!(
+            self,
+            Self::CallbackLate
+                | Self::CallbackLost
+                | Self::CallbackDuplicated
+                | Self::CallbackEarly
+                | Self::CallbackSwapped
+                | Self::CallbackForged
+                | Self::CallbackStale
+                | Self::CallbackReplayed
+                | Self::CallbackUnknown
+                | Self::CallbackInProgress
+        )
     }
 
     /// Reads a name.
@@ -212,10 +250,11 @@ impl<'de> Deserialize<'de> for FaultClass {
 
 /// The nearest name there is.
 pub(super) fn near(text: &str) -> String {
-    let nearest = FaultClass::scriptable().map(FaultClass::as_str).max_by(|a, b| {
-        let likeness = |name: &str| strsim::jaro_winkler(text, name);
-        likeness(a).total_cmp(&likeness(b))
-    });
+    let nearest =
+        FaultClass::ALL.iter().filter(|class| !class.is_limit()).map(|class| class.as_str()).max_by(|a, b| {
+            let likeness = |name: &str| strsim::jaro_winkler(text, name);
+            likeness(a).total_cmp(&likeness(b))
+        });
     nearest.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
 }
 

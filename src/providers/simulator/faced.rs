@@ -91,6 +91,16 @@ impl Fate {
                 self.verdict = Verdict::Deliver;
                 self.turn = Some(Turn::WrongAmount);
             }
+            // Without two ends there is nothing to swap, and without an acceptance no time before the end.
+            FaultClass::CallbackSwapped => {
+                self.face(FaultClass::Reversed, profile, throws);
+                self.callback = Some(class);
+            }
+            FaultClass::CallbackInProgress => {
+                self.completes_after = Some(completion(profile, throws).min(COMPLETED_SOON));
+                self.callback = Some(class);
+            }
+            _ if class.is_of_callbacks() => self.callback = Some(class),
             // The others are done above, and nothing makes anybody meet a limit.
             _ => {}
         }
@@ -153,7 +163,7 @@ mod tests {
         let plain = Fate { is_scripted: true, ..Fate::plain(&worst, throws) };
         let scripted = |then: &Then| Fate::of(&worst, 1, ("order-1-1", 0), "+8613800000042", Some(then));
         assert_eq!(scripted(&Then::Deliver), plain);
-        for class in FaultClass::scriptable() {
+        for class in FaultClass::ALL.iter().copied().filter(|class| !class.is_limit()) {
             assert_ne!(scripted(&Then::Face(class, None)), plain, "{class}");
         }
     }

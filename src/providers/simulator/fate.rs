@@ -86,6 +86,10 @@ pub(super) struct Fate {
     pub(super) query: Option<FaultClass>,
     /// What a script says in place of the provider's own answer.
     pub(super) answer: Option<(Moment, Reply)>,
+    /// What is sure to strike the callbacks of this submit.
+    pub(super) callback: Option<FaultClass>,
+    /// Which submit of its reference it is, from 0.
+    pub(super) nth: u32,
     /// A script decided: what strikes by chance or by what others did leaves this request alone.
     pub(super) is_scripted: bool,
 }
@@ -137,6 +141,8 @@ impl Fate {
             completes_after: None,
             query: None,
             answer: None,
+            callback: None,
+            nth: throws.nth,
             is_scripted: false,
         }
     }

@@ -5,13 +5,17 @@
 //!
 //! | request | answers |
 //! |---|---|
-//! | `POST /recharges` `{client_ref, phone, amount_minor, currency}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 403 `{code: "banned", retry_after_ms?}` with `Retry-After`, 401 |
+//! | `POST /recharges` `{client_ref, phone, amount_minor, currency, callback_url?}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 403 `{code: "banned", retry_after_ms?}` with `Retry-After`, 401 |
 //! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, or `reversed`, or `unknown`; 404 `{code: "not_found"}`, 403 `{code: "too_early" or "too_often", retry_after_ms}`, 403 as above, 429, 401 |
 //! | `/_admin/…` | the administration, `docs/SIMULATOR.md` |
+//!
+//! Where callbacks are on, the end of a recharge is told by a POST to its `callback_url`, with the body of the answer to a
+//! query and `client_ref`, signed as Standard Webhooks has it; a 2xx acknowledges it.
 //!
 //! With a rate limit every answer carries `X-Ratelimit-Limit` and `X-Ratelimit-Remaining`.
 
 mod arrivals;
+mod callbacks;
 mod class;
 mod dialect;
 mod dice;
@@ -42,6 +46,8 @@ use tokio_util::sync::DropGuard;
 
 use self::arrivals::Arrivals;
 pub use self::arrivals::{Arrival, QuotaExceeded, RequestKind, check_quota, max_over_window, read_arrivals};
+use self::callbacks::Outbox;
+pub use self::callbacks::{CallbackUrl, NoCallbackUrl};
 pub use self::class::FaultClass;
 pub use self::dialect::Dialect;
 use self::dialect::Login;
@@ -50,11 +56,11 @@ pub use self::engine::{ReferenceView, Resolution, ResolveError};
 use self::ledger::Ledger;
 pub use self::ledger::{Delivery, LedgerError, LedgerReader, read_ledger};
 pub use self::profile::{
-    Ban, Declines, Faults, Latency, Outcomes, Profile, ProfileError, Queries, Rates, Spell, Throttle,
+    Ban, Callbacks, Declines, Faults, Latency, Outcomes, Profile, ProfileError, Queries, Rates, Spell, Throttle,
 };
 pub use self::script::{Script, ScriptError, ScriptedAnswer, Step};
 use self::server::Door;
-pub use self::stats::Stats;
+pub use self::stats::{CallbackStats, Stats};
 pub use self::strikes::Strike;
 use super::Secret;
 use crate::domain::Currency;
@@ -85,6 +91,10 @@ pub struct SimulatorOptions {
     pub key: Option<Secret>,
     /// The currency of amounts that a dialect sends without one.
     pub currency: Currency,
+    /// Where callbacks go whose submit named no address; nowhere, without one.
+    pub callback_url: Option<CallbackUrl>,
+    /// What callbacks are signed with; `key`, if left out.
+    pub callback_key: Option<Secret>,
 }
 
 impl Default for SimulatorOptions {
@@ -102,6 +112,8 @@ impl Default for SimulatorOptions {
             account: None,
             key: None,
             currency: Currency::CNY,
+            callback_url: None,
+            callback_key: None,
         }
     }
 }
@@ -167,12 +179,14 @@ impl Simulator {
         let login = Login { account: options.account, key: options.key };
         let decisions = (seed, options.profile, options.dialect, login, options.currency);
         let records = (ledger, known, arrivals);
-        let engine = Engine::new(decisions, records, options.balance, clock);
+        let outbox = Outbox::new(options.callback_url, options.callback_key);
+        let engine = Engine::new(decisions, records, options.balance, outbox, clock);
         engine.scripted.add(&options.script)?;
         tracing::info!(%addr, seed, "the provider simulator listens");
         let stop = engine.stop.clone().drop_guard();
         let server = tokio::spawn(server::serve(door, Arc::clone(&engine)));
-        Ok(SimulatorHandle { addr, seed, engine, server, writer, stop })
+        let sender = tokio::spawn(callbacks::send_all(Arc::clone(&engine)));
+        Ok(SimulatorHandle { addr, seed, engine, server, sender, writer, stop })
     }
 }
 
@@ -183,6 +197,7 @@ pub struct SimulatorHandle {
     seed: u64,
     engine: Arc<Engine>,
     server: JoinHandle<()>,
+    sender: JoinHandle<()>,
     writer: ThreadHandle<()>,
     stop: DropGuard,
 }
@@ -236,6 +251,11 @@ impl SimulatorHandle {
         self.engine.references(after, limit)
     }
 
+    /// How many callbacks wait for their time, are under way, or wait to be sent again.
+    pub fn callbacks_open(&self) -> usize {
+        self.engine.outbox.open()
+    }
+
     /// Adds steps to the script.
     pub fn script(&self, script: &Script) -> Result<(), ScriptError> {
         self.engine.scripted.add(script)
@@ -257,12 +277,15 @@ impl SimulatorHandle {
     }
 
     /// Stops: nothing new, open requests may end within a second, what is not yet completed
-    /// never is. Returns once the ledger is closed.
+    /// never is, and what is not yet told never will be. Returns once the ledger is closed.
     pub async fn shutdown(self) {
-        let Self { engine, server, writer, stop, .. } = self;
+        let Self { engine, server, sender, writer, stop, .. } = self;
         drop(stop);
         if server.await.is_err() {
             tracing::error!("the simulator's server panicked");
+        }
+        if sender.await.is_err() {
+            tracing::error!("the simulator's sender of callbacks panicked");
         }
         // The writer ends when nobody can append any more.
         drop(engine);

@@ -5,28 +5,83 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 
 macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
-        /// Counts since the start.
+    (
+        $(#[$about:meta])* $stats:ident, $counts:ident
+        $(, $(#[$inner_doc:meta])* $inner:ident: $inner_stats:ident, $inner_counts:ident)?;
+        $($(#[$doc:meta])* $name:ident),+ $(,)?
+    ) => {
+        $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-        pub struct Stats {
+        pub struct $stats {
             $($(#[$doc])* pub $name: u64,)+
+            $($(#[$inner_doc])* pub $inner: $inner_stats,)?
         }
 
         /// The same, while they grow.
         #[derive(Debug, Default)]
-        pub(super) struct Counts {
+        pub(super) struct $counts {
             $(pub(super) $name: AtomicU64,)+
+            $(pub(super) $inner: $inner_counts,)?
         }
 
-        impl Counts {
-            pub(super) fn stats(&self) -> Stats {
-                Stats { $($name: self.$name.load(Ordering::Relaxed),)+ }
+        impl $counts {
+            pub(super) fn stats(&self) -> $stats {
+                $stats {
+                    $($name: self.$name.load(Ordering::Relaxed),)+
+                    $($inner: self.$inner.stats(),)?
+                }
             }
         }
     };
 }
 
 counts! {
+    /// What became of callbacks, since the start. Every one that was sent was acknowledged, refused
+    /// or left unanswered, or is still under way.
+    CallbackStats, CallbackCounts;
+    /// Requests that went out, resends and those of the kinds below among them.
+    sent,
+    /// Of these, the ones that were acknowledged as the protocol wants it.
+    acknowledged,
+    /// Answered by a status of 200 to 299, and not acknowledged all the same: the body was wrong.
+    refused_2xx,
+    /// Answered by a redirect, which is not followed.
+    refused_3xx,
+    /// Answered by a status of 400 to 499.
+    refused_4xx,
+    /// Answered by any other status.
+    refused_5xx,
+    /// No answer in time, or no connection.
+    unanswered,
+    /// Never acknowledged, however often they were sent.
+    given_up,
+    /// Never sent, because too many waited.
+    overflowed,
+    /// Never sent, because there was no address that they could be sent to.
+    unaddressed,
+    /// Sent with a wrong signature.
+    forged_sent,
+    /// Of these, the ones that were acknowledged.
+    forged_acknowledged,
+    /// Sent with an old timestamp.
+    stale_sent,
+    /// Of these, the ones that were acknowledged.
+    stale_acknowledged,
+    /// Sent again, byte for byte.
+    replayed_sent,
+    /// Of these, the ones that were acknowledged.
+    replayed_acknowledged,
+    /// Sent about a reference that nobody has.
+    unknown_sent,
+    /// Of these, the ones that were acknowledged.
+    unknown_acknowledged,
+}
+
+counts! {
+    /// Counts since the start.
+    Stats, Counts,
+    /// Callbacks.
+    callbacks: CallbackStats, CallbackCounts;
     /// Submits that arrived.
     submits,
     /// Queries that arrived.

@@ -38,6 +38,23 @@ pub(super) mod optional_duration {
     }
 }
 
+/// A list of durations as text: `["3s", "1m"]`.
+pub(super) mod durations_text {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(value: &[Duration], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(value.iter().map(|wait| humantime::format_duration(*wait).to_string()))
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let waits = texts.iter().map(|text| humantime::parse_duration(text));
+        waits.collect::<Result<_, _>>().map_err(serde::de::Error::custom)
+    }
+}
+
 /// Names in the style of the rest of the file.
 pub(super) mod duplicates_text {
     use serde::{Deserialize, Deserializer, Serializer};

@@ -14,15 +14,15 @@ use recharged::providers::simulator::{
 use recharged::providers::{ProviderKind, ProviderSettings, Secret};
 use tempfile::TempDir;
 
-use super::{provider_with, query_of, quick, simulator, submit_of};
+use super::{provider_with, query_of, quick, simulator, submit_of, until};
 
-const ACCOUNT: &str = "us";
-const KEY: &str = "canary-secret";
+pub(super) const ACCOUNT: &str = "us";
+pub(super) const KEY: &str = "canary-secret";
 
-struct Stage {
-    dir: TempDir,
-    dialect: Dialect,
-    simulator: SimulatorHandle,
+pub(super) struct Stage {
+    pub(super) dir: TempDir,
+    pub(super) dialect: Dialect,
+    pub(super) simulator: SimulatorHandle,
 }
 
 impl Stage {
@@ -56,12 +56,12 @@ impl Stage {
         settings
     }
 
-    fn provider(&self) -> Arc<dyn RechargeProvider> {
+    pub(super) fn provider(&self) -> Arc<dyn RechargeProvider> {
         provider_with(&self.settings())
     }
 
     /// How often each reference was really delivered, less what was taken back.
-    fn delivered(&self) -> HashMap<String, i64> {
+    pub(super) fn delivered(&self) -> HashMap<String, i64> {
         let mut times = HashMap::new();
         for delivery in read_ledger(&self.dir.path().join("ledger.jsonl")).unwrap() {
             assert_eq!((delivery.phone, delivery.currency.as_str()), (order("").msisdn, "CNY"));
@@ -77,7 +77,7 @@ fn order(reference: &str) -> SubmitRequest {
 }
 
 /// What was asked about, as dispatch would: by their number where it is known, and when it was sent.
-fn question(sent: &SubmitRequest, outcome: &SubmitOutcome) -> QueryKey {
+pub(super) fn question(sent: &SubmitRequest, outcome: &SubmitOutcome) -> QueryKey {
     let provider_ref = match outcome {
         SubmitOutcome::Accepted { provider_ref } => provider_ref.clone(),
         _ => None,
@@ -97,7 +97,7 @@ async fn an_order_is_delivered_once_told_of_once_and_known_ever_after() {
         assert!(matches!(&outcome, SubmitOutcome::Accepted { provider_ref: Some(_) }), "{dialect:?}: {outcome:?}");
         let asked = provider.query(&question(&sent, &outcome)).await;
         assert_eq!(asked, QueryOutcome::InProgress, "{dialect:?}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("it is delivered", || stage.simulator.references("", 1)[0].state == "delivered").await;
         for key in [question(&sent, &outcome), question(&sent, &SubmitOutcome::Duplicate)] {
             let QueryOutcome::Succeeded(receipt) = provider.query(&key).await else { panic!("{dialect:?}: {key:?}") };
             let amount = Money { minor: 5_000, currency: Currency::parse("CNY").unwrap() };

@@ -4,6 +4,8 @@
 mod adapter;
 mod admin;
 mod ban;
+mod callback_faults;
+mod callbacks;
 mod conformance;
 mod dialects;
 mod faults;
@@ -11,6 +13,7 @@ mod ledger;
 mod outcomes;
 mod peer;
 mod questions;
+mod receiver;
 mod simulator;
 mod throughput;
 mod tls;

@@ -42,6 +42,7 @@ struct NewTransaction {
     auto_confirm: bool,
     credit_party_identifier: CreditParty,
     destination: Option<Destination>,
+    callback_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,7 +96,7 @@ fn asked(new: NewTransaction, currency: Currency) -> Result<Asked, Reply> {
         Some(wanted) => super::currency(&wanted.unit).and_then(|unit| from_decimal(wanted.amount.get(), unit)),
     };
     let Some(amount) = amount.filter(|amount| amount.minor > 0) else { return refused("amount_not_allowed") };
-    Ok(Asked { client_ref: new.external_id, order: Some((phone, amount)) })
+    Ok(Asked { client_ref: new.external_id, order: Some((phone, amount)), callback_url: new.callback_url })
 }
 
 async fn engine_malformed(engine: &Arc<Engine>) -> Response {

@@ -83,7 +83,8 @@ fn asked(engine: &Engine, parameters: &Map<String, Value>) -> Option<(Asked, i64
     let miniunit = parameters.get("miniunit_id")?;
     let minor = miniunit.as_i64().or_else(|| miniunit.as_str()?.parse().ok()).filter(|minor| *minor > 0)?;
     let phone = Msisdn::from_e164(&format!("+86{target}"))?;
-    Some((Asked { client_ref, order: Some((phone, Money { minor, currency: engine.currency })) }, at))
+    let callback_url = parameters.get("call_back_url").and_then(Value::as_str).map(str::to_owned);
+    Some((Asked { client_ref, order: Some((phone, Money { minor, currency: engine.currency })), callback_url }, at))
 }
 
 pub(super) fn wire(word: &Word) -> Wire {
@@ -116,17 +117,26 @@ fn refused(code: &str) -> Option<i64> {
 fn stands(client_ref: &ClientRef, life: Life, asked: bool) -> Wire {
     match life {
         Life::Nothing => Wire::json(200, &json!({ "code": 10_015, "message": "not found", "data": null })),
-        Life::InProgress => order(client_ref, if asked { 11 } else { 1 }),
-        Life::Delivered { .. } => order(client_ref, 3),
-        // The price is back in our balance.
-        Life::Reversed { .. } => order(client_ref, 6),
+        Life::InProgress if !asked => order(client_ref, 1),
+        Life::InProgress | Life::Delivered { .. } | Life::Reversed { .. } => order(client_ref, state(life)),
         Life::Refused(refusal) => match refused(refusal.code).filter(|_| !asked) {
             Some(code) => {
                 let http = if refusal.status == 500 { 500 } else { 200 };
                 Wire::json(http, &json!({ "code": code, "message": "refused", "data": null }))
             }
-            None => order(client_ref, 4),
+            None => order(client_ref, state(life)),
         },
+    }
+}
+
+/// How an order stands, to whoever asks, or is called back.
+pub(super) fn state(life: Life) -> i64 {
+    match life {
+        Life::Nothing | Life::InProgress => 11,
+        Life::Delivered { .. } => 3,
+        // The price is back in our balance.
+        Life::Reversed { .. } => 6,
+        Life::Refused(_) => 4,
     }
 }
 
@@ -143,6 +153,11 @@ impl Filed {
     /// The first time counts.
     fn file(&self, third_id: &str, at: i64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(third_id.to_owned()).or_insert(at);
+    }
+
+    /// When an order was filed.
+    pub(super) fn second(&self, third_id: &str) -> Option<i64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(third_id).copied()
     }
 
     fn is(&self, third_id: &str, at: i64) -> bool {

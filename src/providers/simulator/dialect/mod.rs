@@ -2,6 +2,7 @@
 //! and puts what the engine says into its provider's words.
 
 pub(super) mod dtone;
+mod letter;
 pub(super) mod mf178;
 mod own;
 pub(super) mod reloadly;
@@ -15,6 +16,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
 
+pub(super) use self::letter::{Letter, Telling};
 use super::dice::Dice;
 use super::engine::{Engine, Order};
 use super::reply::{Reply, Word};
@@ -24,6 +26,8 @@ use crate::providers::Secret;
 
 /// The longest reference, in bytes.
 const REFERENCE_MAX: usize = 64;
+/// The longest address for callbacks, in bytes: one is kept for each reference.
+const CALLBACK_URL_MAX: usize = 2_048;
 
 /// Whose protocol is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -134,12 +138,15 @@ fn authorization<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
 struct Asked {
     client_ref: String,
     order: Option<(Msisdn, Money)>,
+    /// Where the caller wants to hear of the end.
+    callback_url: Option<String>,
 }
 
 impl Asked {
     fn order(self) -> Option<Order> {
         let (phone, amount) = self.order?;
-        Some(Order { client_ref: ClientRef::from_stored(&self.client_ref), phone, amount })
+        let callback_url = self.callback_url.filter(|url| url.len() <= CALLBACK_URL_MAX).map(Into::into);
+        Some(Order { client_ref: ClientRef::from_stored(&self.client_ref), phone, amount, callback_url })
     }
 }
 

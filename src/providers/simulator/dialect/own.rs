@@ -23,6 +23,7 @@ struct SubmitBody {
     phone: String,
     amount_minor: i64,
     currency: Currency,
+    callback_url: Option<String>,
 }
 
 pub(super) fn router() -> Router<Arc<Engine>> {
@@ -52,7 +53,7 @@ fn asked(body: SubmitBody) -> Result<Asked, Reply> {
         return refused("amount_not_allowed");
     }
     let amount = Money { minor: body.amount_minor, currency: body.currency };
-    Ok(Asked { client_ref: body.client_ref, order: Some((phone, amount)) })
+    Ok(Asked { client_ref: body.client_ref, order: Some((phone, amount)), callback_url: body.callback_url })
 }
 
 #[derive(Serialize, Default)]

@@ -92,7 +92,8 @@ fn asked(engine: &Engine, body: TopUp) -> Result<Asked, Reply> {
     let Some(phone) = Msisdn::from_e164(&body.recipient_phone.number) else { return refused("invalid_recipient") };
     let amount = from_decimal(body.amount.get(), engine.currency).filter(|amount| amount.minor > 0);
     let Some(amount) = amount else { return refused("amount_not_allowed") };
-    Ok(Asked { client_ref: body.custom_identifier, order: Some((phone, amount)) })
+    // Theirs is set up with the account.
+    Ok(Asked { client_ref: body.custom_identifier, order: Some((phone, amount)), callback_url: None })
 }
 
 async fn status(State(engine): State<Arc<Engine>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
@@ -117,7 +118,7 @@ fn reported(word: &Word, wire: Wire) -> Wire {
     let content = if let Word::Unclear(client_ref) = word {
         vec![transaction(client_ref, "PROCESSING", None)]
     } else if let Word::Stands { client_ref, life, .. } = word {
-        let found = (*life != Life::Nothing).then(|| transaction(client_ref, standing(*life), delivered(*life)));
+        let found = (*life != Life::Nothing).then(|| told(client_ref, *life));
         found.into_iter().collect()
     } else {
         return wire;
@@ -133,7 +134,7 @@ pub(super) fn wire(word: &Word, now: Timestamp) -> Wire {
     match word {
         Word::Stands { life: Life::Nothing, .. } => error(404, "TRANSACTION_NOT_FOUND"),
         Word::Stands { client_ref, life, asked: true } => {
-            let transaction = transaction(client_ref, standing(*life), delivered(*life));
+            let transaction = told(client_ref, *life);
             Wire::json(200, &json!({ "code": null, "status": standing(*life), "transaction": transaction }))
         }
         Word::Stands { life: Life::Refused(refusal), .. } => {
@@ -180,6 +181,11 @@ fn delivered(life: Life) -> Option<Money> {
         Life::Delivered { amount, .. } => Some(amount),
         Life::Nothing | Life::InProgress | Life::Reversed { .. } | Life::Refused(_) => None,
     }
+}
+
+/// A transaction as its callback tells it.
+pub(super) fn told(client_ref: &ClientRef, life: Life) -> Value {
+    transaction(client_ref, standing(life), delivered(life))
 }
 
 fn transaction(client_ref: &ClientRef, status: &str, delivered: Option<Money>) -> Value {

@@ -1,9 +1,11 @@
 //! The provider behind the simulator's HTTP: references, their lives, and what is delivered.
 
 mod books;
+mod by_hand;
 mod query;
 mod reference;
 mod settle;
+mod tell;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,16 +15,18 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::books::{ReferenceView, Resolution, ResolveError};
+pub(super) use self::by_hand::{ByHand, ByHandError};
 pub(super) use self::reference::{Life, Order, Remembered};
 use self::reference::{REFERENCES_MAX_PER_SHARD, Reference, Rest, lock_shard};
 use super::arrivals::{Arrivals, RequestKind};
+use super::callbacks::Outbox;
 use super::class::{FaultClass, Moment};
 use super::dialect::dtone::Created;
 use super::dialect::mf178::Filed;
 use super::dialect::reloadly::Tokens;
 use super::dialect::{Dialect, Login, small_number};
 use super::fate::{Fate, Opening, Refusal};
-use super::ledger::{Ledger, LedgerBroken};
+use super::ledger::Ledger;
 use super::profile::{FaultKind, Profile};
 use super::reply::{Reply, Word};
 use super::script::Then;
@@ -73,6 +77,7 @@ pub(super) struct Engine {
     pub(super) strikes: Strikes,
     pub(super) scripted: Scripted,
     pub(super) windows: Windows,
+    pub(super) outbox: Outbox,
     /// References by the provider's own numbers, where a dialect is asked by these.
     numbers: Mutex<HashMap<u64, Box<str>>>,
     /// What the dialects keep besides.
@@ -87,6 +92,7 @@ impl Engine {
         (seed, profile, dialect, login, currency): (u64, Profile, Dialect, Login, Currency),
         (ledger, known, arrivals): (Ledger, Remembered, Arrivals),
         balance: Option<i64>,
+        outbox: Outbox,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
         let engine = Self {
@@ -104,6 +110,7 @@ impl Engine {
             strikes: Strikes::default(),
             scripted: Scripted::default(),
             windows: Windows::new(balance),
+            outbox,
             numbers: Mutex::default(),
             created: Created::default(),
             filed: Filed::default(),
@@ -220,15 +227,16 @@ impl Engine {
         setup.banned(left)
     }
 
-    pub(super) async fn submit(self: &Arc<Self>, order: Order) -> Reply {
+    pub(super) async fn submit(self: &Arc<Self>, mut order: Order) -> Reply {
         let arrived = Instant::now();
         let setup = self.setup();
-        let name = order.client_ref.as_str();
+        let client_ref = order.client_ref.clone();
+        let name = client_ref.as_str();
         let script = self.scripted.take(name);
         if script.is_some() {
             self.strikes.is_scripted(name);
         }
-        let (fate, met) = self.meet(&order, &setup.profile, script.as_ref());
+        let (mut fate, met) = self.meet(&order, &setup.profile, script.as_ref());
         if let Some(Opening::Outage(lasts)) = fate.opening {
             self.strikes.count(FaultClass::Outage, name);
             count(&self.counts.resets);
@@ -246,10 +254,14 @@ impl Engine {
                 count(&self.counts.duplicates);
                 life
             }
-            Met::Fresh => match self.execute(&order, &fate, &setup.profile).await {
-                Ok(life) => life,
-                Err(LedgerBroken) => return Reply::error(500),
-            },
+            Met::Fresh => {
+                let goes_out = self.listens(&mut order, &mut fate, &setup.profile, arrived);
+                let Ok(life) = self.execute(&order, &fate, &setup.profile).await else { return Reply::error(500) };
+                if let Some(goes_out) = goes_out {
+                    self.went_out(goes_out).await;
+                }
+                life
+            }
         };
         sleep_until(arrived + fate.reply_after).await;
         if let Some(pace) = fate.throttled {

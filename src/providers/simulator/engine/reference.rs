@@ -9,12 +9,13 @@ use super::super::class::FaultClass;
 use super::super::dice::Dice;
 use super::super::fate::Refusal;
 use super::super::ledger::Delivery;
+use super::tell::Listener;
 use crate::domain::{ClientRef, Money, Msisdn, Timestamp};
 
 /// Locks for the references: enough that two cores seldom meet.
 const SHARDS: usize = 64;
-/// A reference costs about 220 bytes, and none may be forgotten; beyond this many the simulator
-/// refuses to work rather than grow.
+/// A reference costs about 230 bytes (with callbacks another 100, and its address), and none may be
+/// forgotten; beyond this many the simulator refuses to work rather than grow.
 pub(super) const REFERENCES_MAX_PER_SHARD: usize = 20_000_000 / SHARDS;
 
 /// A recharge, as asked for.
@@ -23,6 +24,8 @@ pub(in super::super) struct Order {
     pub(in super::super) client_ref: ClientRef,
     pub(in super::super) phone: Msisdn,
     pub(in super::super) amount: Money,
+    /// Where the caller wants to hear of its end; kept with the reference once it is executed.
+    pub(in super::super) callback_url: Option<Box<str>>,
 }
 
 /// What became of a reference.
@@ -53,6 +56,8 @@ pub(super) struct Reference {
     pub(super) asked_at: Option<Instant>,
     pub(super) ended_at: Option<Instant>,
     pub(super) rest: Option<Box<Rest>>,
+    /// Only where there are callbacks.
+    pub(super) listener: Option<Box<Listener>>,
 }
 
 /// What few references have.
@@ -74,7 +79,16 @@ pub(super) struct Rest {
 
 impl Reference {
     pub(super) const fn new(submits: u32, life: Life) -> Self {
-        Self { submits, queries: 0, life, submitted_at: None, asked_at: None, ended_at: None, rest: None }
+        Self {
+            submits,
+            queries: 0,
+            life,
+            submitted_at: None,
+            asked_at: None,
+            ended_at: None,
+            rest: None,
+            listener: None,
+        }
     }
 }
 

@@ -47,8 +47,10 @@ impl Engine {
         self.remember(&order, fate, held);
         if turn == Some(Turn::Never) {
             self.strikes.count(FaultClass::Never, order.client_ref.as_str());
+            self.tell_progress(&order, Duration::MAX);
             return Ok(Life::InProgress);
         }
+        self.tell_progress(&order, wait);
         let until = Instant::now() + wait;
         tokio::spawn(async move {
             tokio::select! {
@@ -124,11 +126,12 @@ impl Engine {
         shard.get(name).and_then(|reference| reference.rest.as_ref()).is_some_and(|rest| rest.resolved)
     }
 
-    fn end(&self, order: &Order, life: Life) {
+    /// It has come to an end, perhaps not the last one; what it takes decides which word is told first.
+    fn end(&self, order: &Order, life: Life, turn: Option<Turn>) {
         let name = order.client_ref.as_str();
-        if let Some(reference) = lock_shard(&self.shards, name).get_mut(name) {
-            reference.life = life;
-            reference.ended_at = Some(Instant::now());
+        let news = lock_shard(&self.shards, name).get_mut(name).map(|reference| reference.lives(life));
+        if let Some(news) = news {
+            self.tell(order, life, turn, news);
         }
     }
 
@@ -145,7 +148,7 @@ impl Engine {
             self.strikes.count(class, order.client_ref.as_str());
         }
         let life = Life::Refused(refusal);
-        self.end(order, life);
+        self.end(order, life, turn);
         if let Some(Turn::LateSuccess(after)) = turn {
             let (engine, order) = (Arc::clone(self), order.clone());
             self.later(after, async move {
@@ -165,7 +168,7 @@ impl Engine {
         let seq = match self.ledger.append(line(order, amount, at, None)).await {
             Ok(seq) => seq,
             Err(broken) => {
-                self.end(order, Life::Nothing);
+                self.end(order, Life::Nothing, None);
                 return Err(broken);
             }
         };
@@ -186,7 +189,7 @@ impl Engine {
             }
             Some(_) | None => {}
         }
-        self.end(order, life);
+        self.end(order, life, turn);
         Ok(life)
     }
 
@@ -196,7 +199,7 @@ impl Engine {
         self.strikes.count(FaultClass::Reversed, order.client_ref.as_str());
         self.windows.release(amount.minor);
         let life = Life::Reversed { amount, at };
-        self.end(order, life);
+        self.end(order, life, None);
         Ok(life)
     }
 

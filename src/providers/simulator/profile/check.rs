@@ -51,6 +51,32 @@ pub enum ProfileError {
         /// How many abuses lead to it.
         after: u32,
     },
+    /// A callback that is sent for ever.
+    #[error("callbacks.resend: {count} waits, more than {most}")]
+    Resends {
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A wait beyond all use.
+    #[error("{key}: {} is more than {}", humantime::format_duration(*value), humantime::format_duration(*most))]
+    TooLong {
+        /// Which.
+        key: &'static str,
+        /// Its value.
+        value: Duration,
+        /// The longest.
+        most: Duration,
+    },
+    /// Callbacks whose answer nobody waits for, or for too long.
+    #[error("callbacks.patience: {} is not above zero and at most {}", humantime::format_duration(*value), humantime::format_duration(*most))]
+    Patience {
+        /// Its value.
+        value: Duration,
+        /// The longest.
+        most: Duration,
+    },
     /// A ban that ends at once, or almost never.
     #[error("{key}: {} is not above zero and at most {}", humantime::format_duration(*value), humantime::format_duration(BAN_MAX))]
     Ban {
@@ -92,7 +118,8 @@ impl Profile {
         self.completion.check("completion")?;
         throttle("throttle", self.throttle)?;
         throttle("query_throttle", self.query_throttle)?;
-        self.ban.map_or(Ok(()), Ban::check)
+        self.ban.map_or(Ok(()), Ban::check)?;
+        self.callbacks.check()
     }
 }
 
@@ -117,12 +144,12 @@ fn throttle(key: &'static str, throttle: Option<Throttle>) -> Result<(), Profile
     if is_right { Ok(()) } else { Err(ProfileError::Throttle { key }) }
 }
 
-fn spell([rate, lasts]: [&'static str; 2], spell: Spell) -> Result<(), ProfileError> {
+pub(super) fn spell([rate, lasts]: [&'static str; 2], spell: Spell) -> Result<(), ProfileError> {
     share(rate, spell.rate)?;
     spell.lasts.check(lasts)
 }
 
-fn share(key: &'static str, value: f64) -> Result<(), ProfileError> {
+pub(super) fn share(key: &'static str, value: f64) -> Result<(), ProfileError> {
     if (0.0..=1.0).contains(&value) { Ok(()) } else { Err(ProfileError::Share { key, value }) }
 }
 
@@ -138,7 +165,7 @@ fn shares(key: &'static str, values: impl Iterator<Item = f64>) -> Result<(), Pr
 }
 
 impl Latency {
-    fn check(self, key: &'static str) -> Result<(), ProfileError> {
+    pub(super) fn check(self, key: &'static str) -> Result<(), ProfileError> {
         match self {
             Self::Uniform { min, max } if min > max => Err(ProfileError::Latency { key, problem: "min is above max" }),
             Self::Lognormal { p50, p99 } if p50.is_zero() || p50 > p99 => {

@@ -1,5 +1,6 @@
 //! How a simulated provider behaves: what `--profile FILE` holds.
 
+mod callbacks;
 mod check;
 mod faults;
 mod presets;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::callbacks::Callbacks;
 pub use self::check::ProfileError;
 pub(super) use self::faults::FaultKind;
 pub use self::faults::{Ban, Declines, Faults, Outcomes, Queries, Rates, Spell};
@@ -51,6 +53,8 @@ pub struct Profile {
     pub outcomes: Outcomes,
     /// Trouble of queries.
     pub queries: Queries,
+    /// What is told without being asked, and its trouble.
+    pub callbacks: Callbacks,
     /// Let the last three digits of the number decide (x02 invalid, x03 barred, x04 operator
     /// unavailable, x05 cooldown, x06 declined; 1xx at least 3 s, 2xx 20 s, 3xx 5 min), as DT
     /// One's sandbox does; from x50 on, a class of trouble each (`docs/SIMULATOR.md`).
@@ -75,6 +79,7 @@ impl Default for Profile {
             empty_float: Spell::default(),
             outcomes: Outcomes::default(),
             queries: Queries::default(),
+            callbacks: Callbacks::default(),
             suffix_scenarios: false,
         }
     }
@@ -97,7 +102,7 @@ impl Profile {
             (FaultClass::NotFoundLag, self.queries.not_found_lag.rate),
             (FaultClass::Stale, self.queries.stale.rate),
         ];
-        let all = self.rates_of_submits().into_iter().chain(queries);
+        let all = self.rates_of_submits().into_iter().chain(queries).chain(self.callbacks.rates());
         all.filter(|(_, rate)| *rate > 0.0).map(|(class, _)| class).collect()
     }
 
@@ -191,6 +196,11 @@ mod tests {
                 tells_when: false,
             }),
             queries: Queries { retention: Some(Duration::from_hours(1)), ..Queries::default() },
+            callbacks: Callbacks {
+                lost: 0.25,
+                resend: vec![Duration::from_secs(3), Duration::from_mins(1)],
+                ..Callbacks::default()
+            },
             ..Profile::storm()
         };
         let text = toml::to_string(&profile).unwrap();

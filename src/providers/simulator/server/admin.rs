@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::class::FaultClass;
-use super::super::engine::{Engine, Resolution, ResolveError};
+use super::super::engine::{ByHand, ByHandError, Engine, Resolution, ResolveError};
 use super::super::profile::{Ban, Profile};
 use super::super::script::Script;
 use super::super::text::duration_text;
@@ -41,6 +41,7 @@ pub(super) fn router(engine: &Arc<Engine>) -> Router<Arc<Engine>> {
         .route("/_admin/freeze", put(freeze).delete(unfreeze))
         .route("/_admin/outage", post(outage))
         .route("/_admin/ban", post(ban).delete(lift_ban))
+        .route("/_admin/callbacks", post(call_back))
         .route("/_admin/stats", get(stats))
         .route("/_admin/strikes", get(strikes))
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -79,7 +80,7 @@ async fn set_profile(State(engine): State<Arc<Engine>>, body: String) -> Result<
 }
 
 async fn waiting(State(engine): State<Arc<Engine>>) -> Json<serde_json::Value> {
-    let classes: Vec<FaultClass> = FaultClass::scriptable().collect();
+    let classes: Vec<FaultClass> = FaultClass::ALL.iter().copied().filter(|class| !class.is_limit()).collect();
     Json(json!({ "waiting": engine.scripted.waiting(), "classes": classes }))
 }
 
@@ -191,6 +192,33 @@ async fn ban(State(engine): State<Arc<Engine>>, body: String) -> Result<Json<ser
 async fn lift_ban(State(engine): State<Arc<Engine>>) -> Json<serde_json::Value> {
     engine.windows.lift_ban();
     Json(json!({ "lasts": null }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallBack {
+    client_ref: String,
+    url: Option<String>,
+    #[serde(default)]
+    forged: bool,
+    #[serde(default)]
+    stale: bool,
+}
+
+/// Returns once it is answered, or nobody has answered in time.
+async fn call_back(State(engine): State<Arc<Engine>>, body: String) -> Result<Json<serde_json::Value>, Refused> {
+    let wanted: CallBack =
+        read(&body, r#"{"client_ref": "order-7-1"}, and if you like "url", "forged": true and "stale": true"#)?;
+    let by_hand = ByHand { url: wanted.url.as_deref(), is_forged: wanted.forged, is_stale: wanted.stale };
+    let answer = engine.tell_by_hand(&wanted.client_ref, by_hand).await.map_err(|error| {
+        let status = match error {
+            ByHandError::Unknown => StatusCode::NOT_FOUND,
+            ByHandError::Unaddressed => StatusCode::UNPROCESSABLE_ENTITY,
+            ByHandError::NotSent => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        refused(status, error)
+    })?;
+    Ok(Json(json!({ "status": answer.status, "acknowledged": answer.is_acknowledged })))
 }
 
 async fn stats(State(engine): State<Arc<Engine>>) -> Json<super::super::Stats> {
