@@ -17,6 +17,7 @@ use recharged::clock::SystemClock;
 use recharged::domain::DuplicateSemantics;
 use recharged::kafka::{KafkaOptions, Producer, ProducerOptions};
 use recharged::ports::Store;
+use recharged::providers::Secret;
 use recharged::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
 use recharged::store::{self, StoreOptions};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,6 +53,8 @@ pub(crate) struct Wishes {
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
+    /// What the simulator signs its callbacks with.
+    pub(crate) callback_key: Option<&'static str>,
     /// No other line runs meanwhile.
     pub(crate) alone: bool,
 }
@@ -69,6 +72,7 @@ impl Default for Wishes {
             tiers: r#"["1s"]"#,
             profile: Profile::default(),
             toml: String::new(),
+            callback_key: None,
             alone: false,
         }
     }
@@ -114,6 +118,7 @@ impl Line {
             profile: wishes.profile.clone(),
             ledger: Some(folder.path().join("ledger.jsonl")),
             seed: Some(7),
+            callback_key: wishes.callback_key.map(Secret::new),
             ..SimulatorOptions::default()
         };
         let simulator = Simulator::start(options, Arc::new(SystemClock::new())).await.unwrap();

@@ -292,3 +292,85 @@ async fn a_genuine_callback_that_cannot_be_written_is_to_be_sent_again() {
     assert_eq!(called.post("/callbacks/sim", &signed(KEY, 0, &body), &body).await.0, 200);
     assert_eq!(called.row("held").await.unwrap().state, State::Succeeded);
 }
+
+/// A provider that calls back in every way, and whose submits fail in some.
+const BUSY: &str = "
+accepted_first = 0.6
+reply = { fixed = \"5ms\" }
+completion = { uniform = { min = \"50ms\", max = \"1s\" } }
+[declines]
+retryable = 0.05
+fatal = 0.02
+[faults.reset]
+after = 0.02
+[callbacks]
+enabled = true
+after = { fixed = \"5ms\" }
+lost = 0.05
+duplicated = 0.1
+early = 0.05
+forged = 0.1
+stale = 0.05
+replayed = 0.1
+unknown_reference = 0.05
+in_progress = 0.1
+resend = [\"1s\", \"1s\", \"2s\"]
+";
+
+/// Sells so many orders at it, and looks at what was made of its callbacks.
+async fn called_about(orders: u64) {
+    let address = free_address();
+    let keys = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = keys.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (key, token) = (file("key", KEY), file("token", TOKEN_KEY));
+    let toml = format!(
+        "callback_key_files = [{key:?}]\n[callback]\nlisten = \"{address}\"\npublic_url = \"http://{address}\"\ntoken_key_files = [{token:?}]\n"
+    );
+    let profile = Profile::from_toml(BUSY).unwrap();
+    let wishes = Wishes { profile, toml, callback_key: Some(KEY), query_not_before: "2s", ..Wishes::default() };
+    let line = Line::set_up(wishes).await;
+    let callback = line.start_roles("callback", "callback", &[]).await;
+    let _worker = line.start_roles("worker", "intake,dispatch,delay,watchdog,relay", &[]).await;
+    let resident = async || callback.metric("process_resident_memory_bytes").await.unwrap() / 1_048_576.0;
+    let before = resident().await;
+    line.send("called", orders).await;
+    let deadline = Instant::now() + PATIENCE * 10;
+    loop {
+        let counts: std::collections::HashMap<State, u64> = line.store.count_by_state().await.unwrap().into_iter().collect();
+        let closed: u64 = [State::Succeeded, State::Failed].iter().filter_map(|state| counts.get(state)).sum();
+        if closed == orders && line.simulator.callbacks_open() == 0 {
+            break;
+        }
+        let open = line.simulator.callbacks_open();
+        assert!(Instant::now() < deadline, "{counts:?}, {open} callbacks are open:\n{}", callback.log_text());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let callbacks = line.simulator.stats().callbacks;
+    println!("{callbacks:?}");
+    let (after, count) = (resident().await, async |of: &str| callback.metric_of("recharge_callbacks_total", of).await);
+    println!("{before:.0} MiB before, {after:.0} MiB after; settled {:?}, known {:?}", count("\"settled\"").await, count("\"known\"").await);
+    assert!(callbacks.forged_sent > 0 && callbacks.stale_sent > 0 && callbacks.unknown_sent > 0, "{callbacks:?}");
+    let wrong = callbacks.forged_acknowledged + callbacks.stale_acknowledged + callbacks.unknown_acknowledged;
+    assert_eq!(wrong, 0, "{callbacks:?}");
+    assert_eq!(callbacks.replayed_acknowledged, callbacks.replayed_sent, "a recording of what is known is acknowledged");
+    assert!(count("\"settled\"").await > Some(0.0) && count("\"forged\"").await > Some(0.0));
+    assert!(after < before + 64.0, "memory has grown from {before:.0} to {after:.0} MiB");
+    let report = line.audit().await;
+    assert!(report.audit.clean, "{report:?}");
+    super::support::assert_no_numbers(&callback.log_text(), "the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callbacks_of_every_kind_settle_each_order_once_and_no_forgery_is_acknowledged() {
+    called_about(300).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes: scripts/campaign callbacks"]
+async fn campaign_of_a_hundred_thousand_callbacks() {
+    called_about(60_000).await;
+}
