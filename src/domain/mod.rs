@@ -50,7 +50,7 @@ pub fn minus(at: Timestamp, wait: std::time::Duration) -> Timestamp {
 
 pub use callback::{CallbackKey, CallbackLinks, WeakCallbackKey};
 pub use command::{Command, CommandKind};
-pub use decide::{Decision, Input, decide};
+pub use decide::{Decision, Dispute, Input, decide};
 pub use event::{Announcement, EventData, EventType, LoggedEvent};
 pub use ids::{ClaimId, ClientRef, OrderId, ProviderId};
 pub use money::{Currency, Money};

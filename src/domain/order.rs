@@ -155,6 +155,14 @@ impl Order {
         self.attempt.as_ref().map_or(0, |attempt| attempt.number)
     }
 
+    /// Whether this attempt is known to be delivered.
+    pub fn is_delivered_by(&self, number: u16) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| {
+            attempt.inquiry.delivered_by == Some(number)
+                || (attempt.number == number && attempt.state == AttemptState::Succeeded)
+        })
+    }
+
     /// Whether the shop sent the same order twice: what a recharge depends on is equal.
     pub fn same_payload(&self, other: &NewOrder) -> bool {
         self.recipient.expose() == other.recipient.expose() && self.amount == other.amount

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 
-use super::{CaseBook, DeadlineBook, EventLog, OrderBook, Questions, Quota, ReadMarks, Timers};
+use super::{CaseBook, DayLog, DeadlineBook, EventLog, OrderBook, Questions, Quota, ReadMarks, Timers};
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
 /// repeat it (every write is fenced) or read back.
@@ -149,10 +149,10 @@ fn remedy(found: i64, needed: i64) -> &'static str {
 
 /// Every trait that a store implements, for the composition root.
 pub trait Store:
-    OrderStore + EventLog + OrderBook + Quota + DeadlineBook + Questions + CaseBook + ReadMarks + Timers
+    OrderStore + EventLog + DayLog + OrderBook + Quota + DeadlineBook + Questions + CaseBook + ReadMarks + Timers
 {
 }
 impl<T> Store for T where
-    T: OrderStore + EventLog + OrderBook + Quota + DeadlineBook + Questions + CaseBook + ReadMarks + Timers
+    T: OrderStore + EventLog + DayLog + OrderBook + Quota + DeadlineBook + Questions + CaseBook + ReadMarks + Timers
 {
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use recharged::domain::inquiry::next_query;
 use recharged::domain::{
-    CaseKind, Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt,
-    RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
+    CaseKind, Decision, Dispute, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason,
+    Receipt, RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
 };
 
 use crate::row::{Row, Tick, at, claim_id, lane, new_order, tick_of};
@@ -42,17 +42,36 @@ pub(crate) enum Answer {
 /// An input, small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Asked {
-    Arrived { paid: bool, routed: bool, same: bool },
-    Paid { routed: bool },
+    Arrived {
+        paid: bool,
+        routed: bool,
+        same: bool,
+    },
+    Paid {
+        routed: bool,
+    },
     PaidAgain,
     Cancelled,
     Claim(u8),
-    Reply { attempt: u8, claim: u8, word: Word },
-    Reported { attempt: u8, asked: Tick, answer: Answer },
+    Reply {
+        attempt: u8,
+        claim: u8,
+        word: Word,
+    },
+    Reported {
+        attempt: u8,
+        asked: Tick,
+        answer: Answer,
+    },
     CallerLost,
     Deadline,
     Resolved(bool),
     CaseClosed,
+    NotListed,
+    /// Listed with another amount, or with its own.
+    Listed {
+        same: bool,
+    },
 }
 
 /// What was decided.
@@ -226,6 +245,12 @@ impl Asked {
             Self::Resolved(succeeded) => {
                 Input::Resolved { succeeded, by: "a person".to_owned(), evidence: "a statement".to_owned() }
             }
+            Self::NotListed => Input::Disputed { attempt: 1, dispute: Dispute::NotListed },
+            Self::Listed { same } => {
+                let mut amount = new_order(true).amount;
+                amount.minor += i64::from(!same);
+                Input::Disputed { attempt: 1, dispute: Dispute::Amount(amount) }
+            }
             Self::CaseClosed => Input::CaseClosed {
                 kind: CaseKind::PayloadConflict,
                 by: "a person".to_owned(),
@@ -268,6 +293,10 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
             | QueryOutcome::Unavailable { .. }
             | QueryOutcome::Throttled { .. }
             | QueryOutcome::Banned { .. } => "report: unavailable",
+        },
+        Input::Disputed { dispute, .. } => match dispute {
+            Dispute::NotListed => "list: not there",
+            Dispute::Amount(_) => "list: amount",
         },
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",

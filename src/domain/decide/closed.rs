@@ -1,4 +1,4 @@
-//! What is still said of an order that is closed (rows 17, 18 and the end of 21). The order
+//! What is still said of an order that is closed (rows 17, 18, 22 and the end of 21). The order
 //! never changes; a person hears of it.
 
 use crate::domain::Timestamp;
@@ -9,7 +9,7 @@ use crate::domain::outcome::{QueryOutcome, Receipt, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, State};
 
 use super::draft::Draft;
-use super::{Decision, Why};
+use super::{Decision, Dispute, Why};
 
 /// A delivery, after the end. Repeated, it is known.
 pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Decision {
@@ -89,6 +89,25 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
     }
 }
 
+/// What the provider's list of a day says against a delivery that closed the order. A recharge that is not listed is
+/// the provider's contradiction of its own word, as one that it calls failed afterwards.
+pub(super) fn disputed(draft: Draft<'_>, number: u16, dispute: Dispute) -> Decision {
+    if draft.before.state != State::Succeeded || !is_delivered(&draft, number) {
+        return Decision::Keep(Why::NotApplicable);
+    }
+    match dispute {
+        Dispute::NotListed => {
+            let evidence = format!("attempt {number} had been reported delivered, and the provider's list has it not");
+            draft.case_only(CaseKind::Conflict, evidence)
+        }
+        Dispute::Amount(listed) if listed == draft.before.amount => Decision::Keep(Why::Known),
+        Dispute::Amount(listed) => {
+            let evidence = format!("ordered {}, delivered {listed} by the provider's list", draft.before.amount);
+            draft.case_only(CaseKind::AmountMismatch, evidence)
+        }
+    }
+}
+
 /// Whether "not found" is what the case of a refund was kept open for: the last question about
 /// an attempt that only "not found" speaks for.
 fn is_last_word(draft: &Draft<'_>, number: u16, asked_at: Timestamp) -> bool {
@@ -118,10 +137,7 @@ fn newer_attempt(mut draft: Draft<'_>, number: u16, state: AttemptState) -> Deci
 
 /// Whether this attempt is known to be delivered.
 fn is_delivered(draft: &Draft<'_>, number: u16) -> bool {
-    draft.before.attempt.as_ref().is_some_and(|attempt| {
-        attempt.inquiry.delivered_by == Some(number)
-            || (attempt.number == number && attempt.state == AttemptState::Succeeded)
-    })
+    draft.before.is_delivered_by(number)
 }
 
 fn owned(draft: &Draft<'_>) -> bool {

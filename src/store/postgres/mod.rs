@@ -5,6 +5,7 @@ mod book;
 mod cases;
 mod columns;
 mod connections;
+mod day_log;
 mod deadlines;
 mod error;
 mod log;

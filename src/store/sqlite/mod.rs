@@ -3,6 +3,7 @@
 
 mod book;
 mod cases;
+mod day_log;
 mod deadlines;
 mod log;
 mod orders;

@@ -6,8 +6,8 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    Census, Clock, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon, LogBatch,
-    LogPosition, Questions, Quota, Reservation, StoreError,
+    Census, Clock, DayLog, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Held, Hold, Horizon,
+    LogBatch, LogPosition, Questions, Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 
@@ -236,6 +236,25 @@ impl EventLog for MemStore {
         self.there("recipients").await?;
         let state = self.state.lock().unwrap();
         Ok(ids.iter().map(|id| state.rows.get(id).map(|row| row.recipient.clone())).collect())
+    }
+}
+
+#[async_trait]
+impl DayLog for MemStore {
+    async fn written(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        limit: usize,
+    ) -> Result<Vec<LogBatch>, StoreError> {
+        let mut page = self.read_log(after, limit).await?;
+        for batch in &mut page {
+            let is_of_it =
+                |line: &&str| LoggedEvent::from_line(line).is_ok_and(|event| from <= event.at && event.at < until);
+            batch.entries = batch.entries.lines().filter(is_of_it).map(|line| format!("{line}\n")).collect();
+        }
+        Ok(page)
     }
 }
 

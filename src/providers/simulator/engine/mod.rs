@@ -1,6 +1,7 @@
 //! The provider behind the simulator's HTTP: references, their lives, and what is delivered.
 
 mod books;
+mod list;
 mod query;
 mod reference;
 mod settle;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::books::{ReferenceView, Resolution, ResolveError};
+pub(super) use self::list::{ListedRecharge, Span};
 pub(super) use self::reference::{Life, Order, Remembered};
 use self::reference::{REFERENCES_MAX_PER_SHARD, Reference, Rest, lock_shard};
 use super::arrivals::{Arrivals, RequestKind};
