@@ -36,7 +36,9 @@ pub(super) async fn open(
     let is_too_much = due.len() > task.cases_max;
     if task.dry_run || is_too_much {
         let state = if task.dry_run { CaseState::Due } else { CaseState::Withheld };
-        due.iter().for_each(|at| set(found, *at, state));
+        for at in due {
+            set(found, at, state);
+        }
         return Ok(count(found));
     }
     let mut opened = 0;
@@ -100,7 +102,9 @@ async fn open_batch(
             return Ok(());
         }
     }
-    left.iter().for_each(|at| set(found, *at, CaseState::NotWritten));
+    for at in left {
+        set(found, at, CaseState::NotWritten);
+    }
     Ok(())
 }
 

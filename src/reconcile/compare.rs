@@ -117,8 +117,7 @@ pub fn compare(order: &Order, attempt: u16, there: Option<There>, now: Timestamp
         (Here::Delivered, ListedState::Delivered) => amounts(order, attempt, there.amount),
         (Here::Open, ListedState::InProgress | ListedState::Unknown)
         | (Here::NotDelivered, ListedState::Failed | ListedState::Reversed) => Verdict::MATCHED,
-        (Here::Delivered, ListedState::InProgress | ListedState::Unknown)
-        | (Here::NotDelivered, ListedState::InProgress | ListedState::Unknown) => {
+        (Here::Delivered | Here::NotDelivered, ListedState::InProgress | ListedState::Unknown) => {
             // It has no end there: nobody can say yet whose word will stand.
             Verdict::without_case(Class::StateDiffers)
         }

@@ -1,16 +1,16 @@
 //! Any order that the state machine can make, against anything that a list can say of any of its attempts.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::decide::Why;
 use crate::domain::{
     Capabilities, ClaimId, Currency, Decision, DuplicateSemantics, EventType, NewOrder, OnUnknown, OrderId, Policy,
-    ProviderId, ProviderPolicy, Recipient, RefFormat, SubmitOutcome, UnknownCause, Why, decide,
+    ProviderId, ProviderPolicy, Recipient, RefFormat, SubmitOutcome, UnknownCause, decide,
 };
-
-use std::time::Duration;
 
 fn lane() -> ProviderId {
     ProviderId::new("primary")
@@ -76,7 +76,7 @@ fn lived(policy: &Policy, life: &[(u8, u8)]) -> Order {
         let claim_id = order.attempt.as_ref().map_or(ClaimId(uuid::Uuid::nil()), |attempt| attempt.claim_id);
         let reply = |outcome| Input::SubmitReply { attempt: number, claim_id, outcome };
         let reported = |attempt, outcome| Input::Reported { attempt, asked_at: at(now), outcome };
-        let older = number.saturating_sub(1).max(1);
+        let former = number.saturating_sub(1).max(1);
         let receipt = |minor: Option<i64>| Receipt { delivered: minor.map(cny), ..Receipt::default() };
         let input = match choice % 16 {
             0..=3 => {
@@ -89,7 +89,7 @@ fn lived(policy: &Policy, life: &[(u8, u8)]) -> Order {
             7 | 8 => reply(SubmitOutcome::Rejected(again())),
             9 => reply(SubmitOutcome::Unknown(UnknownCause::Timeout)),
             10 => reply(SubmitOutcome::Throttled { retry_after: None }),
-            11 => reported(older, QueryOutcome::Succeeded(receipt(None))),
+            11 => reported(former, QueryOutcome::Succeeded(receipt(None))),
             12 => reported(number, QueryOutcome::Failed(failed(RetryAdvice::Never))),
             13 => Input::Deadline,
             14 => Input::Resolved { succeeded: pause % 2 == 0, by: "duty".to_owned(), evidence: "portal".to_owned() },

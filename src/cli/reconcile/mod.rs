@@ -64,10 +64,10 @@ pub struct ReconcileArgs {
     /// How the file is written; left out, by the end of its name
     #[arg(long, value_name = "FORMAT", requires = "file")]
     pub format: Option<FileFormat>,
-    /// What a column of the file is called there, such as client_ref=third_id; may be repeated
+    /// What a column is called in the file, where not by its own name; may be repeated
     #[arg(long = "column", value_name = "COLUMN=NAME", requires = "file", value_parser = column)]
     pub columns: Vec<(Column, String)>,
-    /// What a word of the file's states means, such as DONE=delivered; may be repeated
+    /// What a word means that the file has for a state; may be repeated
     #[arg(long = "state", value_name = "WORD=STATE", requires = "file", value_parser = state)]
     pub states: Vec<(String, ListedState)>,
     /// The currency of the file's amounts where it names none

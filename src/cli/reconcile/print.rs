@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::ReconcileArgs;
 use crate::cli::orders::time;
 use crate::cli::output::{CliError, Output, complain};
-use crate::domain::{CaseKind, Currency};
-use crate::reconcile::{CaseState, Class, Counted, Entry, Reconciled, Report, Sum};
+use crate::domain::{CaseKind, Currency, State};
+use crate::reconcile::{CaseState, Class, Counted, Entry, Here, Reconciled, Report, Sum};
 
 /// People are shown so many differences; the rest is for `--csv`.
 const SHOWN_MAX: usize = 200;
@@ -75,8 +75,8 @@ fn csv(out: &mut impl Write, done: &Reconciled, all: bool) -> Result<(), CliErro
             class.as_str(),
             or_empty(entry.attempt),
             quoted(client_ref),
-            entry.here.map(crate::reconcile::Here::as_str).unwrap_or_default(),
-            entry.order_state.map(crate::domain::State::as_str).unwrap_or_default(),
+            entry.here.map(Here::as_str).unwrap_or_default(),
+            entry.order_state.map(State::as_str).unwrap_or_default(),
             entry.there.map(|there| there.0.as_str()).unwrap_or_default(),
             or_empty(entry.ours_minor),
             or_empty(entry.ours_currency),
@@ -192,7 +192,7 @@ fn table(out: &mut impl Write, done: &Reconciled, all: bool) -> Result<(), CliEr
         let money = |minor: Option<i64>, currency: Option<Currency>| {
             minor.zip(currency).map_or_else(|| NOTHING.to_owned(), |(minor, currency)| format!("{minor} {currency}"))
         };
-        let here = entry.here.map(crate::reconcile::Here::as_str).unwrap_or(NOTHING);
+        let here = entry.here.map_or(NOTHING, Here::as_str);
         let here = entry.order_state.map_or_else(|| here.to_owned(), |state| format!("{here} ({state})"));
         let case = entry.case.zip(entry.case_state);
         let case = case.map_or_else(|| NOTHING.to_owned(), |(kind, state)| format!("{kind} ({})", state.as_str()));

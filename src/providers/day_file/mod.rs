@@ -193,7 +193,9 @@ impl DayFile {
                         is_whole = next.is_whole;
                     }
                     None => {
-                        return Err(self.wrong(first, "a field in quotes has no end: the file is cut off, get it again"));
+                        return Err(
+                            self.wrong(first, "a field in quotes has no end: the file is cut off, get it again")
+                        );
                     }
                 },
                 csv::Record::GoesOn => return Err(self.wrong(first, "a field in quotes has no end within 64 KiB")),

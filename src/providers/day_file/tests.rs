@@ -35,8 +35,8 @@ fn json(text: &str) -> Result<Vec<Listed>, StatementError> {
     read_with(terms(Format::JsonLines), text.as_bytes())
 }
 
-fn cny(minor: i64) -> Option<Money> {
-    Some(Money { minor, currency: Currency::CNY })
+fn cny(minor: i64) -> Money {
+    Money { minor, currency: Currency::CNY }
 }
 
 const HEADER: &str = "client_ref,state,amount_minor,currency,at,provider_ref\n";
@@ -54,7 +54,7 @@ fn a_day_is_read_from_csv_and_from_lines_of_json_alike() {
     let told = |one: &Listed| (one.client_ref.to_string(), one.state, one.amount, one.at, one.provider_ref.clone());
     assert!(from_csv.iter().map(told).eq(from_json.iter().map(told)), "{from_csv:?} {from_json:?}");
     let [first, second] = from_csv.as_slice() else { panic!("{from_csv:?}") };
-    assert_eq!((first.state, first.amount), (ListedState::Delivered, cny(5000)));
+    assert_eq!((first.state, first.amount), (ListedState::Delivered, Some(cny(5000))));
     assert_eq!((second.state, second.amount, second.at), (ListedState::Failed, None, first.at), "a time of the zone");
 }
 
@@ -86,7 +86,7 @@ fn amounts_are_whole_minor_units_or_exact_decimals() {
     }
     let own = Terms { currency: Some(Currency::CNY), ..terms(Format::Csv) };
     let text = b"client_ref,state,amount_minor\no-1-1,delivered,7\n";
-    assert_eq!(read_with(own, text).unwrap()[0].amount, cny(7));
+    assert_eq!(read_with(own, text).unwrap()[0].amount, Some(cny(7)));
     let float =
         json("{\"client_ref\":\"o-1-1\",\"state\":\"delivered\",\"amount_minor\":5000.0,\"currency\":\"CNY\"}\n");
     assert!(float.unwrap_err().to_string().contains("no whole number of minor units"));
@@ -100,8 +100,8 @@ fn columns_and_states_may_have_other_names() {
     own.states.0.insert("done".to_owned(), ListedState::Delivered);
     let read = read_with(own.clone(), b"state;third_id;target\n3;R1;x\n4;R2;x\n41;R3;x\ndone;R4;x\n").unwrap();
     let states: Vec<ListedState> = read.iter().map(|one| one.state).collect();
-    use ListedState::{Delivered, Failed, Unknown};
-    assert_eq!(states, [Delivered, Failed, Unknown, Delivered]);
+    let [delivered, failed, unknown] = [ListedState::Delivered, ListedState::Failed, ListedState::Unknown];
+    assert_eq!(states, [delivered, failed, unknown, delivered]);
     let said = read_with(own, b"state;client_ref\n3;R1\n").unwrap_err().to_string();
     assert!(said.contains("no column \"third_id\", only state, client_ref"), "{said}");
 }
@@ -114,7 +114,7 @@ fn what_is_not_whole_or_not_understood_is_told_with_its_line_and_a_remedy() {
         (b"\n\n".to_vec(), 2, "no header"),
         (b"reference,status\no-1-1,delivered\n".to_vec(), 1, "no column \"client_ref\", only reference, status: name"),
         (b"client_ref,state,state\n".to_vec(), 1, "the column \"state\" twice"),
-        (cut[..cut.len() - 1].as_bytes().to_vec(), 2, "has no end, so the file is cut off"),
+        (cut.as_bytes()[..cut.len() - 1].to_vec(), 2, "has no end, so the file is cut off"),
         (format!("{cut}o-2-1,deli\n").into_bytes(), 3, "it has 2 fields, and the header 6"),
         (format!("{cut}o-2-1,delivered,5000,CNY,,S1,9\n").into_bytes(), 3, "it has 7 fields"),
         (format!("{cut}o-2-1,\"delivered\n").into_bytes(), 3, "a field in quotes has no end"),

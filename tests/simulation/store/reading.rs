@@ -252,7 +252,7 @@ impl DayLog for MemStore {
         for batch in &mut page {
             let is_of_it =
                 |line: &&str| LoggedEvent::from_line(line).is_ok_and(|event| from <= event.at && event.at < until);
-            batch.entries = batch.entries.lines().filter(is_of_it).map(|line| format!("{line}\n")).collect();
+            batch.entries = batch.entries.lines().filter(is_of_it).map(|line| line.to_owned() + "\n").collect();
         }
         Ok(page)
     }

@@ -1,5 +1,6 @@
 //! The day file: what a provider sends for reconciliation (`docs/RECONCILE.md` has the form).
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -52,7 +53,9 @@ fn csv(lines: impl Iterator<Item = DayLine>) -> String {
         let amount = line.amount_minor.map(|minor| minor.to_string()).unwrap_or_default();
         let currency = line.currency.map(|currency| currency.to_string()).unwrap_or_default();
         let at = line.at.to_rfc3339();
-        text.push_str(&format!("\"{reference}\",{},{amount},{currency},{at},{}\n", line.state, line.provider_ref));
+        // Writing to a string cannot fail.
+        writeln!(text, "\"{reference}\",{},{amount},{currency},{at},{}", line.state, line.provider_ref)
+            .unwrap_or_default();
     }
     text
 }
