@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::domain::event::Claimed;
 use crate::domain::{ClientRef, Order, OrderId, ProviderId, Timestamp, minus, plus};
-use crate::ports::{Loaded, LogPosition, Statement, StatementError, Store};
+use crate::ports::{Loaded, LogPosition, Statement, Store};
 
 use super::attempts::{Attempts, Noted};
 use super::day::Day;
 use super::report::Listing;
-use super::{BATCH, Progress, ReconcileError, Task, again};
+use super::{BATCH, BadList, Progress, ReconcileError, Task, again};
 
 /// Entries of the log read at once.
 const PAGE: usize = 5_000;
@@ -74,16 +74,15 @@ pub(super) async fn their_list(
     progress: &mut impl FnMut(Progress),
 ) -> Result<Listing, ReconcileError> {
     let mut listing = Listing::default();
-    let (mut told, mut matches, mut strangers) = (0, 0_u64, 0_usize);
+    let (mut told, mut strangers) = (0, 0_usize);
     while let Some(page) = statement.next_page().await? {
         for listed in &page {
             listing.lines += 1;
             if listed.client_ref.as_str().len() > REFERENCE_MAX {
-                return Err(StatementError::unusable(format!(
-                    "line {}: its reference has more than {REFERENCE_MAX} bytes: no reference of ours has; is it the right column?",
-                    listed.place
-                ))
-                .into());
+                let what = format!(
+                    "its reference has more than {REFERENCE_MAX} bytes, which none of ours has: is it the right column?"
+                );
+                return Err(bad(Some(listed.place), what));
             }
             let may_be_of_day = listed.at.is_none_or(|at| day.may_hold(at));
             let found = match attempts.find(listed.client_ref.as_str()) {
@@ -100,34 +99,38 @@ pub(super) async fn their_list(
             };
             let is_of_day = listed.at.is_none_or(|at| day.holds(at));
             let noted = attempts.note(found, listed, is_of_day).map_err(|clash| {
-                StatementError::unusable(format!(
-                    "line {}: its reference stands on line {} already, and {}: keep one line for each reference, its last state",
-                    listed.place, clash.first, clash.why
-                ))
+                let what = format!(
+                    "its reference stands on line {} already, and {}: keep one line for each reference, its last state",
+                    clash.first, clash.why
+                );
+                bad(Some(listed.place), what)
             })?;
             listing.repeated += u64::from(noted == Noted::Repeated);
-            matches += u64::from(attempts.get(found).is_some_and(|slot| slot.attempt > 0));
         }
         if strangers > STRANGERS_MAX {
-            return Err(StatementError::unusable(format!(
+            let what = format!(
                 "more than {STRANGERS_MAX} of its references are of no claim of ours: is it the list of this provider, this \
                  account and this day?"
-            ))
-            .into());
+            );
+            return Err(bad(None, what));
         }
         if listing.lines >= told + 100_000 {
             told = listing.lines;
             progress(Progress::Theirs(told));
         }
     }
-    if listing.lines > 0 && listing.of_other_days == listing.lines && matches == 0 {
-        return Err(StatementError::unusable(format!(
+    if listing.lines > 0 && listing.of_other_days == listing.lines {
+        let what = format!(
             "none of its {} lines is of {} at {}: is it the list of another day, or --timezone another one?",
             listing.lines, day.date, day.offset
-        ))
-        .into());
+        );
+        return Err(bad(None, what));
     }
     Ok(listing)
+}
+
+fn bad(line: Option<u64>, what: String) -> ReconcileError {
+    ReconcileError::List(BadList { line, what })
 }
 
 /// Looks whose the references are that no claim of the day has: of an order that was claimed on another day, or nobody's.

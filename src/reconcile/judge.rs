@@ -77,7 +77,10 @@ fn judge_one(task: &Task<'_>, attempts: &mut Attempts, index: usize, row: Loaded
     };
     let here = Here::of(&order, slot.attempt);
     slot.set_here(here, order.state, order.amount);
-    if slot.there.is_none() && !slot.is_inside && here != Here::NotDelivered {
+    // A provider may file it under its end, which came before we heard of it.
+    let has_ended_inside = order.closed_at.is_none_or(|at| task.day.must_hold(at, task.now));
+    let must_be_listed = slot.is_inside && (here != Here::Delivered || has_ended_inside);
+    if slot.there.is_none() && !must_be_listed && here != Here::NotDelivered {
         judged.at_the_edge += 1;
         slot.here = None;
         return;

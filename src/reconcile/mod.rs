@@ -62,6 +62,24 @@ pub enum Progress {
     Opened(u64),
 }
 
+/// What is wrong with what a list says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadList {
+    /// In which of its lines, where it is one.
+    pub line: Option<u64>,
+    /// In words, with the remedy.
+    pub what: String,
+}
+
+impl std::fmt::Display for BadList {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
 /// Why there is no report. Cases that were opened by then stay open.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
@@ -71,6 +89,9 @@ pub enum ReconcileError {
     /// The list.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// What the list says.
+    #[error("{0}")]
+    List(BadList),
     /// An entry of the log.
     #[error(transparent)]
     Log(#[from] crate::domain::event::BadLine),

@@ -20,7 +20,7 @@ use crate::domain::{Currency, ProviderId, Timestamp};
 use crate::ports::{ListedState, Statement, StatementError, StatementTrouble};
 use crate::providers::day_file::{Column, Columns, DayFile, Format, States, Terms};
 use crate::providers::{ListSpan, ProviderKind};
-use crate::reconcile::{Day, Progress, ReconcileError, Task, reconcile};
+use crate::reconcile::{BadList, Day, Progress, ReconcileError, Task, reconcile};
 
 pub(super) const EXAMPLES: &str = "\
 Example:
@@ -161,7 +161,7 @@ pub(crate) async fn run(args: ReconcileArgs, output: Output) -> Result<(), CliEr
     if day.until > now {
         output.progress("the day is not over: what was claimed within the last --slack is not judged");
     }
-    let done = reconcile(store.as_ref(), list.as_mut(), &task, progress).await.map_err(told)?;
+    let done = reconcile(store.as_ref(), list.as_mut(), &task, progress).await.map_err(|error| told(error, &source))?;
     print::print(&done, &source, &args, output)?;
     let cases = done.report.cases;
     if cases.withheld > 0 {
@@ -179,7 +179,7 @@ pub(crate) async fn run(args: ReconcileArgs, output: Output) -> Result<(), CliEr
 }
 
 /// Why there is no report.
-fn told(error: ReconcileError) -> CliError {
+fn told(error: ReconcileError, source: &str) -> CliError {
     match error {
         ReconcileError::Store(error) => {
             let mut said = trouble(&error);
@@ -191,6 +191,10 @@ fn told(error: ReconcileError) -> CliError {
             StatementTrouble::Away => CliError::unreachable(message),
             StatementTrouble::Unusable => CliError::config(message),
         },
+        ReconcileError::List(BadList { line: Some(line), what }) => {
+            CliError::config(format!("{source}, line {line}: {what}"))
+        }
+        ReconcileError::List(BadList { line: None, what }) => CliError::config(format!("{source}: {what}")),
         ReconcileError::Log(error) => {
             CliError::failed(format!("store.url: {error}: use the version that wrote it, or a newer one"))
         }

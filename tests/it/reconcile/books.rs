@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use recharged::domain::{CaseKind, Order, ProviderId, RefFormat};
+use recharged::domain::{CaseKind, Input, Order, ProviderId, Receipt, RefFormat, SubmitOutcome};
 use recharged::ports::{CaseFilter, Listed, ListedState, Store};
 use recharged::reconcile::{CaseState, Class, Day, Entry, Here, ReconcileError, Reconciled, Task, reconcile};
 
@@ -182,6 +182,15 @@ async fn near_midnight_nothing_is_called_missing_that_may_stand_on_the_neighbour
         let counts = (done.report.at_the_edge, done.report.missing_there.count);
         assert_eq!(counts, (edge, missing), "midnight {since_claim:?} before the claim");
     }
+    // Claimed well inside a day that ended a moment ago, and delivered behind its end: it may be filed under that.
+    let sent = books.sent("slow").await;
+    let (attempt, claim_id) = (1, sent.attempt.as_ref().unwrap().claim_id);
+    let outcome = SubmitOutcome::Succeeded(Receipt::default());
+    let late = books.now - Duration::from_secs(5);
+    books.tell(&sent, &Input::SubmitReply { attempt, claim_id, outcome }, late).await;
+    let ended = day_that_began(books.now, Duration::from_secs(24 * 3_600 + 20));
+    let done = run(&books, ended, &[], &Runs { dry: true, most: 0 }).await.unwrap();
+    assert_eq!((done.report.at_the_edge, done.report.missing_there.count), (1, 1), "the other had its end inside");
     // The day after the claim: it is none of that day's business, unless it is filed there.
     let after = day_that_began(books.now, super::AGO - Duration::from_secs(3));
     assert!(!after.holds(books.at()));
@@ -283,7 +292,7 @@ async fn a_list_that_cannot_be_true_ends_it_before_a_case_is_opened(place: &Plac
         (vec![line(&"x".repeat(200), Delivered, None, at)], "is it the right column?"),
     ] {
         let error = run(&books, day, &lines, &WRITES).await.unwrap_err();
-        assert!(matches!(&error, ReconcileError::Statement(told) if told.to_string().contains(words)), "{error}");
+        assert!(matches!(&error, ReconcileError::List(told) if told.to_string().contains(words)), "{error}");
     }
     assert_eq!(cases(books.store).await, []);
     // The same again is no contradiction, and a recharge may have moved on between two pages.
