@@ -10,9 +10,9 @@ use super::{LogBatch, LogPosition, StoreError};
 #[async_trait]
 pub trait DayLog: Send + Sync + std::fmt::Debug {
     /// Whole batches that were written from `from` on and before `until`, behind `after`, in log order, until they
-    /// hold `limit` entries; none that an older transaction could still precede. An entry is decided a moment
-    /// before it is written: who looks for the entries of a time asks for a margin, and leaves out what is not
-    /// of it.
+    /// hold `limit` entries. Of what is being written while it is read some may be missing, so the last minute is
+    /// not to be relied on. An entry is decided a moment before it is written: who looks for the entries of a time
+    /// asks for a margin, and leaves out what is not of it.
     async fn written(
         &self,
         from: Timestamp,

@@ -7,7 +7,6 @@ use crate::domain::{ClientRef, Order, OrderId, ProviderId, Timestamp, minus, plu
 use crate::ports::{Loaded, LogPosition, Statement, Store};
 
 use super::attempts::{Attempts, Noted};
-use super::day::Day;
 use super::report::Listing;
 use super::{BATCH, BadList, Progress, ReconcileError, Task, again};
 
@@ -15,6 +14,8 @@ use super::{BATCH, BadList, Progress, ReconcileError, Task, again};
 const PAGE: usize = 5_000;
 /// A claim is written so soon after it was decided.
 const WRITTEN_WITHIN: Duration = Duration::from_mins(10);
+/// What was claimed so short a time ago may not be in the log as it is read.
+const FRESH: Duration = Duration::from_mins(1);
 /// How far from the day a claim is looked for whose reference does not tell its order.
 const NEIGHBOURS: Duration = Duration::from_hours(24);
 /// No reference of ours has more bytes.
@@ -69,10 +70,11 @@ async fn each_claim(
 /// Reads the list to its end.
 pub(super) async fn their_list(
     statement: &mut dyn Statement,
-    day: &Day,
+    task: &Task<'_>,
     attempts: &mut Attempts,
     progress: &mut impl FnMut(Progress),
 ) -> Result<Listing, ReconcileError> {
+    let (day, fresh_from) = (&task.day, minus(task.now, FRESH));
     let mut listing = Listing::default();
     let (mut told, mut strangers) = (0, 0_usize);
     while let Some(page) = statement.next_page().await? {
@@ -90,6 +92,10 @@ pub(super) async fn their_list(
                 None if !may_be_of_day => {
                     // Of another day altogether, and not ours of this one.
                     listing.of_other_days += 1;
+                    continue;
+                }
+                None if listed.at.is_some_and(|at| at >= fresh_from) => {
+                    listing.fresh += 1;
                     continue;
                 }
                 None => {

@@ -118,7 +118,7 @@ pub async fn reconcile(
 ) -> Result<Reconciled, ReconcileError> {
     let mut attempts = Attempts::default();
     gather::our_claims(store, task, &mut attempts, &mut progress).await?;
-    let listing = gather::their_list(statement, &task.day, &mut attempts, &mut progress).await?;
+    let listing = gather::their_list(statement, task, &mut attempts, &mut progress).await?;
     gather::find_strangers(store, task, &mut attempts).await?;
     let mut judged = judge::judge(store, task, &mut attempts, &mut progress).await?;
     let cases = cases::open(store, task, &attempts, &mut judged.found, &mut progress).await?;

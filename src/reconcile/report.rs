@@ -22,6 +22,8 @@ pub struct Listing {
     pub repeated: u64,
     /// Lines of other days, and of no attempt of this one.
     pub of_other_days: u64,
+    /// Lines of the last minute about references that our books do not have yet: not judged.
+    pub fresh: u64,
 }
 
 /// What became of the case of a difference.

@@ -140,6 +140,7 @@ impl Display for Summary<'_> {
         }
         for (name, count, what) in [
             ("at the edge", report.at_the_edge, "not judged: may be on the list of the next day, or the one before"),
+            ("fresh", listing.fresh, "not judged: filed within the last minute, our claim may not be readable yet"),
             ("unreadable", report.unreadable, "not judged: the order's row is gone or cannot be read"),
             ("idle there", report.idle_strangers, "of no order of ours, and not delivered"),
         ] {

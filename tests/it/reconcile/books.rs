@@ -215,8 +215,8 @@ async fn what_was_claimed_on_another_day_is_known_by_its_reference(place: &Place
     let books = Books { now: hashed.now, ..Books::open(place.store.as_ref()).await };
     books.delivered("clear").await;
     books.declined("refused").await;
-    // A day that began half a minute after all claims, and on which the provider completed them.
-    let day = day_that_began(books.now, super::AGO / 2);
+    // A day that began a little after all claims, and on which the provider completed them.
+    let day = day_that_began(books.now, super::AGO - SLACK - Duration::from_secs(5));
     let at = day.from + Duration::from_secs(1);
     let lines = [
         line("clear-1", Delivered, Some(5000), at),

@@ -21,7 +21,7 @@ use recharged::reconcile::Day;
 use crate::store::fixture::{apply_one, id, insert_one, lane, load_one, new_order, policy};
 
 /// The orders of these tests were claimed so long ago.
-const AGO: Duration = Duration::from_secs(60);
+const AGO: Duration = Duration::from_secs(120);
 /// Near enough to an edge for either day.
 pub(crate) const SLACK: Duration = Duration::from_secs(10);
 
