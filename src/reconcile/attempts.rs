@@ -1,5 +1,5 @@
-//! Every attempt of a day, small: what both sides say of each reference. About 110 bytes an attempt, whatever the
-//! length of the day (`docs/RECONCILE.md` has the measurement).
+//! Every attempt of a day, small: what both sides say of each reference. About 110 bytes an attempt, and
+//! 160 while it grows (`docs/RECONCILE.md` has the measurement).
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -9,7 +9,7 @@ use crate::ports::{Listed, ListedState};
 
 use super::compare::Here;
 
-/// More attempts than this are no day of one provider; about 5 GiB.
+/// More attempts than this are no day of one provider; about 8 GiB.
 const ATTEMPTS_MAX: usize = 50_000_000;
 
 /// There is no room for more.
