@@ -35,8 +35,8 @@ use roles::Parts;
 pub use alone::run;
 pub use clients::Consumers;
 pub use open::{
-    StartError, broker_trouble, chain, kafka_options, open_checked_store, open_store, store_options, store_trouble,
-    topic_plans,
+    StartError, broker_trouble, chain, kafka_options, open_checked_store, open_list, open_store, store_options,
+    store_trouble, topic_plans,
 };
 pub use plan::{Plan, Providers, Role};
 

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod ports;
 pub mod probes;
 pub mod providers;
+pub mod reconcile;
 pub mod roles;
 pub mod shop;
 pub mod store;

@@ -8,11 +8,11 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage,
-    DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, InRecord, Inserted, LaneBook, LaneChange, Loaded,
-    LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord, OverdueQuestion,
-    PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation, SchemaError, Stopped,
-    Store, StoreError, Subscription, TimerPage, Timers, Written,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
+    DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, InRecord, Inserted, LaneBook,
+    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
+    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation,
+    SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
 };
 
 /// A subscription that counts what is read.
@@ -140,6 +140,20 @@ impl EventLog for MeasuredStore {
     }
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
         self.timed("recipients", self.inner.recipients(ids)).await
+    }
+}
+
+#[async_trait]
+impl DayLog for MeasuredStore {
+    async fn written(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        limit: usize,
+    ) -> Result<Vec<LogBatch>, StoreError> {
+        // No role asks for it.
+        self.inner.written(from, until, after, limit).await
     }
 }
 

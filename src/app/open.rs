@@ -8,12 +8,12 @@ use tracing::info;
 
 use crate::callbacks::Listener;
 use crate::clock::SystemClock;
-use crate::config::{self, Config, Secrets, TopicUse};
+use crate::config::{self, Config, ProviderConfig, Secrets, TopicUse};
 use crate::domain::ProviderId;
 use crate::kafka::topics::{TopicPlan, Want};
 use crate::kafka::{KafkaOptions, topics};
-use crate::ports::{Clock, SchemaError, Store};
-use crate::providers::{self, ProviderKind, ProviderSettings, Secret};
+use crate::ports::{Clock, SchemaError, Statement, Store};
+use crate::providers::{self, ListSpan, ProviderKind, ProviderSettings, Secret};
 use crate::store::{self, OpenError, StoreOptions};
 
 use super::{Plan, Providers, Role};
@@ -221,28 +221,47 @@ pub(super) async fn callback_listener(plan: &Plan) -> Result<Option<Listener>, S
 pub(super) fn providers(config: &Config, secrets: &Secrets, clock: &Arc<SystemClock>) -> Result<Providers, StartError> {
     let mut built = Providers::new();
     for (name, provider) in &config.providers {
-        let wrong = |key: &str, why: String| StartError::Config(format!("providers.{name}.{key}: {why}"));
-        let url = |key: &str, text: &str| {
-            url::Url::parse(text).map_err(|error| wrong(key, format!("{error}: give an http(s) address")))
-        };
-        let base_url = url("base_url", &provider.base_url)?;
-        let kind = provider.kind.and_then(|kind| ProviderKind::parse(kind.as_str()));
-        let kind = kind.ok_or_else(|| wrong("kind", "this build has no adapter of this kind".to_owned()))?;
-        let mut settings = ProviderSettings::new(kind, base_url);
-        settings.key = secrets.provider_keys.get(name).map(|key| Secret::new(key.expose()));
-        let callback_keys = secrets.callback_keys.get(name).into_iter().flatten();
-        settings.callback_keys = callback_keys.map(|key| Secret::new(key.expose())).collect();
-        settings.call_timeout = provider.call_timeout.get();
-        settings.in_flight_max = usize::try_from(provider.quota.in_flight_max).unwrap_or(usize::MAX);
-        settings.auth_url = provider.auth_url().map(|text| url("auth_url", text)).transpose()?;
-        settings.account.clone_from(&provider.account);
-        settings.ca_file = provider.ca_file.as_ref().map(Into::into);
-        settings.products = provider.product_table();
-        settings.two_step = provider.two_step;
-        settings.contract = provider.contract();
+        let settings = provider_settings(name, provider, secrets)?;
         let id = ProviderId::new(name);
         let adapter = providers::build(&id, &settings, Arc::<SystemClock>::clone(clock) as Arc<dyn Clock>);
         built.insert(id, adapter.map_err(StartError::config)?);
     }
     Ok(built)
+}
+
+/// A provider's own list of a time; `None` where its API has none.
+pub fn open_list(
+    config: &Config,
+    secrets: &Secrets,
+    name: &str,
+    span: ListSpan,
+) -> Result<Option<Box<dyn Statement>>, StartError> {
+    let unknown = || StartError::Config(format!("providers.{name}: there is none of this name"));
+    let settings = provider_settings(name, config.providers.get(name).ok_or_else(unknown)?, secrets)?;
+    let clock = Arc::new(SystemClock::new());
+    providers::list(&ProviderId::new(name), &settings, clock, span).map_err(StartError::config)
+}
+
+/// A provider's section as its adapter takes it.
+fn provider_settings(name: &str, provider: &ProviderConfig, secrets: &Secrets) -> Result<ProviderSettings, StartError> {
+    let wrong = |key: &str, why: String| StartError::Config(format!("providers.{name}.{key}: {why}"));
+    let url = |key: &str, text: &str| {
+        url::Url::parse(text).map_err(|error| wrong(key, format!("{error}: give an http(s) address")))
+    };
+    let base_url = url("base_url", &provider.base_url)?;
+    let kind = provider.kind.and_then(|kind| ProviderKind::parse(kind.as_str()));
+    let kind = kind.ok_or_else(|| wrong("kind", "this build has no adapter of this kind".to_owned()))?;
+    let mut settings = ProviderSettings::new(kind, base_url);
+    settings.key = secrets.provider_keys.get(name).map(|key| Secret::new(key.expose()));
+    let callback_keys = secrets.callback_keys.get(name).into_iter().flatten();
+    settings.callback_keys = callback_keys.map(|key| Secret::new(key.expose())).collect();
+    settings.call_timeout = provider.call_timeout.get();
+    settings.in_flight_max = usize::try_from(provider.quota.in_flight_max).unwrap_or(usize::MAX);
+    settings.auth_url = provider.auth_url().map(|text| url("auth_url", text)).transpose()?;
+    settings.account.clone_from(&provider.account);
+    settings.ca_file = provider.ca_file.as_ref().map(Into::into);
+    settings.products = provider.product_table();
+    settings.two_step = provider.two_step;
+    settings.contract = provider.contract();
+    Ok(settings)
 }

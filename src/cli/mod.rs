@@ -9,6 +9,7 @@ pub mod load;
 pub mod migrate;
 pub mod orders;
 pub mod output;
+pub mod reconcile;
 pub mod run;
 pub mod simulate;
 pub mod topics;
@@ -72,6 +73,9 @@ enum Command {
     /// Compares the store with a simulator's ledger; exit 1 on anything lost, double or wrong
     #[command(after_help = "Example:\n  recharged audit --config recharged.toml --ledger ledger.jsonl --json")]
     Audit(audit::AuditArgs),
+    /// Compares a provider's day with the provider's own list; exit 1 on any difference
+    #[command(after_help = reconcile::EXAMPLES)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Checks and shows the configuration, and prints its schema
     #[command(after_help = "Example:\n  recharged config check --config recharged.toml")]
     Config(config::ConfigCommand),
@@ -118,6 +122,7 @@ async fn execute(command: Command, output: Output) -> Result<(), CliError> {
         Command::Load(args) => Box::pin(load::run(args, output)).await,
         Command::Simulate(args) => Box::pin(simulate::run(args, output)).await,
         Command::Audit(args) => Box::pin(audit::run(args, output)).await,
+        Command::Reconcile(args) => Box::pin(reconcile::run(args, output)).await,
         Command::Config(command) => config::run(&command, output),
     }
 }

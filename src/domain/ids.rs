@@ -164,6 +164,12 @@ impl ClientRef {
         (Self::for_attempt(&order, number, format) == *self).then_some((order, number))
     }
 
+    /// Whether it may be the hash of an order and a number, which tells neither.
+    pub fn may_be_hashed(&self) -> bool {
+        let digits = self.as_str().strip_prefix('R').unwrap_or_default();
+        (7..32).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+    }
+
     /// Takes a reference as read back from the store.
     pub fn from_stored(text: &str) -> Self {
         Self(Arc::from(text))
@@ -270,5 +276,6 @@ mod tests {
         assert!(NARROW.takes(hash.as_str()));
         assert_ne!(hash, ClientRef::for_attempt(&id, 1, NARROW));
         assert_eq!(hash, ClientRef::for_attempt(&id, 2, NARROW));
+        assert!(hash.may_be_hashed() && !ClientRef::for_attempt(&id, 2, WIDE).may_be_hashed());
     }
 }

@@ -59,7 +59,7 @@ pub(crate) fn spread(bytes: &[u8]) -> u64 {
 
 pub use callback::{CallbackKey, CallbackLinks, Heed, WeakCallbackKey};
 pub use command::{Command, CommandKind};
-pub use decide::{Decision, Input, decide};
+pub use decide::{Decision, Dispute, Input, decide};
 pub use event::{Announcement, EventData, EventType, LoggedEvent};
 pub use ids::{ClaimId, ClientRef, OrderId, ProviderId};
 pub use money::{Currency, Money};

@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 
 use super::{
-    CallbackBook, CaseBook, Cooldowns, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota, ReadMarks, Timers,
+    CallbackBook, CaseBook, Cooldowns, DayLog, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota,
+    ReadMarks, Timers,
 };
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
@@ -163,6 +164,7 @@ pub trait Store:
     + CallbackBook
     + LaneBook
     + Cooldowns
+    + DayLog
 {
 }
 impl<T> Store for T where
@@ -178,5 +180,6 @@ impl<T> Store for T where
         + CallbackBook
         + LaneBook
         + Cooldowns
+        + DayLog
 {
 }

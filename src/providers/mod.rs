@@ -4,9 +4,11 @@
 //! sets: what the provider does not document is *unknown*, never a guess.
 
 mod answers;
+pub mod day_file;
 mod decimal;
 mod dtone;
 pub mod http;
+mod lister;
 mod mf178;
 mod reloadly;
 mod secret;
@@ -20,14 +22,15 @@ use std::time::Duration;
 
 use url::Url;
 
-use self::dtone::Dtone;
+use self::dtone::{Dtone, DtoneList};
+pub use self::lister::ListSpan;
 use self::mf178::Mf178;
-use self::reloadly::Reloadly;
+use self::reloadly::{Reloadly, ReloadlyList};
 pub use self::secret::Secret;
-use self::simulated::SimulatedProvider;
+use self::simulated::{SimulatedList, SimulatedProvider};
 use crate::domain::route::ProductTable;
 use crate::domain::{Capabilities, DuplicateSemantics, ProviderId, RefFormat};
-use crate::ports::{Clock, RechargeProvider};
+use crate::ports::{Clock, RechargeProvider, Statement};
 
 /// A provider's section of the configuration, as plain values.
 #[derive(Debug, Clone)]
@@ -105,6 +108,7 @@ impl ProviderSettings {
             idle_limit: self.idle_limit,
             connections_max: self.in_flight_max,
             ca_file: self.ca_file.clone(),
+            body_max: http::BODY_MAX,
         }
     }
 }
@@ -187,6 +191,22 @@ pub fn build(
         ProviderKind::Mf178 => Arc::new(Mf178::new(id, settings, clock)?),
         ProviderKind::Reloadly => Arc::new(Reloadly::new(id, settings, clock)?),
     })
+}
+
+/// The provider's own list of a time; `None` where its API has none.
+pub fn list(
+    id: &ProviderId,
+    settings: &ProviderSettings,
+    clock: Arc<dyn Clock>,
+    span: ListSpan,
+) -> Result<Option<Box<dyn Statement>>, BuildError> {
+    let id = id.clone();
+    Ok(Some(match settings.kind {
+        ProviderKind::Simulator => Box::new(SimulatedList::new(id, settings, clock, span)?),
+        ProviderKind::Dtone => Box::new(DtoneList::new(id, settings, clock, span)?),
+        ProviderKind::Reloadly => Box::new(ReloadlyList::new(id, settings, clock, span)?),
+        ProviderKind::Mf178 => return Ok(None),
+    }))
 }
 
 /// Our name and key there, which most providers want.

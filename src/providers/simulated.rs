@@ -4,6 +4,8 @@
 //! the protocol documents decides, and the status only where there is none. A success is the
 //! exception: it counts only with a 2xx.
 
+mod list;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::list::SimulatedList;
 use super::answers::Undocumented;
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, WAIT_MAX, escaped, retry_after};
 use super::{BuildError, ProviderSettings, Secret, answers, signature};
@@ -42,13 +45,7 @@ impl SimulatedProvider {
     /// Opens nothing yet.
     pub fn new(id: ProviderId, settings: &ProviderSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let transport = super::transport(&id, settings, &clock)?;
-        let mut query_headers = HeaderMap::new();
-        if let Some(key) = &settings.key {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
-                .map_err(|_| BuildError::Key { provider: id.clone() })?;
-            bearer.set_sensitive(true);
-            query_headers.insert(AUTHORIZATION, bearer);
-        }
+        let query_headers = login(&id, settings)?;
         let mut submit_headers = query_headers.clone();
         submit_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let capabilities = settings.capabilities();
@@ -65,6 +62,18 @@ impl SimulatedProvider {
         }
         (said, wait)
     }
+}
+
+/// The key, where there is one.
+fn login(id: &ProviderId, settings: &ProviderSettings) -> Result<HeaderMap, BuildError> {
+    let mut headers = HeaderMap::new();
+    if let Some(key) = &settings.key {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+            .map_err(|_| BuildError::Key { provider: id.clone() })?;
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+    }
+    Ok(headers)
 }
 
 #[async_trait]

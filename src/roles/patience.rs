@@ -72,7 +72,7 @@ const LOCKED_MAX: u32 = 5;
 /// Writes transitions until the store has answered. What keeps a batch from being written (a lock that is not let go of,
 /// a value that cannot be stored) is searched for by halves, so that it holds up itself alone: it is answered as locked
 /// or refused.
-pub(super) async fn applied(
+pub async fn applied(
     operation: &'static str,
     store: &dyn OrderStore,
     transitions: &[Transition],

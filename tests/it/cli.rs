@@ -43,7 +43,7 @@ fn with<'a>(command: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["demo"],
         &["run"],
@@ -58,6 +58,7 @@ fn every_command_has_help_with_an_example() {
         &["load"],
         &["simulate"],
         &["audit"],
+        &["reconcile"],
         &["config"],
         &["config", "check"],
         &["config", "show"],

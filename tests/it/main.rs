@@ -17,4 +17,5 @@ mod line;
 mod metrics;
 mod pace;
 mod provider;
+mod reconcile;
 mod store;

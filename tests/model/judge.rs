@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use recharged::domain::inquiry::next_query;
 use recharged::domain::{
-    CaseKind, Decision, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason, Receipt,
-    RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
+    CaseKind, Decision, Dispute, EventType, Failure, FailureClass, Input, NotSentCause, Policy, QueryOutcome, Reason,
+    Receipt, RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
 };
 
 use crate::row::{Row, Tick, at, claim_id, lane, new_order, tick_of};
@@ -69,6 +69,11 @@ pub(crate) enum Asked {
     Deadline,
     Resolved(bool),
     CaseClosed,
+    NotListed,
+    /// Listed with another amount, or with its own.
+    Listed {
+        same: bool,
+    },
 }
 
 /// What was decided.
@@ -243,6 +248,12 @@ impl Asked {
             Self::Resolved(succeeded) => {
                 Input::Resolved { succeeded, by: "a person".to_owned(), evidence: "a statement".to_owned() }
             }
+            Self::NotListed => Input::Disputed { attempt: 1, dispute: Dispute::NotListed },
+            Self::Listed { same } => {
+                let mut amount = new_order(true).amount;
+                amount.minor += i64::from(!same);
+                Input::Disputed { attempt: 1, dispute: Dispute::Amount(amount) }
+            }
             Self::CaseClosed => Input::CaseClosed {
                 kind: CaseKind::PayloadConflict,
                 by: "a person".to_owned(),
@@ -286,6 +297,10 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
             | QueryOutcome::Unavailable { .. }
             | QueryOutcome::Throttled { .. }
             | QueryOutcome::Banned { .. } => "report: unavailable",
+        },
+        Input::Disputed { dispute, .. } => match dispute {
+            Dispute::NotListed => "list: not there",
+            Dispute::Amount(_) => "list: amount",
         },
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",

@@ -30,6 +30,9 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::Resolved(true),
         Asked::Resolved(false),
         Asked::CaseClosed,
+        Asked::NotListed,
+        Asked::Listed { same: true },
+        Asked::Listed { same: false },
     ];
     all.extend(row.paid.then_some(Asked::PaidAgain));
     // The claim of an attempt that is over may be forgotten: what matters is that it is another.
@@ -83,7 +86,7 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
 }
 
 /// What the model does not take, one by one, and why: a new kind is in no list, and must be modelled or excused.
-const EXCUSED: [(&str, &[&str]); 6] = [
+const EXCUSED: [(&str, &[&str]); 7] = [
     (
         "the modelled provider knows no cooldown: its no speaks of the attempt that it refuses",
         &[
@@ -135,6 +138,13 @@ const EXCUSED: [(&str, &[&str]); 6] = [
             "succeeded | report: failed | succeeded | case_opened",
             "succeeded | report: in progress | succeeded | attempt_updated",
             "succeeded | report: provider unknown | succeeded | attempt_updated",
+        ],
+    ),
+    (
+        "the modelled provider keeps no list of its days: what one says against a delivery opens a case and moves nothing",
+        &[
+            "succeeded | list: not there | succeeded | case_opened",
+            "succeeded | list: amount | succeeded | case_opened",
         ],
     ),
     (

@@ -1,4 +1,4 @@
-//! What is still said of an order that is closed (rows 17, 18 and the end of 21). The order
+//! What is still said of an order that is closed (rows 17, 18, 22 and the end of 21). The order
 //! never changes; a person hears of it.
 
 use crate::domain::Timestamp;
@@ -9,7 +9,7 @@ use crate::domain::outcome::{QueryOutcome, Receipt, SubmitOutcome};
 use crate::domain::state::{AttemptState, CaseKind, State};
 
 use super::draft::Draft;
-use super::{Decision, Why};
+use super::{Decision, Dispute, Why};
 
 /// A delivery, after the end. Repeated, it is known.
 pub(super) fn succeeded(draft: Draft<'_>, number: u16, receipt: &Receipt) -> Decision {
@@ -86,6 +86,25 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
         | QueryOutcome::Unavailable { .. }
         | QueryOutcome::Throttled { .. }
         | QueryOutcome::Banned { .. } => Decision::Keep(Why::Known),
+    }
+}
+
+/// What the provider's list of a day says against a delivery that closed the order. A recharge that is not listed is
+/// the provider's contradiction of its own word, as one that it calls failed afterwards.
+pub(super) fn disputed(draft: Draft<'_>, number: u16, dispute: Dispute) -> Decision {
+    if draft.before.state != State::Succeeded || !is_delivered(&draft, number) {
+        return Decision::Keep(Why::NotApplicable);
+    }
+    match dispute {
+        Dispute::NotListed => {
+            let evidence = format!("attempt {number} had been reported delivered, and the provider's list has it not");
+            draft.case_only(CaseKind::Conflict, evidence)
+        }
+        Dispute::Amount(listed) if listed == draft.before.amount => Decision::Keep(Why::Known),
+        Dispute::Amount(listed) => {
+            let evidence = format!("ordered {}, delivered {listed} by the provider's list", draft.before.amount);
+            draft.case_only(CaseKind::AmountMismatch, evidence)
+        }
     }
 }
 

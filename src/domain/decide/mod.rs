@@ -23,6 +23,7 @@ use draft::Draft;
 
 use super::Timestamp;
 use super::ids::{ClaimId, ProviderId};
+use super::money::Money;
 use super::order::{NewOrder, Order};
 use super::outcome::{QueryOutcome, SubmitOutcome};
 use super::policy::Policy;
@@ -76,6 +77,14 @@ pub enum Input {
         /// What it said.
         outcome: QueryOutcome,
     },
+    /// What a provider's own list of a day says against a delivery that it had told us of. (What the list says of
+    /// an attempt's end is [`Input::Reported`], like any other word of the provider.)
+    Disputed {
+        /// About which attempt.
+        attempt: u16,
+        /// What it says.
+        dispute: Dispute,
+    },
     /// The process that made the call is gone, or never heard an answer.
     CallerLost,
     /// The deadline has come.
@@ -98,6 +107,15 @@ pub enum Input {
         /// On what evidence.
         evidence: String,
     },
+}
+
+/// What a list of a provider can say of a delivery that no answer to a question says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dispute {
+    /// It has no such recharge.
+    NotListed,
+    /// It was of this amount.
+    Amount(Money),
 }
 
 /// What follows.
@@ -139,6 +157,7 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::LaneShut
             | Input::SubmitReply { .. }
             | Input::Reported { .. }
+            | Input::Disputed { .. }
             | Input::CallerLost
             | Input::Deadline
             | Input::Resolved { .. }
@@ -156,6 +175,7 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         Input::Reported { attempt, asked_at, outcome } => {
             attempt::reported(Draft::for_answer(order, now, policy), *attempt, *asked_at, outcome)
         }
+        Input::Disputed { attempt, dispute } => closed::disputed(draft, *attempt, *dispute),
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),

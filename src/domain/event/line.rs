@@ -136,3 +136,55 @@ impl<'a> Announcement<'a> {
         Ok(serde_json::from_str(line)?)
     }
 }
+
+/// What stands in every claim's line and in few others.
+const CLAIM_MARK: &str = "\"cl\":\"";
+
+/// A claim of an attempt, borrowed from its line: what a reader of a whole day's log needs of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claimed<'a> {
+    /// Whose.
+    pub order_id: Cow<'a, str>,
+    /// When, on the database's clock.
+    pub at: Timestamp,
+    /// At which provider.
+    pub provider: Text<'a>,
+    /// Which attempt.
+    pub attempt: u16,
+    /// Its reference, where it is not the readable form of order and number.
+    pub client_ref: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ClaimLine<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(with = "chrono::serde::ts_microseconds")]
+    at: Timestamp,
+    #[serde(default)]
+    a: u16,
+    #[serde(default, borrow)]
+    p: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    n: Option<ClaimNews<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ClaimNews<'a> {
+    #[serde(default, borrow)]
+    cl: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    cr: Option<Text<'a>>,
+}
+
+impl<'a> Claimed<'a> {
+    /// Reads a line of the log, if it is a claim.
+    pub fn from_line(line: &'a str) -> Result<Option<Self>, BadLine> {
+        if !line.contains(CLAIM_MARK) {
+            return Ok(None);
+        }
+        let ClaimLine { id, at, a, p, n } = serde_json::from_str(line)?;
+        let news = n.filter(|news| news.cl.is_some());
+        Ok(news.zip(p).map(|(news, provider)| Self { order_id: id, at, provider, attempt: a, client_ref: news.cr }))
+    }
+}

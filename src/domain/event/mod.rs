@@ -13,7 +13,7 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use line::{Announcement, BadLine, Text};
+pub use line::{Announcement, BadLine, Claimed, Text};
 pub use replay::{ReplayError, replay};
 
 use super::Timestamp;

@@ -5,6 +5,7 @@
 //! Its states are matched by their class, as the specification asks; errors are read from the body before the status.
 //! Callbacks are not signed: they only say that it is time to ask.
 
+mod list;
 mod table;
 mod wire;
 
@@ -17,6 +18,7 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method};
 use serde_json::value::RawValue;
 
+pub(super) use self::list::DtoneList;
 use self::wire::{CreditParty, Destination, Errors, NewTransaction, Transaction};
 use super::answers::{self, Undocumented};
 use super::decimal::to_decimal;
@@ -67,16 +69,7 @@ impl Dtone {
     /// Opens nothing yet.
     pub(super) fn new(id: ProviderId, settings: &ProviderSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let transport = super::transport(&id, settings, &clock)?;
-        let (account, key) = super::login(&id, settings)?;
-        let login = base64::engine::general_purpose::STANDARD.encode(format!("{account}:{}", key.expose()));
-        let mut basic =
-            HeaderValue::try_from(format!("Basic {login}")).map_err(|_| BuildError::Key { provider: id.clone() })?;
-        basic.set_sensitive(true);
-        let headers = HeaderMap::from_iter([
-            (AUTHORIZATION, basic),
-            (ACCEPT, HeaderValue::from_static("application/json")),
-            (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        ]);
+        let headers = headers(&id, settings)?;
         Ok(Self {
             capabilities: settings.capabilities(),
             transport,
@@ -230,6 +223,20 @@ fn outcome(standing: Standing, transaction: &Transaction) -> QueryOutcome {
         Standing::Ended(failure) => QueryOutcome::Failed(failure),
         Standing::Undocumented => QueryOutcome::Unavailable { retry_after: None },
     }
+}
+
+/// Those of every call, with the login.
+fn headers(id: &ProviderId, settings: &ProviderSettings) -> Result<HeaderMap, BuildError> {
+    let (account, key) = super::login(id, settings)?;
+    let login = base64::engine::general_purpose::STANDARD.encode(format!("{account}:{}", key.expose()));
+    let mut basic =
+        HeaderValue::try_from(format!("Basic {login}")).map_err(|_| BuildError::Key { provider: id.clone() })?;
+    basic.set_sensitive(true);
+    Ok(HeaderMap::from_iter([
+        (AUTHORIZATION, basic),
+        (ACCEPT, HeaderValue::from_static("application/json")),
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+    ]))
 }
 
 #[async_trait]

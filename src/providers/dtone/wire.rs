@@ -41,6 +41,8 @@ pub(super) struct Transaction {
     pub(super) id: u64,
     pub(super) external_id: String,
     pub(super) status: Status,
+    /// Under this it is filed; of no interest where one transaction is asked about.
+    pub(super) creation_date: Option<String>,
     adjusted_values: Option<Values>,
     requested_values: Option<Values>,
     benefits: Option<Vec<Benefit>>,

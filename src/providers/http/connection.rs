@@ -18,9 +18,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::HttpResponse;
 use super::gate::{Gate, Sent};
 use super::pool::OpenCount;
-use super::{BODY_MAX, HttpResponse};
 use crate::domain::UnknownCause;
 
 /// A socket with or without TLS.
@@ -74,16 +74,17 @@ impl Connection {
         self.driver.is_some() && self.sender.is_ready()
     }
 
-    /// Sends a request and reads the whole answer, all before `deadline`. After an error the
-    /// connection must be dropped.
+    /// Sends a request and reads the whole answer, all before `deadline`, up to `body_max` bytes. After an
+    /// error the connection must be dropped.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         send_by: Duration,
         deadline: Instant,
+        body_max: usize,
     ) -> Result<HttpResponse, Broken> {
         self.gate.arm(send_by);
-        let answer = tokio::time::timeout_at(deadline, self.answer(request)).await;
+        let answer = tokio::time::timeout_at(deadline, self.answer(request, body_max)).await;
         match (answer, self.gate.sent()) {
             (Ok(Ok(response)), _) => {
                 self.gate.shut();
@@ -97,25 +98,25 @@ impl Connection {
         }
     }
 
-    async fn answer(&mut self, request: Request<Full<Bytes>>) -> Result<HttpResponse, UnknownCause> {
+    async fn answer(&mut self, request: Request<Full<Bytes>>, body_max: usize) -> Result<HttpResponse, UnknownCause> {
         let sending = self.sender.send_request(request);
         let response = drive(&mut self.driver, sending).await.map_err(|error| cause_of(&error))?;
         let (head, body) = response.into_parts();
-        let body = drive(&mut self.driver, read_to_end(body)).await?;
+        let body = drive(&mut self.driver, read_to_end(body, body_max)).await?;
         Ok(HttpResponse { status: head.status, headers: head.headers, body })
     }
 }
 
 /// The whole body, or the refusal of one that is longer than any documented answer.
-async fn read_to_end(mut body: Incoming) -> Result<Bytes, UnknownCause> {
-    if body.size_hint().lower() > BODY_MAX as u64 {
+async fn read_to_end(mut body: Incoming, body_max: usize) -> Result<Bytes, UnknownCause> {
+    if body.size_hint().lower() > body_max as u64 {
         return Err(UnknownCause::BrokenBody);
     }
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| cause_of(&error))?;
         if let Some(data) = frame.data_ref() {
-            if whole.len() + data.len() > BODY_MAX {
+            if whole.len() + data.len() > body_max {
                 return Err(UnknownCause::BrokenBody);
             }
             whole.extend_from_slice(data);

@@ -31,7 +31,7 @@ use self::used_up::UsedUp;
 use crate::domain::{NotSentCause, Timestamp, UnknownCause};
 use crate::ports::Clock;
 
-/// The longest answer that is read, in bytes.
+/// The longest answer about one recharge that is read, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
 
 /// How to reach a provider.
@@ -49,6 +49,8 @@ pub struct HttpSettings {
     pub connections_max: usize,
     /// Trust these roots (PEM) in place of the system's.
     pub ca_file: Option<PathBuf>,
+    /// The longest answer that is read, in bytes.
+    pub body_max: usize,
 }
 
 impl HttpSettings {
@@ -61,6 +63,7 @@ impl HttpSettings {
             idle_limit: Duration::from_secs(15),
             connections_max,
             ca_file: None,
+            body_max: BODY_MAX,
         }
     }
 }
@@ -121,7 +124,7 @@ pub struct HttpResponse {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, at most [`BODY_MAX`] bytes.
+    /// The body, at most [`HttpSettings::body_max`] bytes.
     pub body: Bytes,
 }
 
@@ -150,6 +153,7 @@ pub enum HttpResult {
 pub struct HttpTransport {
     clock: Arc<dyn Clock>,
     call_timeout: Duration,
+    body_max: usize,
     /// The base URL's path without its last slash.
     base_path: String,
     host: HeaderValue,
@@ -181,6 +185,7 @@ impl HttpTransport {
         Ok(Self {
             clock,
             call_timeout: settings.call_timeout,
+            body_max: settings.body_max,
             base_path: url.path().trim_end_matches('/').to_owned(),
             host,
             pool,
@@ -221,7 +226,7 @@ impl HttpTransport {
             let Ok(prepared) = self.prepared(request) else {
                 return HttpResult::NotSent(NotSentCause::Unbuildable);
             };
-            match connection.exchange(prepared, send_by, deadline).await {
+            match connection.exchange(prepared, send_by, deadline, self.body_max).await {
                 Ok(response) => {
                     self.pool.put_back(connection, slot);
                     self.used_up.note(&response.headers, self.clock.now());

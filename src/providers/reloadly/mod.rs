@@ -6,6 +6,7 @@
 //! the state stands: they only say that it is time to ask.
 
 mod callback;
+mod list;
 mod table;
 mod token;
 
@@ -19,6 +20,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub(super) use self::list::ReloadlyList;
 use self::table::Standing;
 use self::token::{Token, TokenSource};
 use super::answers::{self, Undocumented};
@@ -98,6 +100,8 @@ struct Transaction {
     custom_identifier: Option<String>,
     delivered_amount: Option<Box<RawValue>>,
     delivered_amount_currency_code: Option<String>,
+    /// Under this it is filed; only a report has it.
+    transaction_date: Option<String>,
 }
 
 impl Transaction {
@@ -115,11 +119,7 @@ impl Reloadly {
     /// Opens nothing yet.
     pub(super) fn new(id: ProviderId, settings: &ProviderSettings, clock: Arc<dyn Clock>) -> Result<Self, BuildError> {
         let transport = super::transport(&id, settings, &clock)?;
-        let login = super::login(&id, settings)?;
-        let auth_url = settings.auth_url.clone().unwrap_or_else(|| settings.base_url.clone());
-        let auth = ProviderSettings { base_url: auth_url, in_flight_max: 1, ..settings.clone() };
-        let auth = super::transport(&id, &auth, &clock)?;
-        let tokens = TokenSource::new(id.clone(), auth, login, settings.base_url.as_str(), Arc::clone(&clock));
+        let tokens = tokens(&id, settings, &clock)?;
         Ok(Self {
             capabilities: settings.capabilities(),
             transport,
@@ -216,6 +216,15 @@ impl Reloadly {
         let ours = report.content.iter().find(|one| one.custom_identifier.as_deref() == Some(reference))?;
         Some(self.told(ours.status.as_deref()?, ours.receipt()))
     }
+}
+
+/// Where tokens are had.
+fn tokens(id: &ProviderId, settings: &ProviderSettings, clock: &Arc<dyn Clock>) -> Result<TokenSource, BuildError> {
+    let login = super::login(id, settings)?;
+    let auth_url = settings.auth_url.clone().unwrap_or_else(|| settings.base_url.clone());
+    let auth = ProviderSettings { base_url: auth_url, in_flight_max: 1, ..settings.clone() };
+    let auth = super::transport(id, &auth, clock)?;
+    Ok(TokenSource::new(id.clone(), auth, login, settings.base_url.as_str(), Arc::clone(clock)))
 }
 
 /// Whether an answer says no more than that the token has ended.

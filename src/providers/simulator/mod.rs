@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `POST /recharges` `{client_ref, phone, amount_minor, currency, callback_url?}` | 200 `{status: "succeeded", provider_ref, amount_minor, currency, delivered_at}`, 202 `{status: "accepted", provider_ref}`, 422 `{status: "rejected", code, retryable, retry_after_ms?}`, 409 `{code: "duplicate"}`, 429 or 200 `{code: "throttled", retry_after_ms?}` with `Retry-After`, 200 `{code: "system_error"}` (ask, do not take it for a failure), 403 `{code: "banned", retry_after_ms?}` with `Retry-After`, 401 |
 //! | `GET /recharges/{client_ref}` | 200 with one of the three statuses above, or `reversed`, or `unknown`; 404 `{code: "not_found"}`, 403 `{code: "too_early" or "too_often", retry_after_ms}`, 403 as above, 429, 401 |
+//! | `GET /recharges?from=&until=&after=&limit=` | 200 `{recharges: [{client_ref, state, amount_minor, currency, at, provider_ref}], after}`, by reference: how each truly stands, and behind which the next page begins, where there is one |
 //! | `/_admin/…` | the administration, `docs/SIMULATOR.md` |
 //!
 //! Where callbacks are on, the end of a recharge is told by a POST to its `callback_url`, with the body of the answer to a

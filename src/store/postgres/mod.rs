@@ -6,6 +6,7 @@ mod callbacks;
 mod cases;
 mod columns;
 mod connections;
+mod day_log;
 mod deadlines;
 mod error;
 mod lanes;

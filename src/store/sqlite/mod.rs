@@ -4,6 +4,7 @@
 mod book;
 mod callbacks;
 mod cases;
+mod day_log;
 mod deadlines;
 mod lanes;
 mod log;

@@ -340,7 +340,8 @@ async fn called_about(orders: u64) {
     line.send("called", orders).await;
     let deadline = Instant::now() + PATIENCE * 10;
     loop {
-        let counts: std::collections::HashMap<State, u64> = line.store.count_by_state().await.unwrap().into_iter().collect();
+        let counts: std::collections::HashMap<State, u64> =
+            line.store.count_by_state().await.unwrap().into_iter().collect();
         let closed: u64 = [State::Succeeded, State::Failed].iter().filter_map(|state| counts.get(state)).sum();
         if closed == orders && line.simulator.callbacks_open() == 0 {
             break;
@@ -352,11 +353,18 @@ async fn called_about(orders: u64) {
     let callbacks = line.simulator.stats().callbacks;
     println!("{callbacks:?}");
     let (after, count) = (resident().await, async |of: &str| callback.metric_of("recharge_callbacks_total", of).await);
-    println!("{before:.0} MiB before, {after:.0} MiB after; settled {:?}, known {:?}", count("\"settled\"").await, count("\"known\"").await);
+    println!(
+        "{before:.0} MiB before, {after:.0} MiB after; settled {:?}, known {:?}",
+        count("\"settled\"").await,
+        count("\"known\"").await
+    );
     assert!(callbacks.forged_sent > 0 && callbacks.stale_sent > 0 && callbacks.unknown_sent > 0, "{callbacks:?}");
     let wrong = callbacks.forged_acknowledged + callbacks.stale_acknowledged + callbacks.unknown_acknowledged;
     assert_eq!(wrong, 0, "{callbacks:?}");
-    assert_eq!(callbacks.replayed_acknowledged, callbacks.replayed_sent, "a recording of what is known is acknowledged");
+    assert_eq!(
+        callbacks.replayed_acknowledged, callbacks.replayed_sent,
+        "a recording of what is known is acknowledged"
+    );
     assert!(count("\"settled\"").await > Some(0.0) && count("\"forged\"").await > Some(0.0));
     assert!(after < before + 64.0, "memory has grown from {before:.0} to {after:.0} MiB");
     let report = line.audit().await;

@@ -171,7 +171,7 @@ pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// No synthetic number, in any of the forms in which it was sent, stands in a text.
-pub(super) fn assert_no_numbers(text: &str, place: &str) {
+pub(crate) fn assert_no_numbers(text: &str, place: &str) {
     for (at, _) in text.match_indices("138000") {
         let digits = text[at..].bytes().take_while(u8::is_ascii_digit).count();
         assert!(digits < 11, "{place} shows a phone number");

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recharged::domain::route::{Product, ProductTable};
 use recharged::domain::{Currency, FailureClass, Money, Msisdn, QueryOutcome, RetryAdvice, SubmitOutcome};
 use recharged::ports::{QueryKey, RechargeProvider, SubmitRequest};
 use recharged::providers::simulator::{
@@ -14,7 +13,7 @@ use recharged::providers::simulator::{
 use recharged::providers::{ProviderKind, ProviderSettings, Secret};
 use tempfile::TempDir;
 
-use super::{provider_with, query_of, quick, simulator, submit_of, until};
+use super::{products_of_5000, provider_with, query_of, quick, simulator, submit_of, until};
 
 pub(super) const ACCOUNT: &str = "us";
 pub(super) const KEY: &str = "canary-secret";
@@ -44,15 +43,7 @@ impl Stage {
         let mut settings = ProviderSettings::new(kind, self.simulator.base_url().parse().unwrap());
         settings.call_timeout = Duration::from_secs(10);
         (settings.account, settings.key) = (Some(ACCOUNT.to_owned()), Some(Secret::new(KEY)));
-        let product = Product {
-            country: "*".to_owned(),
-            carrier: "*".to_owned(),
-            amount_minor: 5_000,
-            currency: Currency::parse("CNY").unwrap(),
-            code: "5000".to_owned(),
-            is_ranged: false,
-        };
-        settings.products = ProductTable::new(vec![product]);
+        settings.products = products_of_5000();
         settings
     }
 

@@ -11,7 +11,7 @@ mod dialects;
 mod faults;
 mod ledger;
 mod outcomes;
-mod peer;
+pub(crate) mod peer;
 mod questions;
 mod receiver;
 mod simulator;
@@ -24,6 +24,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recharged::domain::route::{Product, ProductTable};
 use recharged::domain::{ClientRef, Currency, Money, Msisdn, ProviderId, Timestamp};
 use recharged::ports::{Clock, QueryKey, RechargeProvider, SubmitRequest};
 use recharged::providers::simulator::{Latency, Profile, Simulator, SimulatorHandle, SimulatorOptions};
@@ -64,7 +65,20 @@ fn provider(base_url: &str) -> Arc<dyn RechargeProvider> {
     provider_with(&settings(base_url))
 }
 
-fn submit_of(reference: &str) -> SubmitRequest {
+/// Whatever the number and the carrier, 50.00 yuan is sold.
+pub(crate) fn products_of_5000() -> ProductTable {
+    let product = Product {
+        country: "*".to_owned(),
+        carrier: "*".to_owned(),
+        amount_minor: 5_000,
+        currency: Currency::parse("CNY").unwrap(),
+        code: "5000".to_owned(),
+        is_ranged: false,
+    };
+    ProductTable::new(vec![product])
+}
+
+pub(crate) fn submit_of(reference: &str) -> SubmitRequest {
     SubmitRequest {
         client_ref: ClientRef::from_stored(reference),
         msisdn: Msisdn::from_e164("+8613800000042").unwrap(),

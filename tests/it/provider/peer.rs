@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// What it does with every connection.
 #[derive(Debug, Clone)]
-pub(super) enum Script {
+pub(crate) enum Script {
     /// Closes it before reading.
     CloseAtOnce,
     /// Reads a request, then resets.
@@ -48,7 +48,7 @@ pub(super) struct Seen {
 }
 
 #[derive(Debug)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pub(super) addr: SocketAddr,
     pub(super) seen: Arc<Seen>,
     task: JoinHandle<()>,
@@ -61,7 +61,7 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    pub(super) async fn start(script: Script) -> Self {
+    pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
@@ -84,7 +84,7 @@ impl Peer {
         Self { addr, seen, task }
     }
 
-    pub(super) fn base_url(&self) -> String {
+    pub(crate) fn base_url(&self) -> String {
         format!("http://{}/api/", self.addr)
     }
 
@@ -97,7 +97,7 @@ impl Peer {
     }
 
     /// Every request as it came.
-    pub(super) fn texts(&self) -> Vec<String> {
+    pub(crate) fn texts(&self) -> Vec<String> {
         self.seen.texts.lock().unwrap().clone()
     }
 }
@@ -177,7 +177,7 @@ async fn read_request(stream: &mut TcpStream, seen: &Seen) -> Option<String> {
 }
 
 /// An HTTP/1.1 answer.
-pub(super) fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()).into_bytes()
 }
 

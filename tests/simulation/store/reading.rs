@@ -6,8 +6,8 @@ use recharged::domain::{
 };
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
-    CallbackBook, Census, Clock, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant,
-    Haste, Held, Hold, Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota,
+    CallbackBook, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
+    Grant, Haste, Held, Hold, Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota,
     Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
@@ -361,6 +361,25 @@ impl EventLog for MemStore {
         self.there("recipients").await?;
         let state = self.state.lock().unwrap();
         Ok(ids.iter().map(|id| state.rows.get(id).map(|row| row.recipient.clone())).collect())
+    }
+}
+
+#[async_trait]
+impl DayLog for MemStore {
+    async fn written(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        limit: usize,
+    ) -> Result<Vec<LogBatch>, StoreError> {
+        let mut page = self.read_log(after, limit).await?;
+        for batch in &mut page {
+            let is_of_it =
+                |line: &&str| LoggedEvent::from_line(line).is_ok_and(|event| from <= event.at && event.at < until);
+            batch.entries = batch.entries.lines().filter(is_of_it).map(|line| line.to_owned() + "\n").collect();
+        }
+        Ok(page)
     }
 }
 

@@ -32,6 +32,10 @@ enum Event {
         asked_ago: i64,
         outcome: QueryOutcome,
     },
+    Disputes {
+        back: i32,
+        dispute: Dispute,
+    },
     CallerLost,
     Deadline,
     ClosesCase(CaseKind),
@@ -91,6 +95,14 @@ fn query_outcomes() -> impl Strategy<Value = QueryOutcome> {
     ]
 }
 
+fn disputes() -> impl Strategy<Value = Dispute> {
+    let money = |minor| Money { minor, currency: Currency::parse("CNY").unwrap() };
+    prop_oneof![
+        Just(Dispute::NotListed),
+        prop::sample::select(&[5000, 1000]).prop_map(move |m| Dispute::Amount(money(m)))
+    ]
+}
+
 fn events() -> impl Strategy<Value = Event> {
     let amounts = prop_oneof![5 => Just(5000_i64), 1 => Just(1000_i64)];
     let routed = prop::bool::weighted(0.9);
@@ -102,6 +114,7 @@ fn events() -> impl Strategy<Value = Event> {
         8 => (prop_oneof![4 => Just(0_usize), 1 => 1_usize..4], submit_outcomes()).prop_map(|(back, outcome)| Event::Replies { back, outcome }),
         8 => (prop_oneof![5 => Just(0), 1 => -1..4], prop_oneof![4 => Just(0_i64), 1 => -3_i64..30], query_outcomes())
             .prop_map(|(back, asked_ago, outcome)| Event::Reports { back, asked_ago, outcome }),
+        2 => (0_i32..3, disputes()).prop_map(|(back, dispute)| Event::Disputes { back, dispute }),
         2 => Just(Event::CallerLost),
         2 => Just(Event::Deadline),
         2 => prop::sample::select(CaseKind::ALL).prop_map(Event::ClosesCase),
@@ -165,6 +178,10 @@ impl Life {
             Event::Reports { back, asked_ago, outcome } => {
                 let Ok(attempt) = u16::try_from(i32::from(current) - back) else { return };
                 Input::Reported { attempt, asked_at: at(self.now - asked_ago), outcome }
+            }
+            Event::Disputes { back, dispute } => {
+                let Ok(attempt) = u16::try_from(i32::from(current) - back) else { return };
+                Input::Disputed { attempt, dispute }
             }
             Event::CallerLost => Input::CallerLost,
             Event::Deadline => Input::Deadline,

@@ -1,7 +1,7 @@
 //! Inputs that apply to nothing, and what may stand in an event.
 
 use super::story::{Story, delivered, found_delivered, no, paid, policy};
-use crate::domain::decide::{Input, Why};
+use crate::domain::decide::{Dispute, Input, Why};
 use crate::domain::*;
 
 #[test]
@@ -12,6 +12,7 @@ fn nothing_but_an_arrival_begins_an_order() {
         Input::Claim { claim_id: super::story::claim_id(1) },
         Input::SubmitReply { attempt: 1, claim_id: super::story::claim_id(1), outcome: delivered() },
         Input::Reported { attempt: 1, asked_at: super::story::at(0), outcome: found_delivered() },
+        Input::Disputed { attempt: 1, dispute: Dispute::NotListed },
         Input::CallerLost,
         Input::Deadline,
         Input::CaseClosed { kind: CaseKind::InDoubt, by: String::new(), evidence: String::new() },

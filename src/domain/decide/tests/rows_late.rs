@@ -174,6 +174,29 @@ fn row_18_a_failure_or_a_reversal_after_the_success_is_a_case_and_changes_nothin
 }
 
 #[test]
+fn row_22_what_a_list_says_against_a_delivery_is_a_case_once_and_changes_nothing() {
+    let dispute = |attempt, dispute| Input::Disputed { attempt, dispute };
+    let amount = |minor| Dispute::Amount(Money { minor, currency: Currency::parse("CNY").unwrap() });
+    let mut story = Story::in_flight(RejectsAlways);
+    assert_eq!(story.tell(dispute(1, Dispute::NotListed), 3), Some(Why::NotApplicable), "its own questions settle it");
+    story.reply(delivered(), 4);
+    assert_eq!(story.tell(dispute(2, Dispute::NotListed), 5), Some(Why::NotApplicable), "there is no such attempt");
+    assert_eq!(story.tell(dispute(1, amount(5000)), 6), Some(Why::Known), "the amount that was ordered");
+    let before = story.row().clone();
+    story.tell(dispute(1, Dispute::NotListed), 7);
+    story.tell(dispute(1, amount(1000)), 8);
+    assert_eq!(story.opened, [CaseKind::Conflict, CaseKind::AmountMismatch]);
+    assert_eq!(story.tell(dispute(1, Dispute::NotListed), 9), Some(Why::Known));
+    assert_eq!(story.tell(dispute(1, amount(2000)), 10), Some(Why::Known), "a case of its kind was there");
+    let after = Order { version: before.version, cases: before.cases, ..story.row().clone() };
+    assert_eq!((after, story.refunds.len()), (before, 0));
+    story.check_replay();
+    let mut failed = in_doubt();
+    failed.report(1, failed_now(), 200);
+    assert_eq!(failed.tell(dispute(1, Dispute::NotListed), 300), Some(Why::NotApplicable), "as it should be");
+}
+
+#[test]
 fn row_20_a_lost_caller_leaves_the_attempt_unknown_and_its_late_reply_still_counts() {
     let mut story = Story::in_flight(RejectsAlways);
     story.tell(Input::CallerLost, 17);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::{get, post};
 use base64::Engine as _;
@@ -20,7 +20,7 @@ use super::super::engine::{Engine, Life, Order};
 use super::super::fate::Refusal;
 use super::super::reply::{Reply, Word};
 use super::super::server::respond;
-use super::{Asked, Wire, authorization, questioned, small_number, submitted};
+use super::{Asked, Wire, authorization, dtone_list, questioned, small_number, submitted};
 use crate::domain::{ClientRef, Currency, Money, Msisdn, Timestamp};
 use crate::providers::decimal::{from_decimal, to_decimal};
 
@@ -162,7 +162,11 @@ async fn by_id(State(engine): State<Arc<Engine>>, Path(id): Path<String>, header
     }
 }
 
-async fn search(State(engine): State<Arc<Engine>>, Query(search): Query<Search>, headers: HeaderMap) -> Response {
+async fn search(State(engine): State<Arc<Engine>>, headers: HeaderMap, uri: Uri) -> Response {
+    if dtone_list::is_list(&uri) {
+        return dtone_list::list(&engine, is_known(&engine, &headers), &uri).await;
+    }
+    let Ok(Query(search)) = Query::<Search>::try_from_uri(&uri) else { return engine_malformed(&engine).await };
     told(&engine, &headers, &search.external_id, true).await
 }
 

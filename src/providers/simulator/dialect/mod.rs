@@ -2,10 +2,14 @@
 //! and puts what the engine says into its provider's words.
 
 pub(super) mod dtone;
+mod dtone_list;
 mod letter;
+mod listing;
 pub(super) mod mf178;
 mod own;
+mod own_list;
 pub(super) mod reloadly;
+mod reloadly_list;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +21,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 pub(super) use self::letter::{Letter, Telling};
+pub(super) use self::own_list::Line as DayLine;
 use super::dice::Dice;
 use super::engine::{Engine, Order};
 use super::reply::{Reply, Word};
@@ -193,7 +198,7 @@ async fn nobody(engine: &Arc<Engine>, is_known: bool) -> Response {
 }
 
 /// A provider's own number of a reference: of the caller's, so that it is the same after a restart.
-fn number(client_ref: &ClientRef) -> u64 {
+pub(super) fn number(client_ref: &ClientRef) -> u64 {
     Dice::new(0, "provider ref", client_ref.as_str(), 0).next()
 }
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::super::engine::{Engine, Life};
 use super::super::fate::Refusal;
 use super::super::reply::{Reply, Word};
-use super::{Asked, Wire, authorization, number, questioned, submitted};
+use super::{Asked, Wire, authorization, number, own_list, questioned, submitted};
 use crate::domain::{ClientRef, Currency, Money, Msisdn, Timestamp};
 
 #[derive(Deserialize)]
@@ -27,7 +27,7 @@ struct SubmitBody {
 }
 
 pub(super) fn router() -> Router<Arc<Engine>> {
-    Router::new().route("/recharges", post(submit)).route("/recharges/{client_ref}", get(query))
+    Router::new().route("/recharges", post(submit).get(own_list::list)).route("/recharges/{client_ref}", get(query))
 }
 
 async fn submit(State(engine): State<Arc<Engine>>, headers: HeaderMap, body: Bytes) -> Response {
@@ -42,7 +42,7 @@ async fn query(State(engine): State<Arc<Engine>>, Path(client_ref): Path<String>
     questioned(&engine, is_known(&engine, &headers), &client_ref, |_, wire| wire).await
 }
 
-fn is_known(engine: &Engine, headers: &HeaderMap) -> bool {
+pub(super) fn is_known(engine: &Engine, headers: &HeaderMap) -> bool {
     engine.login.has_key(authorization(headers, "Bearer").unwrap_or_default())
 }
 

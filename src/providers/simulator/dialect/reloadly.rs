@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, http::StatusCode};
@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 use super::super::engine::{Engine, Life};
 use super::super::fate::Refusal;
 use super::super::reply::{Reply, Word};
-use super::{Asked, Wire, authorization, nobody, questioned, small_number, submitted};
+use super::super::server::respond;
+use super::{Asked, Wire, authorization, nobody, questioned, reloadly_list, small_number, submitted};
 use crate::domain::{ClientRef, Money, Msisdn, Timestamp};
 use crate::providers::decimal::{from_decimal, to_decimal};
 
@@ -104,7 +105,13 @@ async fn status(State(engine): State<Arc<Engine>>, Path(id): Path<String>, heade
     }
 }
 
-async fn report(State(engine): State<Arc<Engine>>, Query(search): Query<Search>, headers: HeaderMap) -> Response {
+async fn report(State(engine): State<Arc<Engine>>, headers: HeaderMap, uri: Uri) -> Response {
+    if reloadly_list::is_list(&uri) {
+        return reloadly_list::list(&engine, is_known(&engine, &headers), &uri).await;
+    }
+    let Ok(Query(search)) = Query::<Search>::try_from_uri(&uri) else {
+        return respond(&engine, engine.is_malformed(), None, |_, wire| wire).await;
+    };
     questioned(&engine, is_known(&engine, &headers), &search.custom_identifier, reported).await
 }
 
@@ -167,7 +174,7 @@ fn refused(code: &str) -> &'static str {
     }
 }
 
-fn standing(life: Life) -> &'static str {
+pub(super) fn standing(life: Life) -> &'static str {
     match life {
         Life::Nothing | Life::InProgress => "PROCESSING",
         Life::Delivered { .. } => "SUCCESSFUL",
@@ -176,7 +183,7 @@ fn standing(life: Life) -> &'static str {
     }
 }
 
-fn delivered(life: Life) -> Option<Money> {
+pub(super) fn delivered(life: Life) -> Option<Money> {
     match life {
         Life::Delivered { amount, .. } => Some(amount),
         Life::Nothing | Life::InProgress | Life::Reversed { .. } | Life::Refused(_) => None,
@@ -188,7 +195,7 @@ pub(super) fn told(client_ref: &ClientRef, life: Life) -> Value {
     transaction(client_ref, standing(life), delivered(life))
 }
 
-fn transaction(client_ref: &ClientRef, status: &str, delivered: Option<Money>) -> Value {
+pub(super) fn transaction(client_ref: &ClientRef, status: &str, delivered: Option<Money>) -> Value {
     json!({
         "transactionId": small_number(client_ref), "status": status, "customIdentifier": client_ref.as_str(),
         // As a text: some versions of the API do, and it keeps every digit.

@@ -2,6 +2,7 @@
 
 mod books;
 mod by_hand;
+mod list;
 mod query;
 mod reference;
 mod settle;
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::books::{ReferenceView, Resolution, ResolveError};
 pub(super) use self::by_hand::{ByHand, ByHandError};
+pub(super) use self::list::{ListedRecharge, Span};
 pub(super) use self::reference::{Life, Order, Remembered};
 use self::reference::{REFERENCES_MAX_PER_SHARD, Reference, Rest, lock_shard};
 use super::arrivals::{Arrivals, RequestKind};

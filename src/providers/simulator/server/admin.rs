@@ -25,9 +25,9 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 const PAGE_MAX: usize = 1_000;
 
 /// What is wrong with a request, as it is told.
-type Refused = (StatusCode, Json<serde_json::Value>);
+pub(super) type Refused = (StatusCode, Json<serde_json::Value>);
 
-fn refused(status: StatusCode, problem: impl std::fmt::Display) -> Refused {
+pub(super) fn refused(status: StatusCode, problem: impl std::fmt::Display) -> Refused {
     (status, Json(json!({ "code": "refused", "problem": problem.to_string() })))
 }
 
@@ -35,6 +35,7 @@ pub(super) fn router(engine: &Arc<Engine>) -> Router<Arc<Engine>> {
     Router::new()
         .route("/_admin/profile", get(profile).put(set_profile))
         .route("/_admin/script", get(waiting).post(add_script).delete(clear_script))
+        .route("/_admin/day-file", get(super::day_file::day_file))
         .route("/_admin/references", get(references))
         .route("/_admin/references/{client_ref}/resolve", post(resolve))
         .route("/_admin/balance", get(balance).put(set_balance))

@@ -3,6 +3,7 @@
 
 mod admin;
 mod connection;
+mod day_file;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -14,7 +14,41 @@ on_every_adapter!(
     pages_hold_each_order_once_while_others_arrive,
     a_filter_keeps_what_it_names,
     orders_are_counted_by_state,
+    the_log_of_a_time_is_read_in_pages_and_nothing_else_is,
 );
+
+async fn the_log_of_a_time_is_read_in_pages_and_nothing_else_is(place: &Place) {
+    let store = place.store.as_ref();
+    let began = store.now().await.unwrap();
+    for number in 0..9 {
+        in_flight(store, &format!("o-{number}")).await;
+    }
+    let all = super::follow(store, 18).await;
+    let (from, until) = (began - Duration::from_secs(5), began + Duration::from_mins(5));
+    let (mut read, mut after, mut pages) = (Vec::new(), LogPosition::default(), 0);
+    loop {
+        let page = store.written(from, until, after, 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        (after, pages) = (last.position, pages + 1);
+        read.extend(page.iter().flat_map(super::entries));
+    }
+    assert_eq!(read, all, "each entry once, in the order of the log");
+    assert!(pages >= 4, "{pages} pages");
+    let none = async |from, until| {
+        let page = store.written(from, until, LogPosition::default(), 100).await.unwrap();
+        page.iter().flat_map(super::entries).count()
+    };
+    let day = Duration::from_hours(24);
+    assert_eq!(none(from - day, from - day / 2).await, 0, "of a time before");
+    assert_eq!(none(until + day / 2, until + day).await, 0, "of a time after");
+    let claims = all.iter().map(|(_, event)| event.to_line()).filter_map(|line| {
+        let claimed = recharged::domain::event::Claimed::from_line(&line).unwrap()?;
+        Some((claimed.order_id.to_string(), claimed.attempt, claimed.provider.to_string(), claimed.at))
+    });
+    let expected = all.iter().map(|(_, event)| event).filter(|event| event.client_ref().is_some());
+    let expected = expected.map(|event| (event.order_id.to_string(), 1, "primary".to_owned(), event.at));
+    assert_eq!(claims.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "a claim is read from its line");
+}
 
 async fn the_cursor_moves_only_from_where_it_stands(place: &Place) {
     let store = place.store.as_ref();

@@ -1,0 +1,144 @@
+//! How lists are asked for: slowly, since the same account recharges at the same time, and again where that can help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{HeaderMap, Method, StatusCode};
+use tokio::time::Instant;
+
+use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, retry_after};
+use super::{BuildError, ProviderSettings};
+use crate::domain::{ProviderId, Timestamp};
+use crate::ports::{Clock, StatementError};
+
+/// A page of a list may be long, and long in coming.
+const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// The longest page, in bytes.
+const BODY_MAX: usize = 16 * 1024 * 1024;
+/// A page that did not come is asked for again so often.
+const FAILURES_MAX: u32 = 5;
+/// A page that was refused for our pace is asked for again so often.
+const THROTTLES_MAX: u32 = 20;
+/// The first wait after either; then twice as long, up to the most.
+const WAIT_FIRST: Duration = Duration::from_millis(500);
+const WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// Of which time a list is wanted, and how fast it may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListSpan {
+    /// From this moment on.
+    pub from: Timestamp,
+    /// Up to this one, without it.
+    pub until: Timestamp,
+    /// Between two calls at least.
+    pub pace: Duration,
+}
+
+/// Asks for pages.
+#[derive(Debug)]
+pub(super) struct Lister {
+    provider: ProviderId,
+    transport: HttpTransport,
+    clock: Arc<dyn Clock>,
+    pace: Duration,
+    next_at: Instant,
+}
+
+/// What an answer says in its body where its status says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodySays {
+    Nothing,
+    TooFast(Option<Duration>),
+}
+
+impl Lister {
+    pub(super) fn new(
+        provider: ProviderId,
+        settings: &ProviderSettings,
+        clock: Arc<dyn Clock>,
+        pace: Duration,
+    ) -> Result<Self, BuildError> {
+        let mut http = settings.http();
+        (http.call_timeout, http.connections_max, http.body_max) = (CALL_TIMEOUT, 1, BODY_MAX);
+        let transport = HttpTransport::new(&http, Arc::clone(&clock)).map_err(|source| BuildError::Transport {
+            provider: provider.clone(),
+            problem: source.to_string(),
+            source,
+        })?;
+        Ok(Self { provider, transport, clock, pace, next_at: Instant::now() })
+    }
+
+    /// That the list cannot be used; `what` says why, in words without anything of its contents.
+    pub(super) fn unusable(&self, what: impl std::fmt::Display) -> StatementError {
+        StatementError::unusable(format!("providers.{}: its list: {what}", self.provider))
+    }
+
+    pub(super) fn away(&self, what: impl std::fmt::Display) -> StatementError {
+        StatementError::away(format!("providers.{}: its list: {what}", self.provider))
+    }
+
+    /// That a login was refused.
+    pub(super) fn refused(&self, status: StatusCode) -> StatementError {
+        self.unusable(format_args!("refused with status {}: check account and key_file", status.as_u16()))
+    }
+
+    /// Asks for a page until there is an answer with a meaning: a success, or a refusal that asking again does not
+    /// change.
+    pub(super) async fn get(
+        &mut self,
+        path: &str,
+        headers: &HeaderMap,
+        says: impl Fn(&HttpResponse) -> BodySays,
+    ) -> Result<HttpResponse, StatementError> {
+        let (mut failures, mut throttles, mut wait) = (0, 0, WAIT_FIRST);
+        loop {
+            tokio::time::sleep_until(self.next_at).await;
+            self.next_at = Instant::now() + self.pace;
+            let request = HttpRequest {
+                method: Method::GET,
+                path: path.to_owned(),
+                headers: headers.clone(),
+                body: Bytes::new(),
+            };
+            let send_by = self.clock.since_boot() + CALL_TIMEOUT;
+            let told = match self.transport.call(&request, send_by).await {
+                HttpResult::Response(response) => {
+                    let status = response.status;
+                    let told = retry_after(&response.headers, self.clock.now());
+                    let is_banned = status == StatusCode::FORBIDDEN && told.is_some();
+                    match says(&response) {
+                        BodySays::TooFast(wait) => Some(wait.or(told)),
+                        BodySays::Nothing if status == StatusCode::TOO_MANY_REQUESTS || is_banned => Some(told),
+                        BodySays::Nothing if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+                            failures += 1;
+                            if failures >= FAILURES_MAX {
+                                return Err(self.away(format_args!("status {}: try again later", status.as_u16())));
+                            }
+                            None
+                        }
+                        BodySays::Nothing => return Ok(response),
+                    }
+                }
+                HttpResult::NotSent(_) | HttpResult::Unknown(_) => {
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        return Err(
+                            self.away("base_url does not answer: try again later, or give its day file with --file")
+                        );
+                    }
+                    None
+                }
+            };
+            if let Some(told) = told {
+                throttles += 1;
+                if throttles >= THROTTLES_MAX {
+                    return Err(self.away("it refuses us for our pace: try again later"));
+                }
+                wait = told.unwrap_or(wait);
+            }
+            self.next_at = self.next_at.max(Instant::now() + wait.min(WAIT_MAX));
+            wait = (wait * 2).clamp(WAIT_FIRST, WAIT_MAX);
+        }
+    }
+}
