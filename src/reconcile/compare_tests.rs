@@ -48,6 +48,8 @@ fn policy(duplicates: DuplicateSemantics) -> Policy {
         backoff_first: Duration::from_secs(1),
         backoff_max: Duration::from_secs(5),
         providers: HashMap::from([(lane(), lane_policy)]),
+        routes: std::sync::Arc::default(),
+        shut: Vec::new(),
     }
 }
 

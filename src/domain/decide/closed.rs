@@ -92,7 +92,7 @@ pub(super) fn reported(draft: Draft<'_>, number: u16, asked_at: Timestamp, outco
 /// What the provider's list of a day says against a delivery that closed the order. A recharge that is not listed is
 /// the provider's contradiction of its own word, as one that it calls failed afterwards.
 pub(super) fn disputed(draft: Draft<'_>, number: u16, dispute: Dispute) -> Decision {
-    if draft.before.state != State::Succeeded || !is_delivered(&draft, number) {
+    if draft.before.state != State::Succeeded || !draft.before.is_delivered(number) {
         return Decision::Keep(Why::NotApplicable);
     }
     match dispute {
