@@ -206,8 +206,7 @@ pub(super) async fn callback_listener(plan: &Plan) -> Result<Option<Listener>, S
         // Nobody asked for it: it is one of all roles.
         return if plan.roles == [Role::Callback] {
             Err(StartError::Config(
-                "callback.public_url: is missing: no provider can call back; give it with callback.token_key_files, or \
-                 providers.NAME.callback_key_files"
+                "callback.public_url: is missing: no provider can call back; give it, or providers.NAME.callback_key_files"
                     .to_owned(),
             ))
         } else {

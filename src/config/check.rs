@@ -164,12 +164,6 @@ fn listeners(config: &Config, findings: &mut Findings) {
     if let Some(url) = &callback.public_url {
         rules::web_address("callback.public_url", url, findings);
     }
-    // Either without the other is a callback that never comes.
-    findings.unless(callback.public_url.is_none() || !callback.token_key_files.is_empty(), "callback.token_key_files", || {
-        "is empty: name a file with a key of 16 bytes or more, the same in the whole fleet, which the addresses below \
-         callback.public_url are signed with"
-            .to_owned()
-    });
     findings.unless(
         callback.public_url.is_some() || callback.token_key_files.is_empty(),
         "callback.public_url",

@@ -118,6 +118,10 @@ pub(super) fn read(config: &Config, env: &HashMap<String, String>) -> Result<Sec
             }
         }
     }
+    if token_keys.is_empty() && config.callback.public_url.is_some() {
+        let derived = phone_key.as_ref().map(|key| key.derived("addresses of callbacks"));
+        token_keys.extend(derived.and_then(|key| CallbackKey::new(&key).ok()));
+    }
     if findings.is_empty() {
         Ok(Secrets { store_password, sasl_password, phone_key, provider_keys, callback_keys, token_keys })
     } else {

@@ -305,7 +305,8 @@ pub struct CallbackConfig {
     /// The address under which providers reach the callback listener, if they do. Each recharge is sent with an address
     /// below it.
     pub public_url: Option<String>,
-    /// Files with keys (16 bytes or more) for those addresses, the same in the whole fleet. The first signs new ones, each is
+    /// Files with keys (16 bytes or more) for those addresses, the same in the whole fleet; left out, one is made from
+    /// `security.phone_key_file`. The first signs new ones, each is
     /// taken: to replace a key, put the new one in front, and drop the old one when no order is as old.
     pub token_key_files: Vec<String>,
     /// Where `/callbacks/{provider}` is served.

@@ -119,6 +119,17 @@ impl PhoneHash {
 #[derive(Clone)]
 pub struct PhoneKey(Hmac<Sha256>);
 
+impl PhoneKey {
+    /// A key for another purpose, from which neither this one nor any number's hash can be told.
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
+        let mut mac = self.0.clone();
+        // No number is so long.
+        mac.update(b"a key for ");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+}
+
 /// Why a text is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a phone key has at least 16 bytes")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use recharged::domain::{ProviderId, Sla, State};
 use recharged::metrics::{self, Kind, Metric, ProcessInfo, catalogue};
-use recharged::ports::{PermitClass, StoreErrorKind};
+use recharged::ports::{Became, PermitClass, StoreErrorKind};
 use recharged::probes::{self, Health};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,12 @@ fn use_everything() {
     lane.permit_wait(Duration::ZERO);
     lane.quota(50.0);
     lane.backlog(PermitClass::Fresh, 7);
+    lane.breaker("open");
+    metrics::lane_paused(&ProviderId::new("primary"), true);
+    let callbacks = metrics::CallbackMetrics::new(&[ProviderId::new("primary")]);
+    callbacks.taken(&ProviderId::new("primary"), Became::Settled);
+    callbacks.not_now(&ProviderId::new("primary"));
+    callbacks.turned_away(None, "unknown");
     let delay = metrics::DelayMetrics::new("5s");
     let due_at = recharged::domain::Timestamp::default();
     delay.forwarded(due_at, due_at, due_at + Duration::from_millis(3));

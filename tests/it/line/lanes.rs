@@ -96,7 +96,7 @@ async fn until_breaker(service: &Service, state: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_first_provider_refuses_the_second_delivers() {
-    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\n[declines]\nfatal = 1.0\n", "", QUICK).await;
+    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\n[declines]\nretryable = 1.0\n", "", QUICK).await;
     let _service = two.line.start("one", &[]).await;
     two.line.send("on", 50).await;
     two.line.until_succeeded(50).await;
@@ -141,7 +141,8 @@ async fn a_provider_that_is_away_costs_its_orders_nothing_while_another_is_there
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_balance_rests_the_lane_until_it_is_filled_again() {
-    let breaker = "breaker = { rest_first = \"300ms\", rest_max = \"600ms\" }\n";
+    let breaker = "breaker = { rest_first = \"300ms\", rest_max = \"600ms\" }\n\
+                   [retry]\nbackoff_first = \"500ms\"\nbackoff_max = \"1s\"\n";
     let line = {
         let profile = Profile::from_toml(QUICK).unwrap();
         Line::set_up(Wishes { profile, toml: breaker.to_owned(), ..Wishes::default() }).await
