@@ -53,6 +53,8 @@ pub(crate) struct Wishes {
     pub(crate) profile: Profile,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
+    /// When the lane rests: never, where a provider that always fails is what a test is about.
+    pub(crate) breaker: &'static str,
     /// What the simulator signs its callbacks with.
     pub(crate) callback_key: Option<&'static str>,
     /// No other line runs meanwhile.
@@ -72,6 +74,7 @@ impl Default for Wishes {
             tiers: r#"["1s"]"#,
             profile: Profile::default(),
             toml: String::new(),
+            breaker: "{ failing = 2.0, in_a_row = 65535, account_in_a_row = 65535 }",
             callback_key: None,
             alone: false,
         }
@@ -133,7 +136,7 @@ impl Line {
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
              [providers.sim.capabilities]\nduplicates = {:?}\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
              [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nsend_window = {:?}\nexpected_service = \"500ms\"\n\
-             quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\n{}\n",
+             quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\nbreaker = {}\n{}\n",
             wishes.partitions,
             wishes.tiers,
             folder.path().join("phone-key"),
@@ -145,6 +148,7 @@ impl Line {
             wishes.send_window,
             wishes.permits_per_second,
             wishes.burst,
+            wishes.breaker,
             wishes.toml,
         );
         std::fs::write(&config, text).unwrap();

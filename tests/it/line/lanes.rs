@@ -28,17 +28,17 @@ async fn simulator(profile: &str) -> SimulatorHandle {
 }
 
 impl TwoLanes {
-    /// `sim` is what follows in the section of the first provider.
-    async fn set_up(first: &str, sim: &str, second: &str) -> Self {
+    /// `breaker` is that of the first provider.
+    async fn set_up(first: &str, breaker: &'static str, second: &str) -> Self {
         let second = simulator(second).await;
         let toml = format!(
-            "{sim}\n[providers.second]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = \"5s\"\nexpected_service = \"500ms\"\n\
+            "[providers.second]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = \"5s\"\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = 2000 }}\ncapabilities = {{ not_found_grace = \"7s\" }}\n\
              [[routes]]\nlanes = [\"sim\", \"second\"]\n",
             second.base_url()
         );
         let profile = Profile::from_toml(first).unwrap();
-        let line = Line::set_up(Wishes { profile, toml, ..Wishes::default() }).await;
+        let line = Line::set_up(Wishes { profile, toml, breaker, ..Wishes::default() }).await;
         Self { line, second }
     }
 
@@ -96,7 +96,7 @@ async fn until_breaker(service: &Service, state: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_first_provider_refuses_the_second_delivers() {
-    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\n[declines]\nretryable = 1.0\n", "", QUICK).await;
+    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\n[declines]\nretryable = 1.0\n", "{}", QUICK).await;
     let _service = two.line.start("one", &[]).await;
     two.line.send("on", 50).await;
     two.line.until_succeeded(50).await;
@@ -112,7 +112,7 @@ async fn what_the_first_provider_refuses_the_second_delivers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_is_away_costs_its_orders_nothing_while_another_is_there_and_gets_them_back() {
-    let breaker = "breaker = { in_a_row = 5, rest_first = \"500ms\", rest_max = \"1s\" }\n";
+    let breaker = "{ in_a_row = 5, rest_first = \"500ms\", rest_max = \"1s\" }";
     let two = TwoLanes::set_up(QUICK, breaker, QUICK).await;
     let service = two.line.start("one", &[]).await;
     two.line.send("well", 20).await;
@@ -141,11 +141,11 @@ async fn a_provider_that_is_away_costs_its_orders_nothing_while_another_is_there
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_empty_balance_rests_the_lane_until_it_is_filled_again() {
-    let breaker = "breaker = { rest_first = \"300ms\", rest_max = \"600ms\" }\n\
-                   [retry]\nbackoff_first = \"500ms\"\nbackoff_max = \"1s\"\n";
+    let breaker = "{ rest_first = \"300ms\", rest_max = \"600ms\" }";
+    let retry = "[retry]\nbackoff_first = \"500ms\"\nbackoff_max = \"1s\"\n";
     let line = {
         let profile = Profile::from_toml(QUICK).unwrap();
-        Line::set_up(Wishes { profile, toml: breaker.to_owned(), ..Wishes::default() }).await
+        Line::set_up(Wishes { profile, toml: retry.to_owned(), breaker, ..Wishes::default() }).await
     };
     administer(&line.simulator, "PUT", "balance", &json!({ "minor": 0 })).await;
     let service = line.start("one", &[]).await;
@@ -164,7 +164,7 @@ async fn an_empty_balance_rests_the_lane_until_it_is_filled_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_that_is_paused_takes_no_order_in_any_process_until_it_is_resumed() {
-    let two = TwoLanes::set_up(QUICK, "", QUICK).await;
+    let two = TwoLanes::set_up(QUICK, "{}", QUICK).await;
     let _one = two.line.start("one", &[]).await;
     let _two = two.line.start("two", &[]).await;
     let paused = two.lanes(&["pause", "sim", "--by", "A. Duty", "--why", "their incident 4711"]);
