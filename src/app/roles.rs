@@ -235,6 +235,7 @@ impl Parts {
             },
             metrics: CallbackMetrics::new(&names),
             outcomes: Arc::clone(&self.outcomes),
+            board: Arc::clone(&self.board),
         };
         let (open, door) = role.open();
         let stop = self.stop();

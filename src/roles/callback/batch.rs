@@ -14,8 +14,6 @@ use crate::roles::patience;
 
 use super::{Callbacks, Told, WITHIN};
 
-/// Of a code, so many characters are kept.
-const WORD_MAX: usize = 60;
 /// A row that moves under a verdict is read again so often.
 const ROUNDS: usize = 5;
 
@@ -58,7 +56,7 @@ impl Callbacks {
             order_id: told.order_id.clone(),
             attempt: told.attempt,
             provider: told.provider.clone(),
-            said: word(&told.news.said),
+            said: word(&told.news.said).to_owned(),
             became,
             at: self.clock.now(),
         }
@@ -79,16 +77,20 @@ impl Callbacks {
             }
         }
         let rows = self.rows(fresh).await?;
-        let (proven, hearsay): (Vec<OnRow>, Vec<OnRow>) = rows.into_iter().partition(|one| self.settles(&one.told));
+        let (proven, hearsay): (Vec<OnRow>, Vec<OnRow>) = rows.into_iter().partition(|one| self.settles(one));
         self.settle(proven, &mut ended, abort).await?;
         self.heed(hearsay, &mut ended).await?;
         Ok(ended)
     }
 
-    /// Whether a callback's word counts like the answer to a query.
-    fn settles(&self, told: &Told) -> bool {
+    /// Whether a callback's word counts like the answer to a query: proven, understood, and of the lane that the order is in.
+    /// What another provider says of a reference that it cannot have would move the order from under this one.
+    fn settles(&self, OnRow { told, order }: &OnRow) -> bool {
         let caller = self.rules.callers.get(&told.provider);
-        told.news.is_proven && caller.is_some_and(|caller| caller.provider.capabilities().callback_settles)
+        told.news.is_proven
+            && order.provider.as_ref() == Some(&told.provider)
+            && !matches!(told.news.said, QueryOutcome::Unavailable { .. })
+            && caller.is_some_and(|caller| caller.provider.capabilities().callback_settles)
     }
 
     /// The rows of callbacks. One about an attempt that its row does not know is let go: it is sent again.
@@ -124,7 +126,7 @@ impl Callbacks {
             if open.is_empty() {
                 return Ok(());
             }
-            let now = self.clock.now();
+            let (now, policy) = (self.clock.now(), self.policy());
             let (mut writing, mut transitions, mut later) = (Vec::new(), Vec::new(), Vec::new());
             let mut touched = HashSet::new();
             for one in open {
@@ -135,7 +137,7 @@ impl Callbacks {
                 }
                 let input =
                     Input::Reported { attempt: one.told.attempt, asked_at: now, outcome: one.told.news.said.clone() };
-                match decide(Some(&one.order), &input, now, &self.rules.policy) {
+                match decide(Some(&one.order), &input, now, &policy) {
                     Decision::Apply(transition) => {
                         transitions.push(*transition);
                         writing.push(one);
@@ -234,10 +236,11 @@ impl Callbacks {
         // The hold first, else the command would wait for its end. That of the question that stood comes later, and finds
         // that somebody has asked.
         let hastened = self.questions.hasten(&hastes).await?;
-        // A question that stands as soon needs no other.
-        let sooner =
-            |order: &Order, at: &Option<Timestamp>| at.filter(|at| order.wake_at.is_none_or(|wake_at| *at < wake_at));
-        let hastened: Vec<_> = asking.iter().zip(hastened).map(|(one, at)| sooner(&one.order, &at)).collect();
+        // A question that stands as soon needs no other. One whose time has passed was asked: the next one stands in the hold.
+        let sooner = |order: &Order, at: Option<Timestamp>| {
+            at.filter(|at| order.wake_at.is_none_or(|wake_at| wake_at <= now || *at < wake_at))
+        };
+        let hastened: Vec<_> = asking.iter().zip(hastened).map(|(one, at)| sooner(&one.order, at)).collect();
         let records = asking.iter().zip(&hastened).map(|(one, at)| self.question(&one.order, (*at)?, now)).collect();
         let published = self.publish(records).await;
         for ((one, at), published) in asking.into_iter().zip(hastened).zip(published) {
@@ -272,12 +275,12 @@ impl Callbacks {
 }
 
 /// What was said, in words of ours: what makes a callback one with its repetitions.
-fn word(said: &QueryOutcome) -> String {
-    let word = match said {
+fn word(said: &QueryOutcome) -> &'static str {
+    match said {
         QueryOutcome::Succeeded(_) => "succeeded",
         QueryOutcome::InProgress => "in_progress",
-        // A code of the provider's table; some of these name a class alone and let the rest be anything.
-        QueryOutcome::Failed(failure) => &failure.code,
+        // Not its code: some tables name the beginning of a code alone, and let the rest be anything.
+        QueryOutcome::Failed(failure) => failure.class.as_str(),
         QueryOutcome::Reversed(_) => "reversed",
         QueryOutcome::ProviderUnknown => "unknown",
         QueryOutcome::NotFound
@@ -285,6 +288,5 @@ fn word(said: &QueryOutcome) -> String {
         | QueryOutcome::Unavailable { .. }
         | QueryOutcome::Throttled { .. }
         | QueryOutcome::Banned { .. } => "unreadable",
-    };
-    word.chars().take(WORD_MAX).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    }
 }

@@ -23,7 +23,7 @@ use crate::metrics::{CallbackMetrics, OutcomeMetrics};
 use crate::ports::{CallbackBook, CallbackNews, Clock, LaneTopics, OrderStore, Publisher, Questions, RechargeProvider};
 use crate::roles::commands::CommandWriter;
 
-use super::{RoleError, StopSignals};
+use super::{LaneBoard, RoleError, StopSignals};
 
 pub use door::Door;
 
@@ -51,6 +51,8 @@ pub struct Callbacks {
     pub metrics: CallbackMetrics,
     /// What became of orders.
     pub outcomes: Arc<OutcomeMetrics>,
+    /// Which lanes take orders.
+    pub board: Arc<LaneBoard>,
 }
 
 /// What the role goes by.
@@ -100,6 +102,11 @@ struct Told {
 }
 
 impl Callbacks {
+    /// The rules as they are now.
+    fn policy(&self) -> Policy {
+        Policy { shut: self.board.shut(), ..self.rules.policy.clone() }
+    }
+
     /// The role, and where callbacks are handed in.
     pub fn open(self) -> (Open, Arc<Door>) {
         let (told, waiting) = mpsc::channel(self.rules.batch_max.max(1) * self.rules.writers.max(1));

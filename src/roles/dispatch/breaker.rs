@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use crate::domain::{FailureClass, NotSentCause, SubmitOutcome};
 
+/// A trial that told nothing is followed by another after this long.
+const SOON: Duration = Duration::from_millis(500);
+
 /// What makes a breaker open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BreakerRules {
@@ -117,7 +120,11 @@ struct State {
 impl Sign {
     pub(super) fn of(outcome: &SubmitOutcome) -> Self {
         match outcome {
-            SubmitOutcome::Succeeded(_) | SubmitOutcome::Accepted { .. } | SubmitOutcome::Duplicate => Self::Well,
+            // Who is told to slow down was heard.
+            SubmitOutcome::Succeeded(_)
+            | SubmitOutcome::Accepted { .. }
+            | SubmitOutcome::Duplicate
+            | SubmitOutcome::Throttled { .. } => Self::Well,
             SubmitOutcome::Rejected(failure) => match failure.class {
                 FailureClass::InsufficientFloat | FailureClass::AuthOrConfig => Self::Account,
                 FailureClass::InvalidRecipient
@@ -130,8 +137,9 @@ impl Sign {
                 | FailureClass::Cancelled => Self::Well,
             },
             SubmitOutcome::NotSent(NotSentCause::Connect) | SubmitOutcome::Unknown(_) => Self::Ill,
-            SubmitOutcome::NotSent(NotSentCause::WindowClosed | NotSentCause::NoPermit | NotSentCause::Unbuildable)
-            | SubmitOutcome::Throttled { .. } => Self::Nothing,
+            SubmitOutcome::NotSent(NotSentCause::WindowClosed | NotSentCause::NoPermit | NotSentCause::Unbuildable) => {
+                Self::Nothing
+            }
         }
     }
 }
@@ -182,15 +190,27 @@ impl Breaker {
         true
     }
 
+    /// The call that was to be tried was not made.
+    pub(super) fn was_not_tried(&self, now: Duration) {
+        let mut state = self.state();
+        if matches!(state.standing, Standing::Trying { .. }) {
+            state.try_again(now);
+        }
+    }
+
     /// Notes what a call that began then tells.
     pub(super) fn note(&self, sign: Sign, began: Duration, now: Duration) -> Option<Turn> {
         let mut state = self.state();
         match (state.standing, sign) {
             // When it is open, of calls from before.
-            (_, Sign::Nothing) | (Standing::Open { .. }, _) => None,
+            (Standing::Closed, Sign::Nothing) | (Standing::Open { .. }, _) => None,
             (Standing::Closed, _) => state.count(sign, &self.rules, now),
             (Standing::Trying { since, .. }, _) if began < since => None,
             (Standing::Trying { .. }, Sign::Well) => Some(state.close(now)),
+            (Standing::Trying { .. }, Sign::Nothing) => {
+                state.try_again(now);
+                None
+            }
             (Standing::Trying { cause, .. }, Sign::Ill | Sign::Account) => {
                 let cause = if sign == Sign::Account { Cause::Account } else { cause };
                 Some(state.open(cause, &self.rules, now))
@@ -230,6 +250,13 @@ impl State {
         self.standing = Standing::Open { until: now + rest, cause };
         self.forget();
         Turn::Opened(cause, rest)
+    }
+
+    /// Nothing was learned: another call is tried soon.
+    fn try_again(&mut self, now: Duration) {
+        if let Standing::Trying { cause, .. } = self.standing {
+            self.standing = Standing::Open { until: now + SOON, cause };
+        }
     }
 
     fn close(&mut self, now: Duration) -> Turn {
@@ -289,6 +316,23 @@ mod tests {
         assert!(breaker.tries(now));
         assert_eq!(note(&breaker, Sign::Well, now), Some(Turn::Closed));
         assert_eq!((breaker.room(now), breaker.opens_at(now)), (usize::MAX, None));
+    }
+
+    #[test]
+    fn a_trial_that_told_nothing_is_followed_by_another_soon() {
+        let (breaker, now) = (breaker(), Duration::from_secs(100));
+        fail(&breaker, 10, now);
+        let mut later = now + Duration::from_secs(2);
+        for told_nothing in [true, false] {
+            assert!(breaker.tries(later));
+            if told_nothing {
+                assert_eq!(note(&breaker, Sign::Nothing, later), None);
+            } else {
+                breaker.was_not_tried(later);
+            }
+            assert_eq!((breaker.room(later), breaker.room(later + SOON)), (0, 1));
+            later += SOON;
+        }
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl Lane {
                 let record = self.command_record(&command, order);
                 leftover.put_off(picked, record);
             } else {
-                leftover.put_back(picked, until);
+                leftover.put_back(picked, order.deadline_at);
             }
         }
         Ok(kept)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{ClientRef, Command, CommandKind, Order, OrderId, QueryOutcome, State, Timestamp};
+use crate::domain::{AttemptState, ClientRef, Command, CommandKind, Order, OrderId, QueryOutcome, State, Timestamp};
 use crate::faults::{Bug, is_planted};
 use crate::ports::{Ack, Held, Hold, OutRecord, QueryKey, StoreError};
 use crate::roles::patience;
@@ -157,11 +157,12 @@ impl Lane {
         let current = order.attempt.as_ref()?;
         let (client_ref, provider_ref, give_up) = match asker {
             Asker::Held(_) => (current.client_ref.clone(), current.provider_ref.clone(), order.state == State::InDoubt),
-            // The row has forgotten it; what it was called is known by its number. Nobody waits for it.
+            // The row may have forgotten it; what it was called is known by its number.
             Asker::Told(Confirming { command, .. }) => {
                 let format = self.provider.capabilities().client_ref;
                 let client_ref = ClientRef::for_attempt(&order.order_id, command.attempt, format);
-                (client_ref, command.provider_ref.clone(), true)
+                let is_given_up = order.state.is_closed() || command.attempt != current.number;
+                (client_ref, command.provider_ref.clone(), is_given_up)
             }
         };
         Some(QueryKey { client_ref, provider_ref, sent_at: current.claimed_at, give_up, send_by })
@@ -224,7 +225,10 @@ impl Leftover {
     /// About an attempt that nobody asks about. One that somebody asks about by now needs no more.
     fn confirm(&mut self, mut picked: Picked, order: Order, send_by: Duration) {
         let attempt = picked.queued.command.attempt;
-        let is_asked = attempt == order.attempt_number() && order.asks();
+        // Its caller is about to hear, or somebody asks.
+        let is_sent = order.attempt.as_ref().is_some_and(|current| current.state == AttemptState::Sent);
+        let is_awaited = order.asks() || (is_sent && order.state == State::InFlight);
+        let is_asked = attempt == order.attempt_number() && is_awaited;
         let there = (1..=order.attempt_number()).contains(&attempt) && !is_asked;
         let (Some(permit), Some(slot)) = (picked.permit.filter(|_| there), picked.slot.take()) else {
             self.drop_command(picked);

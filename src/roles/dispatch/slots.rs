@@ -114,7 +114,8 @@ impl Slots {
             short += own;
         }
         let own = self.own(class);
-        let lent = free.saturating_sub(own).saturating_sub(owed.max(self.kept.min(short)));
+        let kept = self.kept * self.limit / self.total.max(1);
+        let lent = free.saturating_sub(own).saturating_sub(owed.max(kept.min(short)));
         free.min(own) + lent
     }
 
@@ -127,7 +128,9 @@ impl Slots {
 
     /// What a class has left of its share.
     fn own(&self, class: PermitClass) -> usize {
-        self.shares.of(class).saturating_sub(self.taken.of(class).load(Ordering::Relaxed))
+        // Of fewer places each class has as large a part.
+        let share = (self.shares.of(class) * self.limit / self.total.max(1)).max(1);
+        share.saturating_sub(self.taken.of(class).load(Ordering::Relaxed))
     }
 }
 
@@ -224,11 +227,13 @@ mod tests {
         /// share as soon as so many calls have ended, whatever the others do.
         #[test]
         fn no_class_with_work_is_kept_below_its_share(
-            total in 1_usize..60, greedy in 0_usize..3, starving in 0_usize..3, ends in prop::collection::vec(0_usize..60, 60..61),
+            total in 1_usize..60, limit in 1_usize..60, greedy in 0_usize..3, starving in 0_usize..3, ends in prop::collection::vec(0_usize..60, 60..61),
         ) {
             prop_assume!(greedy != starving);
             let (greedy, starving) = (PermitClass::ALL[greedy], PermitClass::ALL[starving]);
-            let slots = slots(total);
+            let mut slots = slots(total);
+            slots.limit(limit);
+            let limit = limit.min(total);
             let alone = ByClass { fresh: 0, retry: 0, query: 0 };
             let mut busy = take(&slots, greedy, slots.room(greedy, &alone, &NONE));
             let mut got = Vec::new();
@@ -245,7 +250,8 @@ mod tests {
                     got.push(slots.take(starving).unwrap());
                 }
             }
-            let share = (*slots.shares.of(starving)).min(total.saturating_sub(*slots.shares.of(greedy)));
+            let share_of = |class| (slots.shares.of(class) * limit / total).max(1);
+            let share = share_of(starving).min(limit.saturating_sub(share_of(greedy)));
             prop_assert!(got.len() >= share, "{} of {share}", got.len());
         }
     }

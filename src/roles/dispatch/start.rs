@@ -83,7 +83,7 @@ impl Scheduler {
         }
         if !batch.is_empty() {
             debug!(lane = %self.lane.provider.id(), orders = batch.len(), "orders can no longer make their deadline");
-            self.spawn_claim(batch);
+            self.spawn_claim(batch, false);
         }
         let submits = [&self.queues.retry, &self.queues.fresh];
         let earliest = submits.into_iter().filter_map(|queue| queue.heap.earliest()).min()?;
@@ -177,10 +177,11 @@ impl Scheduler {
         self.claimable_since = None;
         let batch = self.pick(&[PermitClass::Retry, PermitClass::Fresh], possible, (now, usable));
         if !batch.is_empty() {
-            if self.lane.breaker.tries(self.lane.clock.since_boot()) {
+            let is_trial = self.lane.breaker.tries(self.lane.clock.since_boot());
+            if is_trial {
                 self.lane.metrics.breaker("half_open");
             }
-            self.spawn_claim(batch);
+            self.spawn_claim(batch, is_trial);
         }
         Some(now)
     }
@@ -208,12 +209,16 @@ impl Scheduler {
         batch
     }
 
-    fn spawn_claim(&mut self, batch: Vec<Picked>) {
+    /// `is_trial`: its call shows whether the provider is well again.
+    fn spawn_claim(&mut self, batch: Vec<Picked>, is_trial: bool) {
         self.claims += 1;
         let (lane, abort, settle) = (Arc::clone(&self.lane), self.stop.abort.clone(), self.settle.clone());
         let began = self.lane.clock.since_boot();
         self.under_way.spawn(async move {
             let claimed = lane.claim(batch, &abort).await;
+            if is_trial && !claimed.as_ref().is_ok_and(|leftover| !leftover.claimed.is_empty()) {
+                lane.breaker.was_not_tried(lane.clock.since_boot());
+            }
             let took = lane.clock.since_boot().saturating_sub(began);
             let under_way = claimed.map(|mut leftover| {
                 let calls = lane.begin(std::mem::take(&mut leftover.claimed), &settle);

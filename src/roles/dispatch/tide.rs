@@ -61,6 +61,10 @@ impl Tide {
     pub(super) fn note(&self, took: Duration, in_use: usize, now: Duration) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.took.is_empty() || now > state.began + BATCH_TIME {
+            if !state.took.is_empty() {
+                // So few calls are no load: what was learned of one is forgotten.
+                state.limit = (state.limit + (self.most / 20).max(1)).min(self.most);
+            }
             state.took.clear();
             (state.began, state.busiest) = (now, 0);
         }

@@ -242,7 +242,11 @@ async fn a_callback_that_nobody_signed_only_brings_the_question_forward() {
     let wishes = Wishes { profile, query_not_before: "60s", toml, ..Wishes::default() };
     let called = Called::set_up(wishes, false).await;
     let row = called.accepted("unsigned").await;
-    let before = row.wake_at.unwrap();
+    let (before, deadline) = (row.wake_at.unwrap(), Instant::now() + PATIENCE);
+    while called.line.delivered().is_empty() {
+        assert!(Instant::now() < deadline, "the simulator never delivered it");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     called.line.doctor("update orders set claimed_at = claimed_at - interval '2 minutes'").await;
     // A lie: it is asked, and the truth counts.
     let body = told("unsigned-1", "rejected").to_string();
@@ -251,6 +255,28 @@ async fn a_callback_that_nobody_signed_only_brings_the_question_forward() {
     let row = called.until("unsigned", "settled", |row| row.state.is_closed()).await;
     assert_eq!(row.state, State::Succeeded);
     assert!(SystemClock::local() < before, "it was asked when it was told, not when its turn was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_callback_brings_forward_also_the_question_after_one_that_was_answered() {
+    let profile = Profile::from_toml("accepted_first = 1.0\ncompletion = { fixed = \"300ms\" }\n").unwrap();
+    let called = Called::set_up(Wishes { profile, query_not_before: "2m", ..Wishes::default() }, false).await;
+    called.accepted("asked").await;
+    // As after an answer that was no news: the row's time has passed, and the next question stands in the hold.
+    called
+        .line
+        .doctor(
+            "update orders set claimed_at = claimed_at - interval '3 minutes', wake_at = now() - interval '1 second',
+             held_until = now() + interval '70 seconds', held_version = asked_version",
+        )
+        .await;
+    let began = Instant::now();
+    let body = told("asked-1", "succeeded").to_string();
+    assert_eq!(called.post(&path_of("asked", 1), &[], &body).await.0, 200);
+    assert_eq!(called.became("asked").await, [(1, "succeeded".to_owned(), Became::Asked)]);
+    let row = called.until("asked", "settled", |row| row.state.is_closed()).await;
+    assert_eq!(row.state, State::Succeeded);
+    assert!(began.elapsed() < Duration::from_secs(60), "it was asked when the provider may be asked again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
