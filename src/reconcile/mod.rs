@@ -2,7 +2,7 @@
 //!
 //! Both sides are read to their end before anything is said: our claims from the event log ([`crate::ports::DayLog`]),
 //! theirs from a file or an API ([`crate::ports::Statement`]), both into one small table by reference. Then the orders'
-//! rows are read in batches and compared ([`mod@compare`]), and what contradicts a *closed* order becomes a case by the
+//! rows are read in batches and compared (`compare`), and what contradicts a *closed* order becomes a case by the
 //! state machine's own rules, fenced like every other write. No order is ever changed by it. `docs/RECONCILE.md`.
 
 mod attempts;
