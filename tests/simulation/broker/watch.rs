@@ -164,7 +164,8 @@ impl Watch {
         let stands = |row: &Order| row.asked_version == command.version && row.attempt_number() == command.attempt;
         let Some(row) = self.store.row(id).filter(stands) else { return };
         let is_kept = match command.kind {
-            CommandKind::Submit => !matches!(row.state, State::Queued | State::RetryWait),
+            // A lane that rests is full of them: what finds no room is put off.
+            CommandKind::Submit => !matches!(row.state, State::Queued | State::RetryWait) || comes_again,
             CommandKind::Query => {
                 let seen = self.seen.lock().unwrap();
                 let others = seen.copies.get(record.value.as_deref().unwrap_or_default()).copied().unwrap_or_default();
