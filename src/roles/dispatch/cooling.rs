@@ -3,7 +3,7 @@
 //! nothing was recharged.
 
 use crate::domain::{AttemptState, Order, State, Timestamp, Transition, plus};
-use crate::ports::{Cooling, StoreError};
+use crate::ports::{Cooling, StoreError, Written};
 use crate::roles::patience;
 
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ impl Lane {
     }
 
     /// Gives back the numbers of orders whose send had no effect. One that is not given back cools down in vain.
-    pub(super) async fn give_back(&self, settled: &[&Transition]) {
+    pub(super) async fn give_back(&self, settled: &[Transition], written: &[Written]) {
         if self.provider.capabilities().same_number_cooldown.is_none() {
             return;
         }
@@ -46,10 +46,10 @@ impl Lane {
             let state = order.attempt.as_ref().map(|attempt| attempt.state);
             matches!(state, Some(AttemptState::Failed | AttemptState::NotExecuted | AttemptState::Prepared))
         };
-        let batch: Vec<Cooling> = settled
-            .iter()
-            .filter(|transition| has_no_effect(&transition.after))
-            .filter_map(|transition| self.cooling(&transition.after, now))
+        let stored = settled.iter().zip(written).filter(|(_, written)| **written == Written::Stored);
+        let batch: Vec<Cooling> = stored
+            .filter(|(transition, _)| has_no_effect(&transition.after))
+            .filter_map(|(transition, _)| self.cooling(&transition.after, now))
             .collect();
         if batch.is_empty() {
             return;

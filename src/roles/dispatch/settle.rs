@@ -151,8 +151,7 @@ impl Lane {
             return Ok(());
         }
         let written = patience::applied("settle", self.store.as_ref(), transitions, abort).await?;
-        let stored = transitions.iter().zip(&written).filter(|(_, written)| **written == Written::Stored);
-        self.give_back(&stored.map(|(transition, _)| transition).collect::<Vec<_>>()).await;
+        self.give_back(transitions, &written).await;
         let mut lost: Vec<Pending> = Vec::new();
         for ((transition, mut one), written) in transitions.iter().zip(pending).zip(written) {
             match written {
