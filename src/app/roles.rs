@@ -52,8 +52,6 @@ const RELAY_PAGE: usize = 5_000;
 const RELAY_LINGER: Duration = Duration::from_millis(8);
 /// A call that has not ended so long after it should have was lost on its way.
 const CALL_ENDS: Duration = Duration::from_secs(2);
-/// How long a store may take to answer whether it is there.
-const STORE_ANSWERS: Duration = Duration::from_millis(500);
 
 /// A role, and where what it works on is handed in.
 pub(super) type Doored = (Running, Arc<dyn CallbackDoor>);
@@ -356,7 +354,10 @@ impl Parts {
                 () = dropped.cancelled() => {}
             }
             // A relay ends without a word when it cannot go on; here it says whether it could.
-            let readable = tokio::time::timeout(STORE_ANSWERS, log.cursor()).await.is_ok_and(|cursor| cursor.is_ok());
+            let readable = tokio::select! {
+                cursor = log.cursor() => cursor.is_ok(),
+                () = dropped.cancelled() => false,
+            };
             if dropped.is_cancelled() || !readable {
                 let left = "the event log may not be told to its end: the next relay goes on from its cursor";
                 return Err(RoleError::Left(left.to_owned()));
