@@ -30,6 +30,8 @@ pub(crate) fn wants_notice(number: u32) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Saying {
     pub(crate) number: u32,
+    /// Whom it is for.
+    recipient: u32,
     what: What,
     /// It happened so long before it is told.
     old: Duration,
@@ -51,7 +53,7 @@ impl Saying {
         let (kind, value) = match self.what {
             What::Created { amount, is_paid } => {
                 let value = json!({
-                    "order_id": id.as_str(), "phone": format!("+86138000{:05}", self.number), "amount_minor": amount,
+                    "order_id": id.as_str(), "phone": format!("+86138000{:05}", self.recipient), "amount_minor": amount,
                     "currency": "CNY", "created_at": at, "paid_at": is_paid.then_some(&at),
                     "payment_id": is_paid.then_some(payment_id), "notify": wants_notice(self.number),
                 });
@@ -92,11 +94,12 @@ pub(crate) struct Plan {
     pub(crate) paid: HashSet<OrderId>,
     /// Those that it cancels.
     pub(crate) cancelled: HashSet<OrderId>,
+    one_number: bool,
 }
 
 impl Plan {
     pub(crate) fn new(weather: &Weather, strikes: &Strikes, rng: &mut StdRng) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { one_number: weather.one_number, ..Self::default() };
         let mut at = Duration::from_secs(1);
         for number in 0..weather.orders {
             at += weather.gap.mul_f64(rng.random_range(0.0..2.0));
@@ -146,7 +149,8 @@ impl Plan {
     }
 
     fn say(&mut self, at: Duration, number: u32, what: What, old: Duration) {
-        self.sayings.push((at, Saying { number, what, old }));
+        let recipient = if self.one_number { 0 } else { number };
+        self.sayings.push((at, Saying { number, recipient, what, old }));
     }
 }
 
