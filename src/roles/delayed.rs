@@ -122,9 +122,9 @@ impl Waiting {
 }
 
 /// The headers that a record had before it was put off.
-pub fn original_headers(headers: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
+pub fn original_headers(headers: &[(Bytes, Option<Bytes>)]) -> Vec<(Bytes, Option<Bytes>)> {
     let ours = |name: &Bytes| [DUE_AT, TARGET, HOPS, ENTERED_AT].iter().any(|own| name.as_ref() == own.as_bytes());
-    headers.into_iter().filter(|(name, _)| !ours(name)).collect()
+    headers.iter().filter(|(name, _)| !ours(name)).cloned().collect()
 }
 
 fn millis_up(at: Timestamp) -> i64 {
