@@ -92,7 +92,7 @@ pub(crate) async fn run(args: LanesArgs, output: Output) -> Result<(), CliError>
 }
 
 /// Only a lane of the configuration: a name that is misspelt would pause nothing.
-fn known(lane: &str, config: &Config) -> Result<ProviderId, CliError> {
+pub(super) fn known(lane: &str, config: &Config) -> Result<ProviderId, CliError> {
     let lanes = config.lanes();
     lanes.iter().find(|known| known.as_str() == lane).cloned().ok_or_else(|| {
         let names: Vec<&str> = lanes.iter().map(ProviderId::as_str).collect();
