@@ -13,6 +13,9 @@ pub(super) const DURATION_FORMAT: &str = "human-duration";
 /// The schema format of an address to listen on.
 pub(super) const LISTEN_FORMAT: &str = "socket-address";
 
+/// A hundred years.
+const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// A duration as people write it: `"180s"`, `"30m"`, `"90d"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(Duration);
@@ -33,9 +36,9 @@ impl Span {
         self.0
     }
 
-    /// Reads a text; `None` where it is none.
+    /// Reads a text; `None` where it is none, or longer than anything lasts: what is reckoned from it must have room.
     pub fn parse(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok().map(Self)
+        humantime::parse_duration(text).ok().filter(|duration| *duration <= LONGEST).map(Self)
     }
 }
 
@@ -262,6 +265,8 @@ mod tests {
         assert_eq!(Span::parse("1m").map(|span| span.to_string()).as_deref(), Some("60s"));
         assert_eq!(Span::parse("180"), None);
         assert_eq!(Span::parse("fast"), None);
+        assert!(Span::parse("100y").is_some());
+        assert_eq!(Span::parse("18446744073709551615s"), None, "for ever");
     }
 
     #[test]

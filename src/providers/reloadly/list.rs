@@ -16,6 +16,7 @@ use super::token::TokenSource;
 use super::{MEDIA_TYPE, Transaction, is_about_the_token, tokens};
 use crate::domain::{ClientRef, ProviderId, Timestamp};
 use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::providers::answers::{Object, read};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
 use crate::providers::{BuildError, ProviderSettings};
@@ -37,7 +38,7 @@ pub(in crate::providers) struct ReloadlyList {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
-    content: Vec<Transaction>,
+    content: Vec<Object<Transaction>>,
     last: Option<bool>,
     total_pages: Option<u32>,
     total_elements: Option<u64>,
@@ -113,7 +114,7 @@ impl Statement for ReloadlyList {
         if [401, 403].contains(&response.status.as_u16()) {
             return Err(self.lister.refused(response.status));
         }
-        let page = serde_json::from_slice::<Page>(&response.body).ok().filter(|_| response.status.is_success());
+        let page = read::<Page>(&response.body).filter(|_| response.status.is_success());
         let Some(page) = page else {
             let status = response.status.as_u16();
             return Err(self.lister.unusable(format_args!(

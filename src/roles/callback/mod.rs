@@ -26,6 +26,8 @@ use crate::roles::commands::CommandWriter;
 use super::{LaneBoard, RoleError, StopSignals};
 
 pub use door::Door;
+#[cfg(any(test, fuzzing))]
+pub(crate) use door::read as read_callback;
 
 /// Callbacks wait this long for company.
 const LINGER: Duration = Duration::from_millis(2);
