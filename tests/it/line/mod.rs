@@ -6,6 +6,7 @@ mod cases;
 mod crashes;
 mod delays;
 mod demo;
+mod early;
 mod ending;
 mod happy;
 mod input;
