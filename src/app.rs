@@ -223,7 +223,7 @@ fn assemble(
 /// Of every topic whose records can become dead letters, whatever this process reads.
 fn preset_dead_letters(config: &Config) {
     let topics = config.topics();
-    let mut sources = vec![Arc::clone(&topics.orders), Arc::clone(&topics.lifecycle)];
+    let mut sources = [&topics.orders, &topics.lifecycle, &topics.timers].map(Arc::clone).to_vec();
     for lane in config.lanes() {
         sources.extend([topics.requests(&lane), topics.due(&lane)]);
     }

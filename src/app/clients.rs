@@ -123,7 +123,7 @@ fn metrics_of(plan: &Plan) -> KafkaMetrics {
     let tiers = || plan.config.tiers().into_iter().map(|tier| topics.delay(tier));
     let (mut read, mut written) = (Vec::new(), Vec::new());
     if plan.roles.contains(&Role::Intake) {
-        read.extend([Arc::clone(&topics.orders), Arc::clone(&topics.lifecycle)]);
+        read.extend([&topics.orders, &topics.lifecycle, &topics.timers].map(Arc::clone));
     }
     if plan.roles.contains(&Role::Dispatch) {
         read.extend(commands());
@@ -136,7 +136,7 @@ fn metrics_of(plan: &Plan) -> KafkaMetrics {
     }
     written.extend(commands());
     written.extend(tiers());
-    written.push(Arc::clone(&topics.dead_letters));
+    written.extend([&topics.timers, &topics.dead_letters].map(Arc::clone));
     KafkaMetrics::new(&read, &written)
 }
 

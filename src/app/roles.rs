@@ -23,7 +23,7 @@ use crate::roles::commands::CommandWriter;
 use crate::roles::delay::{Delay, DelayRules};
 use crate::roles::delayed::DelayTiers;
 use crate::roles::dispatch::{BreakerRules, Lane, LaneParts, LaneRules};
-use crate::roles::intake::{Intake, IntakeRules};
+use crate::roles::intake::{Intake, IntakeRules, Source};
 use crate::roles::relay::{Relay, RelayTopics};
 use crate::roles::watchdog::{Watchdog, WatchdogRules};
 use crate::roles::{LaneBoard, RoleError, RowsAtHand, StopSignals};
@@ -124,32 +124,38 @@ impl Parts {
             commands: self.command_writer()?,
             lanes: self.lane_topics(),
             dead_letters: Arc::clone(&topics.dead_letters),
+            timers: Arc::clone(&topics.timers),
             retention: config.retention.closed_orders.get(),
             batch_max: BATCH_MAX,
             writers: WRITERS,
         });
         let inputs = [
-            (topics.orders, groups.intake, "orders", true),
-            (topics.lifecycle, groups.intake_lifecycle, "lifecycle", false),
+            (topics.orders, groups.intake, Source::Orders),
+            (topics.lifecycle, groups.intake_lifecycle, Source::Lifecycle),
+            (topics.timers, groups.intake_timers, Source::Timers),
         ];
         let mut running = Vec::new();
-        for (topic, group, source, plain_is_order) in inputs {
-            let role = if plain_is_order { "intake".to_owned() } else { format!("intake.{source}") };
-            let subscription = self.clients.consumer(&group, &role, &topic)?;
+        for (topic, group, source) in inputs {
+            let name = source.as_str();
+            let subscription = match source {
+                Source::Orders => self.clients.consumer(&group, "intake", &topic)?,
+                Source::Lifecycle => self.clients.consumer(&group, &format!("intake.{name}"), &topic)?,
+                Source::Timers => self.clients.tier_consumer(&group, &format!("intake.{name}"), &topic)?,
+            };
             let intake = Intake {
                 store: self.store.clone(),
                 at_hand: Arc::clone(&self.at_hand),
                 publisher: Arc::clone(commands),
                 clock: Arc::<SystemClock>::clone(&self.clock),
                 rules: Arc::clone(&rules),
-                plain_is_order,
-                metrics: Arc::new(IntakeMetrics::new(source)),
+                source,
+                metrics: Arc::new(IntakeMetrics::new(name)),
                 outcomes: Arc::clone(&self.outcomes),
             };
             let stop = self.stop();
             let give_up = stop.abort.clone();
             let work = intake.run(subscription, stop);
-            running.push(Running::new(format!("intake of {source}"), BUDGET, give_up, work));
+            running.push(Running::new(format!("intake of {name}"), BUDGET, give_up, work));
         }
         Ok(running)
     }
@@ -253,7 +259,8 @@ impl Parts {
             in_order: false,
         };
         let publisher = self.clients.producer(options)?;
-        let targets = HashSet::from([topics.lifecycle.clone(), topics.timers.clone()]);
+        // Not the shop's own topics: it may let us read them alone.
+        let targets = HashSet::from([topics.timers.clone()]);
         let mut running = Vec::new();
         let configured = self.plan.config.tiers().into_iter().map(|tier| (tier, false));
         for (tier, is_former) in configured.chain(self.former_tiers.iter().map(|tier| (*tier, true))) {

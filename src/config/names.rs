@@ -9,7 +9,9 @@ use crate::ports::LaneTopics;
 
 /// The largest value that the orders topic must take, with its headers.
 const RECORD_MAX_BYTES: u32 = 1_048_576;
-/// What a dead letter's own headers may add to the original record.
+/// What the headers of a record that waits may add to the shop's own.
+const WAITING_EXTRA_BYTES: u32 = 8_192;
+/// What a dead letter's own headers may add to the original record, and to one that waited.
 const DEAD_LETTER_EXTRA_BYTES: u32 = 65_536;
 
 /// Every topic's name.
@@ -18,9 +20,9 @@ pub struct Topics {
     prefix: Arc<str>,
     /// Order events from the shop.
     pub orders: Arc<str>,
-    /// Payments and cancellations, and those that came before their order.
+    /// Payments, cancellations and refunds from the shop, where it keeps them apart.
     pub lifecycle: Arc<str>,
-    /// Timers of orders that are in no lane.
+    /// Events that came before their order come back here.
     pub timers: Arc<str>,
     /// One event per transition.
     pub order_events: Arc<str>,
@@ -89,12 +91,19 @@ pub struct Groups {
     pub intake: Arc<str>,
     /// Of intake, on payments and cancellations.
     pub intake_lifecycle: Arc<str>,
+    /// Of intake, on what came before its order.
+    pub intake_timers: Arc<str>,
 }
 
 impl Groups {
     fn new(prefix: &str) -> Self {
         let name = |rest: &str| Arc::from(format!("{prefix}{rest}"));
-        Self { prefix: Arc::from(prefix), intake: name("intake"), intake_lifecycle: name("intake.lifecycle") }
+        Self {
+            prefix: Arc::from(prefix),
+            intake: name("intake"),
+            intake_lifecycle: name("intake.lifecycle"),
+            intake_timers: name("intake.timers"),
+        }
     }
 
     /// Of a lane's dispatch, on its fresh commands.
@@ -212,7 +221,7 @@ impl Config {
         let longest_tier = self.tiers().last().copied().unwrap_or_default();
         let (retention, max_message_bytes) = match usage {
             TopicUse::In => (shape.orders_retention.get(), RECORD_MAX_BYTES),
-            TopicUse::Work => (shape.work_retention.get() + longest_tier, RECORD_MAX_BYTES),
+            TopicUse::Work => (shape.work_retention.get() + longest_tier, RECORD_MAX_BYTES + WAITING_EXTRA_BYTES),
             TopicUse::Out => (shape.events_retention.get(), RECORD_MAX_BYTES),
             // A dead letter is the original record and its own headers.
             TopicUse::DeadLetters => (shape.dead_letter_retention.get(), RECORD_MAX_BYTES + DEAD_LETTER_EXTRA_BYTES),

@@ -7,6 +7,7 @@ pub mod callback;
 pub mod command;
 pub mod decide;
 pub mod delay;
+pub mod early;
 pub mod event;
 pub mod ids;
 pub mod inbound;

@@ -75,7 +75,7 @@ fn check_waiting(waiting: &Waiting, came: &InRecord) {
     for tier in [LEAST, Duration::from_mins(30)] {
         assert!(delay::leaves_at(waiting.entered_at, tier, waiting.due_at) <= waiting.due_at);
     }
-    let kept = original_headers(came.headers.clone());
+    let kept = original_headers(&came.headers);
     let bare = OutRecord {
         topic: Arc::clone(&waiting.target),
         key: came.key.clone(),
@@ -86,7 +86,7 @@ fn check_waiting(waiting: &Waiting, came: &InRecord) {
     let written = next.write(&Arc::from("recharge.delay.1s"), bare.clone());
     let back = record(written.value.as_deref(), written.headers.clone());
     assert_eq!(Waiting::read(&back, now()), Ok(next), "in the next tier it reads the same");
-    assert_eq!(original_headers(written.headers), kept, "it keeps the headers that it had");
+    assert_eq!(original_headers(&written.headers), kept, "it keeps the headers that it had");
     let put_off = tiers().put_off(bare, waiting.due_at, now());
     let remaining = (waiting.due_at - now()).to_std().unwrap_or_default();
     assert_eq!(put_off.topic == waiting.target, remaining + delay::FITS_WITHIN < LEAST, "it waits in a tier");

@@ -105,6 +105,11 @@ pub(super) const ORDERS_DUPLICATE: Metric = counter(
     &["source", "stage"],
     "Repetitions that had no effect, by the stage that noticed",
 );
+pub(super) const EARLY_EVENTS: Metric = counter(
+    "recharge_intake_early_events_total",
+    &["source", "result"],
+    "Events of an order that is not there yet: put off once more (waits), or come back to find it (found)",
+);
 pub(super) const INTAKE_DELAY: Metric =
     histogram("recharge_intake_delay_seconds", &["source"], SLA, "From the event's own time until it was stored");
 pub(super) const FUTURE_PAID_AT: Metric = counter(
@@ -280,6 +285,7 @@ pub(super) const OWN: &[Metric] = &[
     ORDERS_ACCEPTED,
     ORDERS_REJECTED,
     ORDERS_DUPLICATE,
+    EARLY_EVENTS,
     INTAKE_DELAY,
     FUTURE_PAID_AT,
     ORDERS_RESOLVED,

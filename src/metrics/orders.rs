@@ -14,6 +14,7 @@ use crate::faults::{Bug, is_planted};
 const FAILS_ON_ARRIVAL: [Reason; 4] =
     [Reason::InvalidPhone, Reason::AmountNotSupported, Reason::NoRoute, Reason::DeadlinePassed];
 const STAGES: [&str; 3] = ["intake", "dispatch", "result"];
+const EARLY: [&str; 2] = ["waits", "found"];
 
 /// One input topic.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ pub struct IntakeMetrics {
     accepted: Counter,
     rejected: Family<Counter>,
     duplicate: Family<Counter>,
+    early: Family<Counter>,
     delay: Histogram,
     future_paid_at: Counter,
 }
@@ -39,6 +41,7 @@ impl IntakeMetrics {
             accepted: names::ORDERS_ACCEPTED.counter(&[source]),
             rejected: Family::new(&refusals, |reason| names::ORDERS_REJECTED.counter(&[source, reason])),
             duplicate: Family::new(&STAGES, |stage| names::ORDERS_DUPLICATE.counter(&[source, stage])),
+            early: Family::new(&EARLY, |result| names::EARLY_EVENTS.counter(&[source, result])),
             delay: names::INTAKE_DELAY.histogram(&[source]),
             future_paid_at: names::FUTURE_PAID_AT.counter(&[source]),
         }
@@ -66,6 +69,15 @@ impl IntakeMetrics {
     pub fn duplicate(&self, stage: &'static str, count: u64) {
         if let Some(counter) = self.duplicate.get(stage) {
             counter.increment(count);
+        }
+    }
+
+    /// Events whose order is not there and that wait for it; and those that came back and found it.
+    pub fn early(&self, waits: u64, found: u64) {
+        for (result, count) in EARLY.into_iter().zip([waits, found]) {
+            if let Some(counter) = self.early.get(result).filter(|_| count > 0) {
+                counter.increment(count);
+            }
         }
     }
 

@@ -42,6 +42,11 @@ impl DelayTiers {
         self.topics.get(delay::tier_for(&self.tiers, remaining)?)
     }
 
+    /// The shortest delay that there is.
+    pub fn shortest(&self) -> Duration {
+        self.tiers.first().copied().unwrap_or_default()
+    }
+
     /// Puts off a record for its own topic until `due_at`, or for as long as a record may wait: it
     /// then comes early, and whoever takes it puts it off again. One that is due sooner than the smallest
     /// tier goes there at once: its receiver must be one that waits.
@@ -121,10 +126,13 @@ impl Waiting {
     }
 }
 
-/// The headers that a record had before it was put off.
+/// The headers that a record had before it was put off. Ours are the last: whatever bears their names before
+/// them is the record's own.
 pub fn original_headers(headers: &[(Bytes, Option<Bytes>)]) -> Vec<(Bytes, Option<Bytes>)> {
-    let ours = |name: &Bytes| [DUE_AT, TARGET, HOPS, ENTERED_AT].iter().any(|own| name.as_ref() == own.as_bytes());
-    headers.iter().filter(|(name, _)| !ours(name)).cloned().collect()
+    const OURS: [&str; 4] = [DUE_AT, TARGET, HOPS, ENTERED_AT];
+    let is_ours = |(name, _): &(Bytes, Option<Bytes>)| OURS.iter().any(|own| name.as_ref() == own.as_bytes());
+    let ours = headers.iter().rev().take(OURS.len()).take_while(|header| is_ours(header)).count();
+    headers.iter().take(headers.len() - ours).cloned().collect()
 }
 
 fn millis_up(at: Timestamp) -> i64 {

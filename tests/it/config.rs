@@ -59,6 +59,7 @@ fn the_addresses_are_all_that_must_be_given() {
     assert_eq!(&*config.topics().due(&lane), "recharge.requests.primary.due");
     let groups = config.groups();
     assert_eq!((&*groups.intake, &*groups.intake_lifecycle), ("recharge-intake", "recharge-intake.lifecycle"));
+    assert_eq!(&*groups.intake_timers, "recharge-intake.timers");
     assert_eq!(&*groups.dispatch(&lane), "recharge-dispatch-primary");
     assert_eq!(&*groups.dispatch_due(&lane), "recharge-dispatch-primary.due");
     let tiers: Vec<String> = config.tiers().into_iter().map(|tier| config.topics().delay(tier).to_string()).collect();

@@ -22,6 +22,7 @@ fn use_everything() {
         intake.accepted(1);
         intake.rejected("malformed", 1);
         intake.duplicate("intake", 1);
+        intake.early(1, 0);
         intake.delay(Duration::from_millis(5));
         intake.future_paid_at(0);
     }

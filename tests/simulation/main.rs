@@ -168,8 +168,8 @@ fn a_quota_of_one_a_second_is_used_while_there_is_work_and_never_exceeded() {
         let report = live(seed, weather);
         report.check(seed);
         assert_eq!(report.of(State::Succeeded), 500, "seed {seed}: {:?}", report.states);
-        let (first, last) = (report.arrivals[0], report.arrivals[report.arrivals.len() - 1]);
-        let allowed = (last - first).as_seconds_f64() + f64::from(world::BURST);
+        let (first, end) = (report.arrivals[0], report.arrivals[report.arrivals.len() - 1]);
+        let allowed = (end - first).as_seconds_f64() + f64::from(world::BURST);
         let used = report.arrivals.len() as f64 / allowed;
         eprintln!("seed {seed}: {} of {allowed:.1} permits were used", report.arrivals.len());
         least = least.min(used);

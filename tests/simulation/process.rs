@@ -12,7 +12,7 @@ use recharged::roles::commands::CommandWriter;
 use recharged::roles::delay::{Delay, DelayRules};
 use recharged::roles::delayed::DelayTiers;
 use recharged::roles::dispatch::{BreakerRules, Lane, LaneParts, LaneRules};
-use recharged::roles::intake::{Intake, IntakeRules};
+use recharged::roles::intake::{Intake, IntakeRules, Source};
 use recharged::roles::relay::{Relay, RelayTopics};
 use recharged::roles::watchdog::{Watchdog, WatchdogRules};
 use recharged::roles::{RoleError, RowsAtHand, StopSignals};
@@ -67,7 +67,9 @@ impl Process {
         let stop = StopSignals::default();
         let mut tasks = JoinSet::new();
         let subscribe = |topic: &str| outside.broker.subscribe(topic, &life);
-        tasks.spawn(parts.intake().run(Box::new(subscribe("orders")), stop.clone()));
+        for source in [Source::Orders, Source::Lifecycle, Source::Timers] {
+            tasks.spawn(parts.intake(source).run(Box::new(subscribe(source.as_str())), stop.clone()));
+        }
         if outside.dispatches {
             let (fresh, due) = (subscribe("requests"), subscribe("due"));
             tasks.spawn(parts.lane().run(Box::new(fresh), Box::new(due), stop.clone()));
@@ -133,7 +135,7 @@ impl<'a> Parts<'a> {
         Arc::new(MemPublisher { broker: Arc::clone(&outside.broker), life: Arc::clone(life), forwards })
     }
 
-    fn intake(&self) -> Intake {
+    fn intake(&self, source: Source) -> Intake {
         Intake {
             store: self.store.clone(),
             at_hand: self.at_hand.clone(),
@@ -145,12 +147,13 @@ impl<'a> Parts<'a> {
                 commands: self.commands.clone(),
                 lanes: HashMap::from([(lane(), topics())]),
                 dead_letters: "dead".into(),
+                timers: "timers".into(),
                 retention: Duration::from_secs(90 * 86_400),
                 batch_max: 50,
                 writers: 4,
             }),
-            plain_is_order: true,
-            metrics: Arc::new(IntakeMetrics::new("orders")),
+            source,
+            metrics: Arc::new(IntakeMetrics::new(source.as_str())),
             outcomes: self.outcomes.clone(),
         }
     }
@@ -197,7 +200,7 @@ impl<'a> Parts<'a> {
             rules: DelayRules {
                 tier,
                 tiers: tiers(),
-                targets: HashSet::from([topics().due]),
+                targets: HashSet::from([topics().due, "timers".into()]),
                 lanes: "requests.".into(),
                 dead_letters: "dead".into(),
                 read_ahead: 30,

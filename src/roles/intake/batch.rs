@@ -15,23 +15,25 @@ use crate::domain::{
     decide,
 };
 use crate::faults::{self, Bug, is_planted};
-use crate::ports::{InRecord, Inserted, Loaded, OutRecord, StoreError, Written};
+use crate::ports::{Inserted, Loaded, OutRecord, StoreError, Written};
 use crate::roles::{RoleError, dead_letter, patience};
 
 use super::Intake;
+use super::early::Taken;
 use super::sort::{Pending, Sorted, into_rounds};
 use super::turns::Turn;
 
 /// A row that somebody holds is tried again after this long.
 const LOCKED_FOR: Duration = Duration::from_secs(1);
 const REFUSED: &str = "the store refuses to hold what this makes of its order";
+const REFUSED_BEFORE: &str = "the store refused to hold the order of this id when it came first";
 
 impl Intake {
     /// Takes a batch to its end; returns how many records it left. It leaves them all, without an
     /// acknowledgement, only when told to drop everything; the store may refuse for good.
     pub(super) async fn take(
         self,
-        records: Vec<InRecord>,
+        records: Vec<Taken>,
         sorted: Sorted,
         turn: Turn,
         abort: &CancellationToken,
@@ -47,7 +49,7 @@ impl Intake {
 
     async fn take_all(
         self,
-        records: Vec<InRecord>,
+        records: Vec<Taken>,
         sorted: Sorted,
         turn: Turn,
         abort: &CancellationToken,
@@ -58,8 +60,8 @@ impl Intake {
         let mut commands = Commands::default();
         let mut unfit = sorted.unfit;
         if is_planted(Bug::AcknowledgeBeforeStored) {
-            for record in &records {
-                record.ack.clone().done();
+            for taken in &records {
+                taken.record.ack.clone().done();
             }
         }
 
@@ -90,17 +92,18 @@ impl Intake {
         }
         self.at_hand.put(stored);
         later.extend(sorted.later);
+        let mut left = Left { unfit, early: Vec::new() };
         for round in into_rounds(later) {
-            unfit.extend(self.act(round, &mut commands, abort).await?);
+            self.act(round, &mut commands, &mut left, abort).await?;
         }
         turn.ends();
 
         faults::point("intake::stored");
-        if !self.publish(commands, &records, &unfit, abort).await {
+        if !self.publish(commands, &records, left, abort).await {
             return Ok(false);
         }
-        for record in records {
-            record.ack.done();
+        for taken in records {
+            taken.record.ack.done();
         }
         Ok(true)
     }
@@ -173,14 +176,14 @@ impl Intake {
     }
 
     /// Acts on orders that are stored: the same order again, its payment, its cancellation. Each
-    /// order has one event in a round. Returns the events that there is nothing to act on.
+    /// order has one event in a round. `left` gets the events that there is nothing to act on.
     async fn act(
         &self,
         mut round: Vec<Pending>,
         commands: &mut Commands,
+        left: &mut Left,
         abort: &CancellationToken,
-    ) -> Result<Vec<(usize, Unfit)>, RoleError> {
-        let mut unfit = Vec::new();
+    ) -> Result<(), RoleError> {
         while !round.is_empty() {
             let ids: Vec<OrderId> = round.iter().map(|event| event.order_id.clone()).collect();
             let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
@@ -188,13 +191,17 @@ impl Intake {
             for (event, row) in round.into_iter().zip(rows) {
                 let row = match row {
                     Loaded::Order(row) => row,
+                    Loaded::Absent if matches!(event.input, Input::Arrived { .. }) => {
+                        let why = Unfit::new(DeadLetterReason::Undeliverable, REFUSED_BEFORE);
+                        left.unfit.push((event.record, why));
+                        continue;
+                    }
                     Loaded::Absent => {
-                        let why = Unfit::new(DeadLetterReason::Orphan, "no order of this id was ever created");
-                        unfit.push((event.record, why));
+                        left.early.push(event.record);
                         continue;
                     }
                     Loaded::Unreadable(why) => {
-                        unfit.push((event.record, unreadable(&event.order_id, &why)));
+                        left.unfit.push((event.record, unreadable(&event.order_id, &why)));
                         continue;
                     }
                 };
@@ -212,9 +219,9 @@ impl Intake {
                     }
                 }
             }
-            round = self.write(&transitions, events, commands, &mut unfit, abort).await?;
+            round = self.write(&transitions, events, commands, left, abort).await?;
         }
-        Ok(unfit)
+        Ok(())
     }
 
     /// Writes one round; returns the events that lost the fence, to be decided again.
@@ -223,7 +230,7 @@ impl Intake {
         transitions: &[Transition],
         events: Vec<Pending>,
         commands: &mut Commands,
-        unfit: &mut Vec<(usize, Unfit)>,
+        left: &mut Left,
         abort: &CancellationToken,
     ) -> Result<Vec<Pending>, RoleError> {
         if transitions.is_empty() {
@@ -245,7 +252,7 @@ impl Intake {
                     lost.push(event);
                 }
                 Written::Refused => {
-                    unfit.push((event.record, Unfit::new(DeadLetterReason::Undeliverable, REFUSED)));
+                    left.unfit.push((event.record, Unfit::new(DeadLetterReason::Undeliverable, REFUSED)));
                 }
             }
         }
@@ -277,30 +284,41 @@ impl Intake {
         Input::Paid { paid_at: *paid_at, payment_id: payment_id.clone(), verdict: (self.rules.route)(&new) }
     }
 
-    /// Publishes commands and dead letters; `false` if told to stop before all were acknowledged.
-    async fn publish(
-        &self,
-        commands: Commands,
-        records: &[InRecord],
-        unfit: &[(usize, Unfit)],
-        abort: &CancellationToken,
-    ) -> bool {
+    /// Publishes commands, what waits for its order, and dead letters; `false` if told to stop before all were
+    /// acknowledged.
+    async fn publish(&self, commands: Commands, records: &[Taken], left: Left, abort: &CancellationToken) -> bool {
         let mut out = self.command_records(commands);
-        for (place, why) in unfit {
-            let Some(record) = records.get(*place) else { continue };
+        let Left { mut unfit, early } = left;
+        let (now, mut waits, mut waits_again) = (self.clock.now(), 0, 0);
+        for place in early {
+            let Some(taken) = records.get(place) else { continue };
+            match taken.put_off(&self.rules.timers, &self.rules.commands.tiers, now) {
+                Ok(waiting) => {
+                    waits += 1;
+                    waits_again += u64::from(taken.has_waited());
+                    out.push(waiting);
+                }
+                Err(why) => unfit.push((place, why)),
+            }
+        }
+        for (place, why) in &unfit {
+            let Some(Taken { record, first_seen, .. }) = records.get(*place) else { continue };
             warn!(topic = %record.topic, partition = record.partition, offset = record.offset, reason = %why.reason,
                 "a record goes to the dead letters: {}", why.detail);
-            out.push(dead_letter::record(&self.rules.dead_letters, record, why, self.clock.now()));
+            out.push(dead_letter::record(&self.rules.dead_letters, record, why, first_seen.unwrap_or(now)));
         }
         if !patience::published("intake", self.publisher.as_ref(), out, abort).await {
             return false;
         }
-        for (place, why) in unfit {
+        for (place, why) in &unfit {
             self.metrics.rejected(why.reason.as_str(), 1);
-            if let Some(record) = records.get(*place) {
-                crate::metrics::dead_letter(&record.topic, why.reason.as_str(), 1);
+            if let Some(taken) = records.get(*place) {
+                crate::metrics::dead_letter(&taken.read_from, why.reason.as_str(), 1);
             }
         }
+        let is_unfit = |place: usize| unfit.iter().any(|(of, _)| *of == place);
+        let back = records.iter().enumerate().filter(|(place, taken)| taken.has_waited() && !is_unfit(*place));
+        self.metrics.early(waits, (back.count() as u64).saturating_sub(waits_again));
         true
     }
 
@@ -316,6 +334,15 @@ impl Intake {
         }
         out
     }
+}
+
+/// What a batch leaves that acts on no order, by its place in the batch.
+#[derive(Default)]
+struct Left {
+    /// For the dead letters.
+    unfit: Vec<(usize, Unfit)>,
+    /// Their order is not there yet.
+    early: Vec<usize>,
 }
 
 #[derive(Clone)]

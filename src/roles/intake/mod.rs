@@ -3,7 +3,10 @@
 //! milliseconds after it arrives, whatever the backlog.
 
 mod batch;
+mod early;
 mod sort;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::HashMap;
@@ -14,12 +17,13 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::domain::{NewOrder, Policy, ProviderId, Reason};
+use crate::domain::{NewOrder, Policy, ProviderId, Reason, Timestamp};
 use crate::metrics::{IntakeMetrics, OutcomeMetrics};
 use crate::ports::{Clock, InRecord, LaneTopics, OrderStore, Publisher, Subscription};
 
 use super::commands::CommandWriter;
 use super::{RoleError, RowsAtHand, StopSignals};
+use early::Taken;
 use turns::Turns;
 
 /// Which lane serves an order, or why none does.
@@ -37,6 +41,8 @@ pub struct IntakeRules {
     pub lanes: HashMap<ProviderId, LaneTopics>,
     /// Where unusable records go.
     pub dead_letters: Arc<str>,
+    /// To where the tiers bring back events that came before their order.
+    pub timers: Arc<str>,
     /// How long closed orders are kept: what is older may have been handled and forgotten.
     pub retention: Duration,
     /// Records in one statement at most.
@@ -48,6 +54,35 @@ pub struct IntakeRules {
 impl std::fmt::Debug for IntakeRules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IntakeRules").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
+/// From where intake reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The shop's orders; plain JSON is one.
+    Orders,
+    /// The shop's payments, cancellations and refunds, where they are kept apart.
+    Lifecycle,
+    /// What came before its order, and comes back.
+    Timers,
+}
+
+impl Source {
+    /// Its name, as in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Lifecycle => "lifecycle",
+            Self::Timers => "timers",
+        }
+    }
+
+    fn taken(self, record: InRecord, now: Timestamp) -> Taken {
+        match self {
+            Self::Orders | Self::Lifecycle => Taken::fresh(record),
+            Self::Timers => Taken::returned(record, now),
+        }
     }
 }
 
@@ -64,8 +99,8 @@ pub struct Intake {
     pub clock: Arc<dyn Clock>,
     /// The rules.
     pub rules: Arc<IntakeRules>,
-    /// Whether plain JSON on this topic is an order.
-    pub plain_is_order: bool,
+    /// Which topic it is.
+    pub source: Source,
     /// The numbers.
     pub metrics: Arc<IntakeMetrics>,
     /// What became of orders.
@@ -95,7 +130,9 @@ impl Intake {
             };
             let records = self.gather(first, input.as_mut(), under_way.is_empty()).await?;
             self.metrics.received(records.len() as u64);
-            let sorted = self.sort(&records, self.clock.now());
+            let now = self.clock.now();
+            let records: Vec<Taken> = records.into_iter().map(|record| self.source.taken(record, now)).collect();
+            let sorted = self.sort(&records, now);
             let turn = turns.next(sorted.orders());
             let (role, abort) = (self.clone(), stop.abort.clone());
             under_way.spawn(async move { role.take(records, sorted, turn, &abort).await });

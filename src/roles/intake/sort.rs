@@ -8,8 +8,9 @@ use crate::domain::inbound::{self, DeadLetterReason, Inbound, Unfit};
 use crate::domain::{Decision, Input, NewOrder, OrderId, Timestamp, Transition, decide};
 use crate::ports::InRecord;
 
-use super::Intake;
+use super::early::Taken;
 use super::turns::OrderIds;
+use super::{Intake, Source};
 
 /// A later event may lie ahead of our clock by this much before it counts as wrong.
 const FUTURE_TOLERANCE: chrono::Duration = chrono::Duration::seconds(5);
@@ -46,18 +47,15 @@ impl Sorted {
 
 impl Intake {
     /// Looks at a batch without touching anything outside.
-    pub(super) fn sort(&self, records: &[InRecord], now: Timestamp) -> Sorted {
+    pub(super) fn sort(&self, records: &[Taken], now: Timestamp) -> Sorted {
         let count = records.len();
         let (arrivals, said) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut sorted = Sorted { arrivals, said, ..Sorted::default() };
         let mut seen = HashSet::with_capacity_and_hasher(count, RandomState::default());
-        for (place, record) in records.iter().enumerate() {
-            let read = inbound::read(
-                record.value.as_deref(),
-                &record.headers,
-                self.plain_is_order,
-                &self.rules.commands.phone_key,
-            );
+        let plain_is_order = self.source == Source::Orders;
+        for (place, Taken { record, .. }) in records.iter().enumerate() {
+            let (value, headers) = (record.value.as_deref(), &record.headers);
+            let read = inbound::read(value, headers, plain_is_order, &self.rules.commands.phone_key);
             match read.and_then(|event| self.input_of(event, record, now)) {
                 Err(unfit) => sorted.unfit.push((place, unfit)),
                 Ok((order_id, input)) => {

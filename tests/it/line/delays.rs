@@ -1,5 +1,5 @@
 //! The delay tiers on a real broker: `recharged run --roles delay`, records put into tiers by hand,
-//! and the topics `timers` and `lifecycle`, which nobody reads here, as targets.
+//! and the topic `timers` and a lane's, which nobody reads here, as targets.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -109,6 +109,7 @@ async fn what_cannot_be_read_goes_to_the_dead_letters_and_holds_up_nobody() {
         ("unknown_target", without("target-topic")),
         ("unknown_target", with("target-topic", b"somebody-elses")),
         ("unknown_target", with("target-topic", line.topic("orders").as_bytes())),
+        ("unknown_target", with("target-topic", line.topic("lifecycle").as_bytes())),
         ("bad_headers", with("target-topic", b"\xff\xfe")),
     ];
     let mut sent = vec![good("before")];
@@ -189,10 +190,11 @@ async fn a_forwarder_that_is_killed_loses_nothing_hastens_nothing_and_is_replace
 async fn a_target_that_cannot_be_written_gets_dead_letters_and_delays_no_other() {
     let line = line().await;
     let service = line.start_roles("delay", "delay", &[]).await;
-    line.delete_topic("lifecycle").await;
+    const GONE: &str = "requests.sim.due";
+    line.delete_topic(GONE).await;
     let (now, count) = (now_ms(), 200_i64);
     let record = |n: i64, target: &str| delayed(&line, "1s", target, now + 1_000 + 10 * n, &format!("{target}-{n}"));
-    let sent = (0..count).flat_map(|n| [record(n, "lifecycle"), record(n, "timers")]).collect();
+    let sent = (0..count).flat_map(|n| [record(n, GONE), record(n, "timers")]).collect();
     line.write(sent).await;
     let came = line.read("timers", |came| came.len() >= usize::try_from(count).unwrap()).await;
     let late = lateness_ms(&came);
@@ -202,7 +204,7 @@ async fn a_target_that_cannot_be_written_gets_dead_letters_and_delays_no_other()
         let letter = DeadLetter::read(letter).unwrap();
         // At first the producer believes that the topic will come back.
         assert!(["undeliverable", "unknown_target"].contains(&letter.reason.as_str()), "{}", letter.reason);
-        let words = letter.error.strip_prefix(&format!("the topic {} did not take it: ", line.topic("lifecycle")));
+        let words = letter.error.strip_prefix(&format!("the topic {} did not take it: ", line.topic(GONE)));
         assert!(words.is_some_and(|words| !words.is_empty()), "{}", letter.error);
     }
     // The tier has moved on: what was given up is committed.

@@ -169,8 +169,6 @@ fn wrong_sizes_and_places() -> Vec<Bad> {
         Bad { value: None, ..bad("null_value", "", Vec::new()) },
         Bad { value: None, topic: "lifecycle", ..bad("null_value", "", binary(paid)) },
         on_lifecycle("unknown_type", order_json("misplaced"), None),
-        on_lifecycle("orphan", json!({ "order_id": "never", "paid_at": "2026-01-05T08:00:00Z" }), Some(paid)),
-        on_lifecycle("orphan", json!({ "order_id": "never" }), Some("recharge.order.cancelled.v1")),
         on_lifecycle("schema", json!({ "order_id": "never" }), Some(paid)),
         on_lifecycle("unknown_version", json!({ "order_id": "never" }), Some("recharge.order.cancelled.v3")),
         on_lifecycle("malformed", json!("x"), Some(paid)).torn(),

@@ -7,6 +7,7 @@ mod crashes;
 mod death;
 mod delays;
 mod demo;
+mod early;
 mod ending;
 mod happy;
 mod input;

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use crate::harness::{Line, PATIENCE, Service, Wishes};
 use crate::pace::at_most;
 
-const TOPICS: [&str; 4] = ["orders", "lifecycle", "requests.sim", "requests.sim.due"];
+const TOPICS: [&str; 5] = ["orders", "lifecycle", "timers", "requests.sim", "requests.sim.due"];
 
 /// How many partitions of each topic a process holds.
-async fn holds(line: &Line, service: &Service) -> [usize; 4] {
-    let mut held = [usize::MAX; 4];
+async fn holds(line: &Line, service: &Service) -> [usize; 5] {
+    let mut held = [usize::MAX; 5];
     let Some((_, metrics)) = service.get("/metrics").await else { return held };
     for (topic, held) in TOPICS.iter().zip(&mut held) {
         let name = format!("recharge_kafka_assigned_partitions{{topic=\"{}\"}} ", line.topic(topic));
@@ -26,7 +26,7 @@ async fn until_each_holds(line: &Line, services: &[&Service], wanted: usize) {
         for service in services {
             held.push(holds(line, service).await);
         }
-        if held.iter().all(|held| *held == [wanted; 4]) {
+        if held.iter().all(|held| *held == [wanted; 5]) {
             return;
         }
         assert!(Instant::now() < deadline, "of {TOPICS:?} they hold {held:?}, not {wanted} each");
