@@ -188,6 +188,13 @@ impl StoreUrl {
         self.0.is_empty()
     }
 
+    /// Whether it has the form of a database's address: without its slashes, what is meant for a password would be a path.
+    pub(super) fn names_a_database(&self) -> bool {
+        let known = |scheme: &str| matches!(scheme, "postgres" | "postgresql");
+        let is_server = self.0.split_once("://").is_some_and(|(scheme, _)| known(&scheme.to_ascii_lowercase()));
+        url::Url::parse(&self.0).is_ok_and(|url| if known(url.scheme()) { is_server } else { url.scheme() == "sqlite" })
+    }
+
     /// Whether a password stands in it.
     pub fn has_password(&self) -> bool {
         url::Url::parse(&self.0).is_ok_and(|url| {
@@ -202,7 +209,7 @@ impl StoreUrl {
         }
         let Ok(mut url) = url::Url::parse(&self.0) else { return "(unreadable)".to_owned() };
         if !self.has_password() {
-            return self.0.clone();
+            return if self.names_a_database() { self.0.clone() } else { "(unreadable)".to_owned() };
         }
         if url.password().is_some() && url.set_password(Some("****")).is_err() {
             return "(masked)".to_owned();
@@ -285,6 +292,10 @@ mod tests {
             assert!(url.has_password());
             let shown = format!("{url:?} {}", serde_json::to_string(&url).unwrap());
             assert!(!shown.contains("canary"), "{shown}");
+        }
+        for url in ["postgres:/me:canary@db/r", "postgres:me:canary@db", "me:canary@db"] {
+            let url = StoreUrl::new(url);
+            assert!(!url.names_a_database() && url.masked() == "(unreadable)", "{url:?}");
         }
         let plain = StoreUrl::new("sqlite://recharged.db");
         assert_eq!(plain.masked(), "sqlite://recharged.db");

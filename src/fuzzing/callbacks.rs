@@ -30,6 +30,37 @@ fn raw(message: &Message<'_>) -> RawCallback {
     }
 }
 
+/// Whether one of the keys has signed it. The fuzzer watches what bytes are compared with: in time it learns a signature.
+fn is_signed(kind: ProviderKind, callback: &RawCallback) -> bool {
+    let only = |name: &str| {
+        let mut found = callback.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        found.next().filter(|_| found.next().is_none()).unwrap_or_default()
+    };
+    let body = callback.body.as_ref();
+    match kind {
+        ProviderKind::Simulator => {
+            let signed =
+                [only("webhook-id").as_bytes(), b".", only("webhook-timestamp").as_bytes(), b".", body].concat();
+            let good = CALLBACK_KEYS.map(|key| format!("v1,{}", STANDARD.encode(mac(key, &signed))));
+            only("webhook-signature").split(' ').any(|one| good.iter().any(|good| good == one))
+        }
+        ProviderKind::Reloadly => {
+            let signed = [body, b":", only("x-reloadly-request-timestamp").as_bytes()].concat();
+            let given = only("x-reloadly-signature");
+            CALLBACK_KEYS.iter().any(|key| hexadecimal(&mac(key, &signed)).eq_ignore_ascii_case(given))
+        }
+        ProviderKind::Dtone | ProviderKind::Mf178 => false,
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
 fn mac(key: &str, text: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(text);
@@ -116,7 +147,10 @@ impl Damage {
 fn check_signature(kind: ProviderKind, message: &Message<'_>, sign: Sign) {
     let own = provider(kind);
     let given = raw(message);
-    assert_eq!(own.read_callback(&given, now()), Err(CallbackRefusal::Forged), "nobody has signed it");
+    let is_forged = |callback: &RawCallback| {
+        own.read_callback(callback, now()) == Err(CallbackRefusal::Forged) || is_signed(kind, callback)
+    };
+    assert!(is_forged(&given), "nobody has signed it");
     let mut unsigned = settings(kind);
     unsigned.callback_keys = Vec::new();
     let trusting = provider_with(&unsigned, StillClock::new());
@@ -134,10 +168,7 @@ fn check_signature(kind: ProviderKind, message: &Message<'_>, sign: Sign) {
             assert_eq!(heard, CallbackNews { is_proven: true, ..news.clone() }, "it says what it says");
         }
         let mut struck = signed;
-        if damage.strike(&mut struck) {
-            let heard = own.read_callback(&struck, now());
-            assert_eq!(heard, Err(CallbackRefusal::Forged), "a message that was changed");
-        }
+        assert!(!damage.strike(&mut struck) || is_forged(&struck), "a message that was changed");
     }
     let stranger = RawCallback { headers: sign("a key of somebody", &given.body, &sent_at.to_string()), ..given };
     assert_eq!(own.read_callback(&stranger, now()), Err(CallbackRefusal::Forged), "signed by somebody else");
@@ -164,12 +195,7 @@ pub fn simulator_callback(bytes: &[u8]) {
 /// Reloadly's callback, and its signature.
 pub fn reloadly_callback(bytes: &[u8]) {
     fn sign(key: &str, body: &[u8], at: &str) -> Vec<(String, String)> {
-        use std::fmt::Write as _;
-        let signature = mac(key, &[body, b":", at.as_bytes()].concat());
-        let signature = signature.iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        });
+        let signature = hexadecimal(&mac(key, &[body, b":", at.as_bytes()].concat()));
         let headers = [("x-reloadly-request-timestamp", at.to_owned()), ("x-reloadly-signature", signature)];
         headers.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
@@ -245,6 +271,20 @@ impl Callers {
     }
 }
 
+impl Callers {
+    /// Whether it is the token of an address that we give.
+    fn gave(&self, nth: usize, token: &str) -> bool {
+        let mut parts = token.rsplitn(3, '.');
+        let (_, attempt, order_id) = (parts.next(), parts.next(), parts.next());
+        let attempt = attempt.and_then(|attempt| attempt.parse().ok());
+        let Some((order_id, attempt)) = order_id.and_then(|id| OrderId::parse(id).ok()).zip(attempt) else {
+            return false;
+        };
+        let link = self.links[nth].link(&order_id, attempt);
+        link.is_some_and(|link| link.rsplit('/').next() == Some(token))
+    }
+}
+
 /// The door itself: the first line is `PROVIDER TOKEN FROM ORDER ATTEMPT`, what follows is a callback. Without an
 /// address of ours nothing gets in; with one, it speaks of that order's attempt and of no other.
 pub fn callback_door(bytes: &[u8]) {
@@ -257,8 +297,10 @@ pub fn callback_door(bytes: &[u8]) {
     CALLERS.with(|cell| {
         let callers = cell.get_or_init(Callers::new);
         let read = |callback: &RawCallback| silently(|| read_callback(&callers.all, callback, now()).map(summary));
-        assert!(read(&given).is_err(), "it has neither an address of ours nor a signature");
-        let Some(nth) = NAMES.iter().position(|(name, _)| *name == word(0)) else { return };
+        let nth = NAMES.iter().position(|(name, _)| *name == word(0));
+        let is_ours = nth.is_some_and(|nth| callers.gave(nth, word(1)) || is_signed(NAMES[nth].1, &given));
+        assert!(read(&given).is_err() || is_ours, "it has neither an address of ours nor a signature");
+        let Some(nth) = nth else { return };
         let (Ok(order_id), Ok(attempt)) = (OrderId::parse(word(3)), word(4).parse::<u16>()) else { return };
         let link = callers.links[nth].link(&order_id, attempt).unwrap();
         let token = link.rsplit('/').next().unwrap().to_owned();
@@ -277,8 +319,9 @@ pub fn callback_door(bytes: &[u8]) {
         let at = token.floor_char_boundary(message.content().len() % token.len());
         let mut forged = token.clone();
         forged.replace_range(at..=at, word(1).get(..1).unwrap_or("x"));
-        let forged = RawCallback { token: Some(forged.clone()), ..invited };
-        assert!(forged.token == Some(token) || read(&forged).is_err(), "an address that nobody was given");
+        let is_ours = callers.gave(nth, &forged);
+        let forged = RawCallback { token: Some(forged), ..invited };
+        assert!(is_ours || read(&forged).is_err(), "an address that nobody was given");
     });
 }
 

@@ -10,14 +10,14 @@ use serde_json::value::RawValue;
 pub(super) struct Document(HashMap<String, Box<RawValue>>);
 
 impl Document {
-    /// `None` for anything else.
+    /// `None` for anything else. Bytes that are no UTF-8 may stand where nobody looks.
     pub(super) fn of(body: &[u8]) -> Option<Self> {
-        serde_json::from_slice(body).ok().map(Self)
+        serde_json::from_str(&String::from_utf8_lossy(body)).ok().map(Self)
     }
 
     /// A list of objects; `None` for anything else.
     pub(super) fn list_of(body: &[u8]) -> Option<Vec<Self>> {
-        let entries: Vec<Box<RawValue>> = serde_json::from_slice(body).ok()?;
+        let entries: Vec<Box<RawValue>> = serde_json::from_str(&String::from_utf8_lossy(body)).ok()?;
         entries.iter().map(|entry| Self::of(entry.get().as_bytes())).collect()
     }
 
