@@ -31,7 +31,7 @@ pub use lanes::{Cooldowns, Cooling, LaneBook, LaneChange};
 pub use log::{EventLog, LogBatch, LogPosition};
 pub use provider::{QueryKey, RechargeProvider, SubmitRequest};
 pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_record};
-pub use questions::{Haste, Held, Hold, Questions};
+pub use questions::{Haste, Held, Hold, Hurried, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
 pub use statement::{Listed, ListedState, Statement, StatementError, StatementTrouble};
