@@ -34,7 +34,7 @@ pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_reco
 pub use questions::{Haste, Held, Hold, Hurried, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
-pub use statement::{Listed, ListedState, Statement, StatementError, StatementTrouble};
+pub use statement::{ListPermits, Listed, ListedState, Statement, StatementError, StatementTrouble};
 pub use store::{Inserted, Loaded, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
 pub use subscription::{Ack, ActedOn, Assignment, InRecord, Stopped, Subscription};
 pub use timers::{TimerPage, Timers};

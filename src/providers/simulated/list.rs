@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::login;
 use crate::domain::{ClientRef, Currency, Money, ProviderId, Timestamp};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
 use crate::providers::{BuildError, ProviderSettings};
@@ -57,10 +57,11 @@ impl SimulatedList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let headers = login(&id, settings)?;
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, headers, span, after: String::new(), ended: false, place: 0 })
     }
 
@@ -113,8 +114,11 @@ impl Statement for SimulatedList {
 /// It refuses for pace, and bans, with any status.
 fn too_fast(response: &HttpResponse) -> BodySays {
     match serde_json::from_slice::<Refusal>(&response.body) {
-        Ok(Refusal { code, retry_after_ms }) if code == "throttled" || code == "banned" => {
+        Ok(Refusal { code, retry_after_ms }) if code == "throttled" => {
             BodySays::TooFast(retry_after_ms.map(Duration::from_millis))
+        }
+        Ok(Refusal { code, retry_after_ms }) if code == "banned" => {
+            BodySays::Banned(retry_after_ms.map(Duration::from_millis))
         }
         Ok(_) | Err(_) => BodySays::Nothing,
     }
