@@ -18,11 +18,18 @@ pub(super) enum Locks {
     HardlyBorne,
 }
 
+/// What is done on a connection.
+pub(super) trait Work<T>:
+    for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static
+{
+}
+impl<T, F> Work<T> for F where
+    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static
+{
+}
+
 /// Work that waits so long for locks.
-pub(super) fn bearing<T: Send + 'static>(
-    locks: Locks,
-    work: impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static,
-) -> impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + 'static {
+pub(super) fn bearing<T: Send + 'static>(locks: Locks, work: impl Work<T>) -> impl Work<T> {
     move |on: &mut PgConnection| match locks {
         Locks::Borne => work(on),
         Locks::HardlyBorne => Box::pin(async move {

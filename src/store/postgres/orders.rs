@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::columns::Columns;
 use super::error::is_about_a_lock;
-use super::locks::{Locks, bearing};
+use super::locks::{Locks, Work, bearing};
 use crate::domain::{OrderId, Timestamp, Transition};
 use crate::ports::{Inserted, Loaded, OrderStore, SchemaError, StoreError, Written};
 use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
@@ -110,13 +109,6 @@ impl PostgresStore {
     }
 }
 
-/// A query with its arguments, for a connection.
-trait Write: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static {}
-impl<F> Write for F where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static
-{
-}
-
 /// What a write answers: the ids only where some of its orders were not stored.
 struct Answer {
     all: bool,
@@ -135,7 +127,7 @@ impl Answer {
 /// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
 /// would become a join, and joins go by key only on these connections.
 #[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
-fn insert(columns: &Columns<'_>) -> impl Write + use<> {
+fn insert(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
     let timers = Extras::json(&columns.extras.timers);
     let query = sqlx::query_as!(
@@ -246,7 +238,7 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
 }
 
 /// Rows that still have the expected version, and with them their log entries, refunds and cases.
-fn apply(columns: &Columns<'_>) -> impl Write + use<> {
+fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let refunds = Extras::json(&columns.extras.refunds);
     let (opened, resolved) = (Extras::json(&columns.extras.opened), Extras::json(&columns.extras.resolved));
     let query = sqlx::query_as!(

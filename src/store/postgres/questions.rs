@@ -3,12 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::error::is_about_a_lock;
-use super::locks::{Locks, bearing};
+use super::locks::{Locks, Work, bearing};
 use crate::domain::Timestamp;
 use crate::ports::{Haste, Held, Hold, Hurried, Questions, StoreError};
 use crate::store::row::version_column;
@@ -128,12 +127,7 @@ async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<V
 }
 
 /// Whoever was asked about has a hold, over or not. It is read as it was before this statement.
-fn hasten(
-    hastes: &[&Haste],
-) -> impl for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Vec<(String, Timestamp)>, sqlx::Error>>
-+ Send
-+ 'static
-+ use<> {
+fn hasten(hastes: &[&Haste]) -> impl Work<Vec<(String, Timestamp)>> + use<> {
     let order_id: Vec<String> = hastes.iter().map(|haste| haste.order_id.as_str().to_owned()).collect();
     let asked_version: Vec<i32> = hastes.iter().map(|haste| version_column(haste.asked_version)).collect();
     let first: Vec<Timestamp> = hastes.iter().map(|haste| haste.to.first).collect();

@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::inquiry::Hastened;
 use recharged::domain::{LoggedEvent, NewOrder, Notification, State, Timestamp, Transition};
-use recharged::ports::{DeadlinePosition, Haste, Held, Hold, Hurried, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written};
+use recharged::ports::{
+    DeadlinePosition, Haste, Held, Hold, Hurried, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written,
+};
 use recharged::store::{StoreOptions, open};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
@@ -303,11 +305,8 @@ async fn whoever_is_waited_for_waits_a_fraction_of_a_second_for_a_row_that_someb
     console.execute("begin").await.unwrap();
     console.execute("select 1 from orders where order_id = 'held' for update").await.unwrap();
     let to = Hastened { first: now, again: now + Duration::from_secs(5) };
-    let hastes = orders.iter().map(|order| Haste {
-        order_id: order.order_id.clone(),
-        asked_version: order.asked_version,
-        to,
-    });
+    let hastes =
+        orders.iter().map(|order| Haste { order_id: order.order_id.clone(), asked_version: order.asked_version, to });
     let began = Instant::now();
     let hurried = store.hasten(&hastes.collect::<Vec<_>>()).await.unwrap();
     assert_eq!(hurried, [Hurried::From(to.again), Hurried::Locked, Hurried::From(to.again)]);
