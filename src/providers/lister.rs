@@ -15,6 +15,8 @@ use crate::ports::{Clock, ListPermits, StatementError};
 
 /// A page of a list may be long, and long in coming.
 const CALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// A permit that was used no sooner than this is none.
+const SEND_WITHIN: Duration = Duration::from_secs(2);
 /// The longest page, in bytes.
 const BODY_MAX: usize = 16 * 1024 * 1024;
 /// A page that did not come is asked for again so often.
@@ -112,6 +114,8 @@ impl Lister {
         let (mut failures, mut throttles, mut wait) = (0, 0, WAIT_FIRST);
         loop {
             tokio::time::sleep_until(self.next_at).await;
+            // A permit is for a moment, and connecting may take longer; a call without a connection tells of it.
+            self.transport.connect(1).await;
             self.permits.wait().await?;
             self.next_at = Instant::now() + self.pace;
             let request = HttpRequest {
@@ -120,7 +124,7 @@ impl Lister {
                 headers: headers.clone(),
                 body: Bytes::new(),
             };
-            let send_by = self.clock.since_boot() + CALL_TIMEOUT;
+            let send_by = self.clock.since_boot() + SEND_WITHIN;
             let told = match self.transport.call(&request, send_by).await {
                 HttpResult::Response(response) => {
                     let status = response.status;
