@@ -9,11 +9,11 @@ use super::sent::Sent;
 use super::{Audit, Delivered, Ledgers, Percentiles, Report, SlaCount, micros_histogram, percentiles};
 
 /// The cases of an order that failed which tell of its delivery, or that it was never ruled out.
-const TELL_OF_A_DELIVERY: [CaseKind; 2] = [CaseKind::FailedUnproven, CaseKind::LateSuccess];
+const TELL_OF_A_DELIVERY: [CaseKind; 3] = [CaseKind::FailedUnproven, CaseKind::LateSuccess, CaseKind::Unconfirmed];
 /// Those of one that succeeded which tell of another amount, or of a second delivery.
 const TELL_OF_AN_AMOUNT: [CaseKind; 2] = [CaseKind::AmountMismatch, CaseKind::DoubleSuccess];
 /// Those which tell that nothing of its delivery may stand.
-const TELL_OF_A_REVERSAL: [CaseKind; 2] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict];
+const TELL_OF_A_REVERSAL: [CaseKind; 3] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict, CaseKind::Unconfirmed];
 /// Whose word settles a case where no person does.
 const THE_PROVIDER: &str = "provider";
 

@@ -154,6 +154,7 @@ fn a_delivery_of_what_failed_is_excused_by_a_case_that_still_tells_of_it() {
     // Closed by "not found", and delivered after that: nobody hears of it.
     finds(&of(CaseKind::FailedUnproven, Some("provider")), found);
     finds(&of(CaseKind::LateSuccess, None), Audit::default());
+    finds(&of(CaseKind::Unconfirmed, None), Audit::default());
     for another in [CaseKind::PayloadConflict, CaseKind::AmountMismatch, CaseKind::ProviderFlipped] {
         finds(&of(another, None), found);
     }

@@ -287,6 +287,7 @@ fn meaning(kind: CaseKind) -> &'static str {
         CaseKind::DoubleSuccess => "two attempts of the order were delivered",
         CaseKind::AmountMismatch => "the provider delivered another amount than was ordered",
         CaseKind::FailedUnproven => "failed and refunded although only \"not found\" speaks for it",
+        CaseKind::Unconfirmed => "a callback contradicts the order, and the provider did not confirm it when asked",
     }
 }
 

@@ -36,11 +36,11 @@ pub(super) struct Destination<'a> {
     pub(super) amount: Box<RawValue>,
 }
 
-/// A transaction, as far as we look at it.
+/// A transaction, as far as we look at it. `R`: what it is called by us, which one that was not made by us need not be.
 #[derive(Deserialize)]
-pub(super) struct Transaction {
+pub(super) struct Transaction<R = String> {
     pub(super) id: u64,
-    pub(super) external_id: String,
+    pub(super) external_id: R,
     pub(super) status: Object<Status>,
     /// Under this it is filed; of no interest where one transaction is asked about.
     pub(super) creation_date: Option<String>,
@@ -97,7 +97,7 @@ pub(super) struct ApiError {
     pub(super) code: u64,
 }
 
-impl Transaction {
+impl<R> Transaction<R> {
     pub(super) fn reference(&self) -> String {
         self.id.to_string()
     }

@@ -15,7 +15,7 @@ use super::table::{self, Standing};
 use super::token::TokenSource;
 use super::{MEDIA_TYPE, Transaction, is_about_the_token, tokens};
 use crate::domain::{ClientRef, ProviderId, Timestamp};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
 use crate::providers::answers::{Object, read};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
@@ -50,10 +50,11 @@ impl ReloadlyList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let tokens = tokens(&id, settings, &clock)?;
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, tokens, span, page: Some(1), place: 0 })
     }
 
@@ -121,6 +122,8 @@ impl Statement for ReloadlyList {
                 "page {number} is no report (status {status}): give its day file with --file"
             )));
         };
+        let first = page.content.first().and_then(|transaction| transaction.transaction_id);
+        self.lister.look_at_beginning(number, first.map(|id| id.to_string()))?;
         let listed: Vec<Listed> = page.content.iter().map(|transaction| self.listed(transaction)).collect();
         let told = page.last.or_else(|| page.total_pages.map(|pages| number >= pages));
         // Without a word about its pages a list ends with an empty one.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::login;
 use crate::domain::{ClientRef, Currency, Money, ProviderId, Timestamp};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
 use crate::providers::answers::{Object, plain_reference, read};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
@@ -59,10 +59,11 @@ impl SimulatedList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let headers = login(&id, settings)?;
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, headers, span, after: String::new(), ended: false, place: 0 })
     }
 
@@ -115,8 +116,11 @@ impl Statement for SimulatedList {
 /// It refuses for pace, and bans, with any status.
 fn too_fast(response: &HttpResponse) -> BodySays {
     match read::<Refusal>(&response.body) {
-        Some(Refusal { code, retry_after_ms }) if code == "throttled" || code == "banned" => {
+        Some(Refusal { code, retry_after_ms }) if code == "throttled" => {
             BodySays::TooFast(retry_after_ms.map(Duration::from_millis))
+        }
+        Some(Refusal { code, retry_after_ms }) if code == "banned" => {
+            BodySays::Banned(retry_after_ms.map(Duration::from_millis))
         }
         Some(_) | None => BodySays::Nothing,
     }

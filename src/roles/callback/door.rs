@@ -106,7 +106,8 @@ impl CallbackDoor for Door {
         };
         let provider: ProviderId = caller.provider.id().clone();
         let (done, dealt) = oneshot::channel();
-        let told = Told { provider: provider.clone(), order_id: order_id.clone(), attempt, news, done };
+        let told =
+            Told { provider: provider.clone(), order_id: order_id.clone(), attempt, news, done, twins: Vec::new() };
         let handed_in = async {
             self.told.send(told).await.ok()?;
             dealt.await.ok()

@@ -276,3 +276,18 @@ async fn two_orders_for_one_number_do_not_meet_at_a_provider_that_lets_it_cool_d
     }
     until("each was delivered once", || line.delivered().len() == 4).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_whose_number_cools_down_at_one_provider_beyond_its_deadline_is_served_by_the_next() {
+    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\ncooldown = \"10m\"\n", "{}", QUICK).await;
+    let cooldown = [("RECHARGED__PROVIDERS__SIM__CAPABILITIES__SAME_NUMBER_COOLDOWN", "10m")];
+    let _service = two.line.start("one", &cooldown).await;
+    let same = |id: &str| two.line.record(id, &changed(id, &json!({ "phone": "+8613800000017" })));
+    let began = Instant::now();
+    two.line.write(vec![same("same-1"), same("same-2")]).await;
+    two.line.until_succeeded(2).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "at once, and not at its deadline: {:?}", began.elapsed());
+    assert_eq!(two.by_lane().await, BTreeMap::from([("sim".to_owned(), 1), ("second".to_owned(), 1)]));
+    assert_eq!(two.line.simulator.stats().refused, 0, "no request met the cooldown");
+    two.audited().await;
+}
