@@ -163,6 +163,12 @@ text_enum! {
         AmountMismatch = "amount_mismatch",
         /// Failed and refunded although only "not found" speaks for it.
         FailedUnproven = "failed_unproven",
+        /// The payment side confirmed a refund that nobody had requested.
+        UnrequestedRefund = "unrequested_refund",
+        /// The payment side confirmed a second refund.
+        RefundedTwice = "refunded_twice",
+        /// The payment side has not confirmed a refund in time.
+        RefundUnconfirmed = "refund_unconfirmed",
     }
 }
 

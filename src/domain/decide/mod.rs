@@ -13,6 +13,7 @@ mod draft;
 mod lane_shut;
 mod not_found;
 mod people;
+mod refund;
 
 #[cfg(test)]
 mod tests;
@@ -85,6 +86,15 @@ pub enum Input {
         /// What it says.
         dispute: Dispute,
     },
+    /// The payment side says that it has refunded the order.
+    RefundConfirmed {
+        /// Its refund.
+        refund_id: Arc<str>,
+        /// When, as it says.
+        at: Timestamp,
+    },
+    /// It should have confirmed a refund by now.
+    RefundOverdue,
     /// The process that made the call is gone, or never heard an answer.
     CallerLost,
     /// The deadline has come.
@@ -158,6 +168,8 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::SubmitReply { .. }
             | Input::Reported { .. }
             | Input::Disputed { .. }
+            | Input::RefundConfirmed { .. }
+            | Input::RefundOverdue
             | Input::CallerLost
             | Input::Deadline
             | Input::Resolved { .. }
@@ -176,6 +188,8 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             attempt::reported(Draft::for_answer(order, now, policy), *attempt, *asked_at, outcome)
         }
         Input::Disputed { attempt, dispute } => closed::disputed(draft, *attempt, *dispute),
+        Input::RefundConfirmed { refund_id, at } => refund::confirmed(draft, refund_id, *at),
+        Input::RefundOverdue => refund::overdue(draft),
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),

@@ -51,8 +51,8 @@ impl Taken {
         self.first_seen.is_some()
     }
 
-    /// The record to publish where its order is not there, or why it waits no longer.
-    pub(super) fn put_off(&self, timers: &Arc<str>, tiers: &DelayTiers, now: Timestamp) -> Result<OutRecord, Unfit> {
+    /// The record to publish where its order is not there, which then comes to `target`; or why it waits no longer.
+    pub(super) fn put_off(&self, target: &Arc<str>, tiers: &DelayTiers, now: Timestamp) -> Result<OutRecord, Unfit> {
         let first_seen = self.first_seen.unwrap_or(now);
         let Some(due_at) = early::looks_again_at(first_seen, now, tiers.shortest()) else {
             let minutes = early::WAITS_FOR.as_secs() / 60;
@@ -71,7 +71,7 @@ impl Taken {
         let ours = HEADERS.into_iter().zip(values);
         let mut headers = record.headers.clone();
         headers.extend(ours.map(|(name, value)| (Bytes::from_static(name.as_bytes()), value.map(Bytes::from))));
-        let (topic, key, value) = (Arc::clone(timers), record.key.clone(), record.value.clone());
+        let (topic, key, value) = (Arc::clone(target), record.key.clone(), record.value.clone());
         Ok(tiers.put_off(OutRecord { topic, key, value, headers }, due_at, now))
     }
 }
@@ -151,7 +151,11 @@ mod tests {
     /// What the tiers make of a record, at the end of its way.
     fn forwarded(waiting: &OutRecord, offset: i64, seconds: i64) -> InRecord {
         let headers = crate::roles::delayed::original_headers(waiting.headers.clone());
-        InRecord { key: waiting.key.clone(), value: waiting.value.clone(), ..record("timers", offset, Some(seconds), headers) }
+        InRecord {
+            key: waiting.key.clone(),
+            value: waiting.value.clone(),
+            ..record("timers", offset, Some(seconds), headers)
+        }
     }
 
     #[test]
@@ -163,7 +167,10 @@ mod tests {
             let mut taken = Taken::fresh(record("lifecycle", 42, timestamp, own.clone()));
             for (now, due) in [(0, 1), (1, 2), (2, 4), (4, 8)] {
                 let waiting = taken.put_off(&timers, &tiers(), at(now)).unwrap();
-                assert_eq!((waiting.key.as_deref(), waiting.value.as_deref()), (Some(&b"\xff\x00k"[..]), Some(&b"{}"[..])));
+                assert_eq!(
+                    (waiting.key.as_deref(), waiting.value.as_deref()),
+                    (Some(&b"\xff\x00k"[..]), Some(&b"{}"[..]))
+                );
                 let due_at = at(due).timestamp_millis().to_string();
                 assert!(waiting.headers.contains(&(Bytes::from_static(b"due-at"), Some(Bytes::from(due_at)))));
                 assert_eq!(&*waiting.topic, if due - now < 5 { "delay.1s" } else { "delay.5s" });
@@ -187,7 +194,8 @@ mod tests {
 
     #[test]
     fn what_nobody_put_off_is_taken_as_it_comes() {
-        let four = ["first-seen", "original-topic", "original-partition", "original-offset"].map(|name| header(name, "1"));
+        let four =
+            ["first-seen", "original-topic", "original-partition", "original-offset"].map(|name| header(name, "1"));
         for headers in [Vec::new(), four.to_vec(), HEADERS.map(|name| header(name, "x")).to_vec()] {
             let taken = Taken::returned(record("timers", 5, None, headers.clone()), at(0));
             assert_eq!((&*taken.record.topic, taken.record.offset, taken.first_seen), ("timers", 5, None));

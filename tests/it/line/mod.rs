@@ -18,6 +18,7 @@ mod outages;
 mod outcomes;
 mod quota;
 mod reconcile;
+mod refunds;
 mod refusals;
 mod reports;
 mod rows;

@@ -13,6 +13,8 @@ fn nothing_but_an_arrival_begins_an_order() {
         Input::SubmitReply { attempt: 1, claim_id: super::story::claim_id(1), outcome: delivered() },
         Input::Reported { attempt: 1, asked_at: super::story::at(0), outcome: found_delivered() },
         Input::Disputed { attempt: 1, dispute: Dispute::NotListed },
+        Input::RefundConfirmed { refund_id: "r".into(), at: super::story::at(0) },
+        Input::RefundOverdue,
         Input::CallerLost,
         Input::Deadline,
         Input::CaseClosed { kind: CaseKind::InDoubt, by: String::new(), evidence: String::new() },
