@@ -92,6 +92,12 @@ pub enum Bug {
     NotifyTooEarly,
     /// A notification is asked for whether it was asked for before or not.
     NotifyAgain,
+    /// An event whose order is not there yet is forgotten.
+    ForgetTheEarly,
+    /// Nobody follows a refund.
+    ForgetTheRefund,
+    /// What was to be told later is told after the end as well.
+    TellAfterTheEnd,
     /// Delayed records leave a tenth of a second early.
     ForwardTooEarly,
     /// Delayed records are acknowledged before they are forwarded.

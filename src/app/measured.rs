@@ -11,8 +11,8 @@ use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
     DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
     LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
-    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation,
-    SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Written,
+    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
+    RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
 };
 
 /// A subscription that counts what is read.
@@ -175,6 +175,21 @@ impl Timers for MeasuredStore {
 }
 
 #[async_trait]
+impl RefundBook for MeasuredStore {
+    async fn unconfirmed(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<RefundPage, StoreError> {
+        self.timed("unconfirmed_refunds", self.inner.unconfirmed(after, until, limit)).await
+    }
+    async fn unfollow(&self, ids: &[OrderId]) -> Result<(), StoreError> {
+        self.timed("unfollow_refunds", self.inner.unfollow(ids)).await
+    }
+}
+
+#[async_trait]
 impl OrderBook for MeasuredStore {
     async fn page(
         &self,
@@ -183,6 +198,10 @@ impl OrderBook for MeasuredStore {
         limit: usize,
     ) -> Result<Vec<OrderView>, StoreError> {
         self.timed("page", self.inner.page(filter, after, limit)).await
+    }
+    async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {
+        // No role asks for it.
+        self.inner.waits(order_id).await
     }
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
         self.timed("count_by_state", self.inner.count_by_state()).await

@@ -299,6 +299,7 @@ impl Parts {
             deadlines: self.store.clone(),
             cases: self.store.clone(),
             timers: self.store.clone(),
+            refunds: self.store.clone(),
             read_marks: self.store.clone(),
             cooldowns: self.store.clone(),
             publisher: Arc::clone(commands),

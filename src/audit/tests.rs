@@ -58,6 +58,7 @@ fn order(state: State, cases: &[CaseKind]) -> Order {
         sla: state.is_closed().then_some(Sla::Met),
         closed_at: state.is_closed().then_some(at(20)),
         refund_requested: state == State::Failed,
+        refund_id: None,
         cases: cases.iter().fold(0, |set, kind| set | kind.bit()),
         order_id,
     }

@@ -288,6 +288,9 @@ fn meaning(kind: CaseKind) -> &'static str {
         CaseKind::AmountMismatch => "the provider delivered another amount than was ordered",
         CaseKind::FailedUnproven => "failed and refunded although only \"not found\" speaks for it",
         CaseKind::Unconfirmed => "a callback contradicts the order, and the provider did not confirm it when asked",
+        CaseKind::UnrequestedRefund => "the payment side refunded it, and nobody had requested that",
+        CaseKind::RefundedTwice => "the payment side refunded it a second time",
+        CaseKind::RefundUnconfirmed => "the payment side has not confirmed its refund in time",
     }
 }
 
@@ -299,12 +302,31 @@ fn what_to_do(kind: CaseKind, order: &Order) -> String {
             order.order_id
         ),
         _ => format!(
-            "settle it with the shop or the provider, then:\n          \
+            "{}, then:\n          \
              recharged cases resolve {} --kind {} --as {} --by NAME --evidence TEXT",
+            whom_to_ask(kind),
             order.order_id,
             kind.as_str(),
             if order.state == State::Succeeded { "succeeded" } else { "failed" }
         ),
+    }
+}
+
+fn whom_to_ask(kind: CaseKind) -> &'static str {
+    match kind {
+        CaseKind::RefundUnconfirmed => {
+            "it settles by itself when the refund is confirmed; else ask those who make refunds where the money is"
+        }
+        CaseKind::UnrequestedRefund | CaseKind::RefundedTwice => "settle it with those who make refunds",
+        CaseKind::InDoubt
+        | CaseKind::PayloadConflict
+        | CaseKind::LateSuccess
+        | CaseKind::Conflict
+        | CaseKind::ReversedAfterSuccess
+        | CaseKind::ProviderFlipped
+        | CaseKind::DoubleSuccess
+        | CaseKind::AmountMismatch
+        | CaseKind::FailedUnproven => "settle it with the shop or the provider",
     }
 }
 

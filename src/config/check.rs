@@ -179,6 +179,12 @@ fn retention(config: &Config, findings: &mut Findings) {
     findings.unless(closed > config.sla.reconcile_within, "retention.closed_orders", || {
         format!("{closed} is not longer than sla.reconcile_within ({})", config.sla.reconcile_within)
     });
+    let confirmed = config.sla.refund_confirm_within;
+    findings.unless(confirmed < closed, "sla.refund_confirm_within", || {
+        format!(
+            "{confirmed} is not shorter than retention.closed_orders ({closed}): nobody would know the order any more"
+        )
+    });
     // An order that can be read again after its row is gone would be recharged again.
     let readable = config.kafka.topics.orders_retention;
     findings.unless(readable < closed, "kafka.topics.orders_retention", || {

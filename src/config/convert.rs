@@ -46,6 +46,8 @@ impl Config {
             sla: self.sla.deadline.get(),
             unpaid_timeout: self.sla.unpaid_timeout.get(),
             notify_after: self.sla.notify_after.get(),
+            notify_at_end: self.sla.notify_at_end,
+            refund_confirm_within: Some(self.sla.refund_confirm_within.get()).filter(|within| !within.is_zero()),
             on_unknown: self.sla.on_unknown,
             reconcile_within: self.sla.reconcile_within.get(),
             max_attempts: self.retry.max_attempts,

@@ -34,6 +34,11 @@ pub struct SlaConfig {
     pub unpaid_timeout: Span,
     /// From `created_at` to the notification, where the order asks for one.
     pub notify_after: Span,
+    /// Whether there is a notification of an order's end as well, where the order asks for any; then the one after
+    /// `sla.notify_after` comes for orders alone that are open by then.
+    pub notify_at_end: bool,
+    /// How long the payment side may take to confirm a refund before a person must look; `"0s"` where it confirms none.
+    pub refund_confirm_within: Span,
     /// What to do at the deadline with a recharge whose outcome is not known.
     pub on_unknown: OnUnknown,
     /// How long an order may be in doubt before a person must look.
@@ -46,6 +51,8 @@ impl Default for SlaConfig {
             deadline: Span::seconds(180),
             unpaid_timeout: Span::seconds(30 * 60),
             notify_after: Span::seconds(60),
+            notify_at_end: false,
+            refund_confirm_within: Span::seconds(24 * 3600),
             on_unknown: OnUnknown::Hold,
             reconcile_within: Span::seconds(72 * 3600),
         }

@@ -97,7 +97,7 @@ pub enum Inbound {
         /// Whose.
         order_id: OrderId,
         /// Its refund.
-        refund_id: String,
+        refund_id: Arc<str>,
         /// When.
         at: Timestamp,
     },
@@ -230,7 +230,7 @@ fn refund_confirmed(data: &[u8]) -> Result<Inbound, Unfit> {
     let refund_id = short_text("refund_id", Some(&data.refund_id), 128)?;
     Ok(Inbound::RefundConfirmed {
         order_id: order_id(&data.order_id)?,
-        refund_id: refund_id.map_or_else(String::new, |id| id.to_string()),
+        refund_id: refund_id.ok_or_else(|| schema("refund_id: is empty"))?,
         at: moment("at", data.at)?,
     })
 }

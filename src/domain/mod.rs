@@ -74,4 +74,4 @@ pub use outcome::{
 pub use policy::{OnUnknown, Policy, ProviderPolicy};
 pub(crate) use state::text_enum;
 pub use state::{AttemptState, CaseKind, Reason, Sla, State};
-pub use transition::{CaseChange, FollowUp, Refund, Transition};
+pub use transition::{CaseChange, FollowUp, Refund, RefundNews, Transition};

@@ -1,11 +1,11 @@
-//! The notification that an order may ask for: some time after its creation somebody is told where it
-//! stands by then. It moves nothing, so it has no version of its own: readers of the order's events do
-//! not see it.
+//! The notifications that an order may ask for: some time after its creation somebody is told where it
+//! stands by then, and, where the policy says so, of its end. They move nothing, so they have no version of their
+//! own: readers of the order's events do not see them.
 
 use super::Timestamp;
 use super::event::{EventData, EventType, LoggedEvent};
 use super::ids::OrderId;
-use super::order::NewOrder;
+use super::order::{NewOrder, Order};
 use super::policy::Policy;
 use super::state::State;
 
@@ -42,4 +42,17 @@ impl Notification {
 pub(super) fn due_at(new: &NewOrder, now: Timestamp, policy: &Policy) -> Option<Timestamp> {
     let is_wanted = new.notify && new.recipient.msisdn().is_some();
     is_wanted.then(|| super::plus(new.created_at.min(now), policy.notify_after))
+}
+
+/// The entry of the log that tells of the end of `order`, which it reaches at `now`; with it falls away what would have been
+/// told later, and would say nothing new.
+pub(super) fn of_end(order: &Order, now: Timestamp, policy: &Policy) -> Option<LoggedEvent> {
+    let is_wanted = policy.notify_at_end && order.notify && order.recipient.msisdn().is_some();
+    is_wanted.then(|| LoggedEvent {
+        order_id: order.order_id.clone(),
+        version: order.version,
+        kind: EventType::EndNotificationRequested,
+        at: now,
+        data: EventData::aside(order.state, order.deadline_at),
+    })
 }

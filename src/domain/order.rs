@@ -81,6 +81,8 @@ pub struct Order {
     pub closed_at: Option<Timestamp>,
     /// Whether a refund was requested; at most one per order.
     pub refund_requested: bool,
+    /// The refund that the payment side has confirmed, requested or not; the first one.
+    pub refund_id: Option<Arc<str>>,
     /// The kinds of cases that were ever opened ([`super::CaseKind::bit`]), and
     /// [`Order::CANCEL_REFUSED`]; whether there is a case is asked by [`Order::has_cases`].
     pub cases: u16,

@@ -32,6 +32,10 @@ pub struct Policy {
     pub unpaid_timeout: Duration,
     /// From `created_at` to the notification, where the order asks for one.
     pub notify_after: Duration,
+    /// Whether somebody is told of the end of an order that asks for notifications.
+    pub notify_at_end: bool,
+    /// How long the payment side may take to confirm a refund; nobody follows it where there is none.
+    pub refund_confirm_within: Option<Duration>,
     /// Open attempts at the deadline.
     pub on_unknown: OnUnknown,
     /// How long an order may stay in doubt before a person must look.

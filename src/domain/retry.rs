@@ -98,6 +98,8 @@ mod tests {
             sla: Duration::ZERO,
             unpaid_timeout: Duration::ZERO,
             notify_after: Duration::ZERO,
+            notify_at_end: false,
+            refund_confirm_within: Some(Duration::from_hours(24)),
             on_unknown: OnUnknown::Hold,
             reconcile_within: Duration::ZERO,
             max_attempts: 3,

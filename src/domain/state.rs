@@ -165,6 +165,12 @@ text_enum! {
         FailedUnproven = "failed_unproven",
         /// A callback contradicts what is known of an attempt, and the provider did not confirm it when asked.
         Unconfirmed = "unconfirmed",
+        /// The payment side confirmed a refund that nobody had requested.
+        UnrequestedRefund = "unrequested_refund",
+        /// The payment side confirmed a second refund.
+        RefundedTwice = "refunded_twice",
+        /// The payment side has not confirmed a refund in time.
+        RefundUnconfirmed = "refund_unconfirmed",
     }
 }
 

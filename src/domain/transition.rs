@@ -24,10 +24,14 @@ pub struct Transition {
     pub sla: Option<Sla>,
     /// A refund to request.
     pub refund: Option<Refund>,
+    /// What became of the refund.
+    pub refund_news: Option<RefundNews>,
     /// Cases to open or to resolve; mostly none.
     pub cases: Vec<CaseChange>,
     /// When the notification is due that a new order asks for.
     pub notify_at: Option<Timestamp>,
+    /// What somebody is told with it: that the order has ended. The notification that is still ahead falls away.
+    pub told: Option<Box<LoggedEvent>>,
     /// What must be asked for next. Its command is published before the row commits when it
     /// waits for a time, after it when it does not.
     pub follow_up: Option<FollowUp>,
@@ -42,6 +46,22 @@ pub struct Refund {
     pub amount: Money,
     /// Why.
     pub reason: Reason,
+    /// When a person must hear that it was not confirmed; nobody follows it where there is none.
+    pub confirm_by: Option<Timestamp>,
+}
+
+/// What becomes of a refund. Nobody waits for its confirmation any more.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RefundNews {
+    /// The payment side has made it.
+    Confirmed {
+        /// Its name there.
+        refund_id: Arc<str>,
+        /// When, as it says.
+        at: Timestamp,
+    },
+    /// It was not confirmed in time, and a case says so.
+    Overdue,
 }
 
 /// A change of a case.

@@ -10,7 +10,7 @@ use crate::ports::StoreErrorKind;
 
 const OTHER: &str = "other";
 /// Operations of the store's ports.
-const OPERATIONS: [&str; 39] = [
+const OPERATIONS: [&str; 41] = [
     "insert",
     "load",
     "apply",
@@ -49,6 +49,8 @@ const OPERATIONS: [&str; 39] = [
     "recipients",
     "due_timers",
     "fire_timers",
+    "unconfirmed_refunds",
+    "unfollow_refunds",
     OTHER,
 ];
 

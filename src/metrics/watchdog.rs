@@ -9,7 +9,7 @@ use super::{Family, exact};
 use crate::domain::{CaseKind, State, Timestamp};
 use crate::ports::Census;
 
-const ACTIONS: [&str; 6] = ["expire", "reconcile", "escalate", "requeue", "notify", "stuck"];
+const ACTIONS: [&str; 7] = ["expire", "reconcile", "escalate", "requeue", "notify", "refund_overdue", "stuck"];
 
 const OPEN: [&str; 5] = [
     State::AwaitingPayment.as_str(),
@@ -54,7 +54,7 @@ impl WatchdogMetrics {
         }
     }
 
-    /// It did something: `expire`, `reconcile`, `escalate`, `requeue` or `notify`; or could not: `stuck`.
+    /// It did something: `expire`, `reconcile`, `escalate`, `requeue`, `notify` or `refund_overdue`; or could not: `stuck`.
     pub fn acted(&self, action: &'static str) {
         if let Some(counter) = self.actions.get(action) {
             counter.increment(1);

@@ -26,6 +26,15 @@ pub struct OrderView {
     pub case_open: bool,
 }
 
+/// What is still to come of an order by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waits {
+    /// When somebody is told where it stands.
+    pub notification_at: Option<Timestamp>,
+    /// When a case is opened, if its refund is not confirmed by then.
+    pub refund_confirm_by: Option<Timestamp>,
+}
+
 /// A person's or an export's view of the orders; never on the hot path.
 #[async_trait]
 pub trait OrderBook: Send + Sync + std::fmt::Debug {
@@ -36,6 +45,9 @@ pub trait OrderBook: Send + Sync + std::fmt::Debug {
         after: Option<&OrderId>,
         limit: usize,
     ) -> Result<Vec<OrderView>, StoreError>;
+
+    /// What is still to come of an order by itself; nothing, where there is no such order.
+    async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError>;
 
     /// How many orders are in each state; states without any are absent.
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError>;

@@ -21,7 +21,7 @@ pub struct LogPosition {
 pub struct LogBatch {
     /// Where they stand.
     pub position: LogPosition,
-    /// A line of JSON each (`domain::event`); an order stands in it once.
+    /// A line of JSON each (`domain::event`); an order stands in it once, and once more where its end is told.
     pub entries: String,
 }
 

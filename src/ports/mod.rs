@@ -13,12 +13,13 @@ mod publisher;
 mod questions;
 mod quota;
 mod read_marks;
+mod refunds;
 mod statement;
 mod store;
 mod subscription;
 mod timers;
 
-pub use book::{OrderBook, OrderFilter, OrderView};
+pub use book::{OrderBook, OrderFilter, OrderView, Waits};
 pub use callbacks::{
     Acknowledgement, Became, CallbackAnswer, CallbackBook, CallbackDoor, CallbackNews, CallbackRefusal, NotedCallback,
     RawCallback,
@@ -34,6 +35,7 @@ pub use publisher::{LaneTopics, OutRecord, PublishError, Publisher, command_reco
 pub use questions::{Haste, Held, Hold, Hurried, Questions};
 pub use quota::{Grant, PermitClass, Quota, QuotaTerms, Reservation};
 pub use read_marks::{ReadMark, ReadMarks};
+pub use refunds::{RefundBook, RefundPage};
 pub use statement::{ListPermits, Listed, ListedState, Statement, StatementError, StatementTrouble};
 pub use store::{Inserted, Loaded, OrderStore, SchemaError, Store, StoreError, StoreErrorKind, Written};
 pub use subscription::{Ack, ActedOn, Assignment, InRecord, Stopped, Subscription};

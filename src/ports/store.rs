@@ -6,7 +6,7 @@ use crate::domain::{Order, OrderId, Timestamp, Transition};
 
 use super::{
     CallbackBook, CaseBook, Cooldowns, DayLog, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota,
-    ReadMarks, Timers,
+    ReadMarks, RefundBook, Timers,
 };
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
@@ -167,6 +167,7 @@ pub trait Store:
     + CaseBook
     + ReadMarks
     + Timers
+    + RefundBook
     + CallbackBook
     + LaneBook
     + Cooldowns
@@ -183,6 +184,7 @@ impl<T> Store for T where
         + CaseBook
         + ReadMarks
         + Timers
+        + RefundBook
         + CallbackBook
         + LaneBook
         + Cooldowns

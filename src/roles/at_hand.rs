@@ -110,6 +110,7 @@ mod tests {
             sla: None,
             closed_at: None,
             refund_requested: false,
+            refund_id: None,
             cases: 0,
         }
     }

@@ -310,6 +310,8 @@ mod tests {
             sla: Duration::from_mins(3),
             unpaid_timeout: Duration::from_mins(30),
             notify_after: Duration::from_mins(1),
+            notify_at_end: false,
+            refund_confirm_within: Some(Duration::from_hours(24)),
             on_unknown: OnUnknown::Hold,
             reconcile_within: Duration::from_hours(24),
             max_attempts: 3,

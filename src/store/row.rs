@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use crate::domain::{
     Attempt, AttemptState, CaseChange, CaseKind, ClaimId, ClientRef, Currency, Inquiry, LoggedEvent, Money,
-    Notification, Order, OrderId, ProviderId, Reason, Recipient, Sla, State, Timestamp, Transition,
+    Notification, Order, OrderId, ProviderId, Reason, Recipient, RefundNews, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{
-    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, Resolution, StoreError, StoreErrorKind, TimerPage,
-    UnreadableRow,
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, RefundPage, Resolution, StoreError, StoreErrorKind,
+    TimerPage, UnreadableRow,
 };
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.
@@ -57,6 +57,7 @@ pub(crate) struct OrderRow {
     pub(crate) sla: Option<String>,
     pub(crate) closed_at: Option<Timestamp>,
     pub(crate) refund_requested: bool,
+    pub(crate) refund_id: Option<String>,
     pub(crate) cases: i32,
 }
 
@@ -151,6 +152,20 @@ pub(crate) fn timer_page(rows: Vec<DueRow>, limit: usize) -> TimerPage {
     page
 }
 
+/// A page of refunds that was read in the order of their times, `limit` rows at most.
+pub(crate) fn refund_page(rows: Vec<(Timestamp, String)>, limit: usize) -> RefundPage {
+    let last = rows.last().filter(|_| rows.len() >= limit);
+    let next = last.map(|(at, id)| DeadlinePosition { at: *at, order_id: Some(id.clone()) });
+    let mut page = RefundPage { next, ..RefundPage::default() };
+    for (_, id) in rows {
+        match order_id(&id) {
+            Ok(order_id) => page.overdue.push(order_id),
+            Err(corrupt) => page.unreadable.push(UnreadableRow { order_id: id, why: corrupt.to_string() }),
+        }
+    }
+    page
+}
+
 /// Who stands in which row, in the order of the ids.
 pub(crate) fn recipients_of(ids: &[OrderId], phones: Vec<(String, String)>) -> Vec<Option<Recipient>> {
     let phones: HashMap<String, String> = phones.into_iter().collect();
@@ -186,6 +201,7 @@ impl OrderRow {
             sla: optional("sla", self.sla.as_deref(), Sla::parse)?,
             closed_at: self.closed_at,
             refund_requested: self.refund_requested,
+            refund_id: self.refund_id.map(Into::into),
             cases: known("cases", u16::try_from(self.cases).ok())?,
         })
     }
@@ -324,6 +340,16 @@ pub(crate) fn entry_line(event: &LoggedEvent) -> String {
     clean
 }
 
+/// A transition's entries as lines: its own, and what is told beside it.
+pub(crate) fn entry_lines(transition: &Transition) -> String {
+    let mut lines = entry_line(&transition.event);
+    if let Some(told) = &transition.told {
+        lines.push('\n');
+        lines.push_str(&entry_line(told));
+    }
+    lines
+}
+
 /// A refund as it is written; rare, so it travels as JSON.
 #[derive(Debug, Serialize)]
 pub(crate) struct RefundRow {
@@ -333,6 +359,23 @@ pub(crate) struct RefundRow {
     currency: String,
     reason: &'static str,
     requested_at: i64,
+    confirm_by: Option<i64>,
+}
+
+/// What becomes of a refund; times in µs. Without a name it was not confirmed in time.
+#[derive(Debug, Serialize)]
+pub(crate) struct RefundNewsRow {
+    order_id: String,
+    refund_id: Option<String>,
+    settled_at: Option<i64>,
+}
+
+/// What is told beside a transition.
+#[derive(Debug, Serialize)]
+pub(crate) struct ToldRow {
+    order_id: String,
+    version: i32,
+    entry: String,
 }
 
 /// A case that is opened; times in µs.
@@ -360,6 +403,8 @@ pub(crate) struct ResolvedRow {
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
     pub(crate) refunds: Vec<RefundRow>,
+    pub(crate) refund_news: Vec<RefundNewsRow>,
+    pub(crate) told: Vec<ToldRow>,
     pub(crate) opened: Vec<OpenedRow>,
     pub(crate) resolved: Vec<ResolvedRow>,
     pub(crate) timers: Vec<TimerRow>,
@@ -384,7 +429,20 @@ impl Extras {
                 currency: refund.amount.currency.as_str().to_owned(),
                 reason: refund.reason.as_str(),
                 requested_at: at,
+                confirm_by: refund.confirm_by.map(|by| by.timestamp_micros()),
             });
+        }
+        if let Some(news) = &transition.refund_news {
+            let (refund_id, settled_at) = match news {
+                RefundNews::Confirmed { refund_id, at } => (Some(free_text(refund_id).into_owned()), Some(*at)),
+                RefundNews::Overdue => (None, None),
+            };
+            let settled_at = settled_at.map(|at| at.timestamp_micros());
+            self.refund_news.push(RefundNewsRow { order_id: order_id(), refund_id, settled_at });
+        }
+        if let Some(told) = &transition.told {
+            let (version, entry) = (version_column(told.version), entry_line(told));
+            self.told.push(ToldRow { order_id: order_id(), version, entry });
         }
         if let Some(due_at) = transition.notify_at {
             self.timers.push(TimerRow { order_id: order_id(), due_at: due_at.timestamp_micros() });

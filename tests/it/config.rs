@@ -54,6 +54,7 @@ fn the_addresses_are_all_that_must_be_given() {
     loaded.require(Needs::RUN).unwrap();
     let config = &loaded.config;
     assert_eq!(config.sla.deadline, Span::seconds(180));
+    assert_eq!(config.policy().refund_confirm_within, Some(std::time::Duration::from_hours(24)));
     assert_eq!(&*config.topics().orders, "recharge.orders");
     let lane = ProviderId::new("primary");
     assert_eq!(&*config.topics().due(&lane), "recharge.requests.primary.due");
@@ -208,7 +209,7 @@ fn a_file_that_is_not_there_or_not_toml_is_named() {
 }
 
 /// What does not fit together, and the key that the error names.
-const CROSS_CHECKS: [(&str, &str); 34] = [
+const CROSS_CHECKS: [(&str, &str); 35] = [
     // A dot would let one lane's topics and groups meet another's.
     ("providers.\"x.due\".kind = \"simulator\"", "providers.x.due"),
     ("delay.tiers = [\"1s\", \"200h\"]", "delay.tiers[1]"),
@@ -218,6 +219,7 @@ const CROSS_CHECKS: [(&str, &str); 34] = [
     ("delay.tiers = []", "delay.tiers"),
     ("sla.deadline = \"0s\"", "sla.deadline"),
     ("sla.reconcile_within = \"1m\"", "sla.reconcile_within"),
+    ("sla.refund_confirm_within = \"90d\"", "sla.refund_confirm_within"),
     ("sla.deadline = \"10s\"", "providers.p.call_timeout"),
     ("providers.p.call_timeout = \"200s\"", "providers.p.call_timeout"),
     (
@@ -256,6 +258,13 @@ fn what_does_not_fit_together_is_refused_before_anything_is_opened() {
         let found = load(&format!("{provider}{text}\n"), &[], &[]).map(|_| ()).unwrap_err();
         assert!(found.iter().any(|problem| problem.key() == key), "{text}: {found:?}");
     }
+}
+
+#[test]
+fn where_the_payment_side_confirms_nothing_no_refund_is_followed() {
+    let loaded = load("sla.refund_confirm_within = \"0s\"\nsla.notify_at_end = true\n", &[], &[]).unwrap();
+    let policy = loaded.config.policy();
+    assert_eq!((policy.refund_confirm_within, policy.notify_at_end), (None, true));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use recharged::domain::{
     Receipt, RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
 };
 
-use crate::row::{FAR, Row, Tick, at, claim_id, lane, new_order, tick_of};
+use crate::row::{FAR, Row, Tick, at, claim_id, lane, new_order, refund_id, tick_of};
 
 /// What a caller hears, or believes, of its send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +52,8 @@ pub(crate) enum Asked {
     },
     PaidAgain,
     Cancelled,
+    Refunded(u8),
+    RefundOverdue,
     Claim(u8),
     /// With one lane there is nowhere else to go.
     LaneShut,
@@ -239,6 +241,8 @@ impl Asked {
             }
             Self::PaidAgain => Input::Paid { paid_at: at(0), payment_id: Some("pay-2".into()), verdict: verdict(true) },
             Self::Cancelled => Input::CancelRequested,
+            Self::Refunded(refund) => Input::RefundConfirmed { refund_id: refund_id(refund), at: at(0) },
+            Self::RefundOverdue => Input::RefundOverdue,
             Self::Claim(claim) => Input::Claim { claim_id: claim_id(claim) },
             Self::LaneShut => Input::LaneShut,
             Self::NumberCools => Input::NumberCools { until: at(FAR) },
@@ -280,6 +284,8 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
         Input::Arrived { .. } => "arrived",
         Input::Paid { .. } => "paid",
         Input::CancelRequested => "cancel",
+        Input::RefundConfirmed { .. } => "refund confirmed",
+        Input::RefundOverdue => "refund overdue",
         Input::Claim { .. } => "claim",
         Input::LaneShut => "lane shut",
         Input::NumberCools { .. } => "number cools",

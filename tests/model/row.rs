@@ -45,6 +45,8 @@ pub(crate) struct Row {
     pub(crate) wake: Option<Tick>,
     pub(crate) sla: Option<Sla>,
     pub(crate) refund: bool,
+    /// The first refund that was confirmed.
+    pub(crate) refunded: Option<u8>,
     /// Cases that were ever opened.
     pub(crate) cases: u16,
     /// Those that are still open.
@@ -71,6 +73,10 @@ pub(crate) fn lane() -> ProviderId {
 
 pub(crate) fn claim_id(claim: u8) -> ClaimId {
     ClaimId(uuid::Uuid::from_u128(u128::from(claim)))
+}
+
+pub(crate) fn refund_id(refund: u8) -> std::sync::Arc<str> {
+    format!("refund-{refund}").into()
 }
 
 pub(crate) fn new_order(paid: bool) -> NewOrder {
@@ -131,6 +137,7 @@ impl Row {
             sla: self.sla,
             closed_at: None,
             refund_requested: self.refund,
+            refund_id: self.refunded.map(refund_id),
             cases: self.cases,
         }
     }
@@ -164,6 +171,7 @@ impl Row {
             wake: order.wake_at.map(tick_of),
             sla: order.sla,
             refund: order.refund_requested,
+            refunded: (1..=2).find(|refund| order.refund_id == Some(refund_id(*refund))),
             cases: order.cases,
             open,
         }

@@ -173,6 +173,8 @@ impl Setting {
             sla: secs(30),
             unpaid_timeout: secs(30),
             notify_after: secs(60),
+            notify_at_end: false,
+            refund_confirm_within: Some(Duration::from_hours(24)),
             on_unknown: self.on_unknown,
             reconcile_within: secs(72 * 3600),
             // One more than there are claims: the last one would be held for a moment that the modelled time has not.

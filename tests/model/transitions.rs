@@ -24,6 +24,9 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::Paid { routed: true },
         Asked::Paid { routed: false },
         Asked::Cancelled,
+        Asked::Refunded(1),
+        Asked::Refunded(2),
+        Asked::RefundOverdue,
         Asked::CallerLost,
         Asked::LaneShut,
         Asked::NumberCools,
@@ -84,6 +87,8 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
     row.open = 0;
     row.cases &= CaseKind::FailedUnproven.bit() | CaseKind::PayloadConflict.bit();
     row.declined = 0;
+    // Which of two is all the same.
+    row.refunded = row.refunded.map(|_| 1);
     row
 }
 
@@ -157,6 +162,27 @@ const EXCUSED: [(&str, &[&str]); 8] = [
         &[
             "succeeded | list: not there | succeeded | case_opened",
             "succeeded | list: amount | succeeded | case_opened",
+        ],
+    ),
+    (
+        "what the payment side has done moves no order: it is noted, and a case is opened or closed",
+        &[
+            "awaiting_payment | refund confirmed | awaiting_payment | case_opened",
+            "queued | refund confirmed | queued | case_opened",
+            "in_flight | refund confirmed | in_flight | case_opened",
+            "retry_wait | refund confirmed | retry_wait | case_opened",
+            "in_doubt | refund confirmed | in_doubt | case_opened",
+            "succeeded | refund confirmed | succeeded | case_opened",
+            "failed | refund confirmed | failed | case_opened",
+            "cancelled | refund confirmed | cancelled | case_opened",
+            "in_doubt | refund confirmed | in_doubt | refund_confirmed",
+            "succeeded | refund confirmed | succeeded | refund_confirmed",
+            "failed | refund confirmed | failed | refund_confirmed",
+            "cancelled | refund confirmed | cancelled | refund_confirmed",
+            "in_doubt | refund overdue | in_doubt | case_opened",
+            "succeeded | refund overdue | succeeded | case_opened",
+            "failed | refund overdue | failed | case_opened",
+            "cancelled | refund overdue | cancelled | case_opened",
         ],
     ),
     (

@@ -9,7 +9,7 @@ use crate::runs::{in_parallel, live, seeds};
 use crate::weather::Weather;
 
 /// A bug, the laws of which it breaks at least one, and the first seed that shows it.
-const BUGS: [(Bug, &[Law], u64); 30] = [
+const BUGS: [(Bug, &[Law], u64); 33] = [
     (Bug::SkipTheFence, &[Law::RowsAreLegal], 1),
     (Bug::AcknowledgeBeforeStored, &[Law::Offsets], 1),
     (Bug::CommitTheHighest, &[Law::Offsets], 1),
@@ -38,6 +38,9 @@ const BUGS: [(Bug, &[Law], u64); 30] = [
     (Bug::MarkTooEarly, &[Law::Deadline, Law::EveryOrderEnds], 5),
     (Bug::NotifyTooEarly, &[Law::NotifiedOnce], 1),
     (Bug::NotifyAgain, &[Law::NotifiedOnce], 1),
+    (Bug::ForgetTheEarly, &[Law::Offsets, Law::EveryOrderEnds], 1),
+    (Bug::ForgetTheRefund, &[Law::RefundsFollowed], 1),
+    (Bug::TellAfterTheEnd, &[Law::NotifiedOnce], 1),
     (Bug::ForwardTooEarly, &[Law::NeverEarly], 1),
     (Bug::AcknowledgeBeforeForwarded, &[Law::Offsets], 1),
 ];

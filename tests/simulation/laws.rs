@@ -37,6 +37,8 @@ pub(crate) enum Law {
     RefundedOnce,
     /// Exactly one notification for each order that asked for one, when its time has come and not much later.
     NotifiedOnce,
+    /// A refund that is not confirmed in time, that nobody asked for, or that is made twice, is a case; no other is.
+    RefundsFollowed,
     /// I11: every order is counted once.
     Counted,
 }

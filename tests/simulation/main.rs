@@ -21,6 +21,7 @@ mod oracle;
 #[allow(dead_code, reason = "the suite of the stores needs a part of it")]
 #[path = "../it/pace.rs"]
 mod pace;
+mod payments;
 mod process;
 mod provider;
 mod recorder;

@@ -217,6 +217,7 @@ impl<'a> Parts<'a> {
             deadlines: watching.clone(),
             cases: self.store.clone(),
             timers: watching.clone(),
+            refunds: watching.clone(),
             read_marks: self.store.clone(),
             cooldowns: self.store.clone(),
             publisher: self.publisher.clone(),

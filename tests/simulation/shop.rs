@@ -1,6 +1,6 @@
 //! The shop: what it sells, and in which words and disorder it tells of that.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use recharged::domain::{OrderId, Timestamp};
 use recharged::ports::OutRecord;
 use serde_json::{Value, json};
 
+use crate::payments::confirmation;
 use crate::weather::{Fault, Strikes, Weather};
 
 /// An order that was not paid so long after it was created is cancelled.
@@ -29,25 +30,33 @@ pub(crate) fn wants_notice(number: u32) -> bool {
 /// What it says of one order.
 #[derive(Debug, Clone)]
 pub(crate) struct Saying {
-    pub(crate) number: u32,
+    id: OrderId,
     /// Whom it is for.
     recipient: u32,
     what: What,
     /// It happened so long before it is told.
     old: Duration,
+    /// Where it is told.
+    topic: &'static str,
+    number: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    Created { amount: u32, is_paid: bool },
+    Created {
+        amount: u32,
+        is_paid: bool,
+    },
     Paid,
     Cancelled,
+    /// The payment side made one that nobody asked for.
+    Refunded,
 }
 
 impl Saying {
-    /// The record of the topic of orders.
+    /// As it is told.
     pub(crate) fn record(&self, now: Timestamp) -> OutRecord {
-        let id = order_id(self.number);
+        let id = &self.id;
         let at = (now - self.old).to_rfc3339();
         let payment_id = format!("p-{}", self.number);
         let (kind, value) = match self.what {
@@ -64,17 +73,19 @@ impl Saying {
                 (Some("recharge.order.paid.v1"), value)
             }
             What::Cancelled => (Some("recharge.order.cancelled.v1"), json!({ "order_id": id.as_str() })),
+            What::Refunded => return confirmation(self.topic, id, &format!("unasked-{id}"), now),
         };
-        record(&id, kind, &value)
+        record(self.topic, id, kind, &value)
     }
 }
 
-fn record(id: &OrderId, kind: Option<&'static str>, value: &Value) -> OutRecord {
+/// A record of one of the shop's topics.
+pub(crate) fn record(topic: &'static str, id: &OrderId, kind: Option<&'static str>, value: &Value) -> OutRecord {
     let header = |name: &'static str, value: &'static str| {
         (Bytes::from_static(name.as_bytes()), Some(Bytes::from_static(value.as_bytes())))
     };
     OutRecord {
-        topic: "orders".into(),
+        topic: topic.into(),
         key: Some(Bytes::from(id.to_string())),
         value: Some(Bytes::from(value.to_string())),
         headers: kind.map_or_else(Vec::new, |kind| vec![header("ce_specversion", "1.0"), header("ce_type", kind)]),
@@ -94,6 +105,10 @@ pub(crate) struct Plan {
     pub(crate) paid: HashSet<OrderId>,
     /// Those that it cancels.
     pub(crate) cancelled: HashSet<OrderId>,
+    /// Those whose money goes back unasked.
+    pub(crate) unasked: HashSet<OrderId>,
+    /// Those of which something is told, and never that they were created.
+    pub(crate) nobodys: BTreeSet<OrderId>,
     one_number: bool,
 }
 
@@ -103,16 +118,35 @@ impl Plan {
         let mut at = Duration::from_secs(1);
         for number in 0..weather.orders {
             at += weather.gap.mul_f64(rng.random_range(0.0..2.0));
+            let first = at;
+            // What is told of it otherwise may come before.
+            let comes_late = weather.rates.early > 0.0 && rng.random_bool(weather.rates.early);
+            let at = if comes_late { at + soon(rng) } else { at };
             if rng.random_bool(weather.rates.unpaid) {
                 strikes.hit(Fault::OrderUnpaid);
-                plan.sell_unpaid(number, at, weather, strikes, rng);
+                plan.sell_unpaid(number, (first, at), weather, strikes, rng);
             } else {
                 plan.sell_paid(number, at, weather, strikes, rng);
             }
             if rng.random_bool(weather.rates.cancelled) {
                 strikes.hit(Fault::OrderCancelled);
                 plan.cancelled.insert(order_id(number));
-                plan.say(at + soon(rng), number, What::Cancelled, Duration::ZERO);
+                plan.say_somewhere(first + soon(rng), at, number, What::Cancelled, (strikes, rng));
+            }
+            if weather.rates.payments > 0.0 && rng.random_bool(weather.rates.payments / 4.0) {
+                strikes.hit(Fault::RefundUnasked);
+                plan.unasked.insert(order_id(number));
+                plan.say_somewhere(first + soon(rng), at, number, What::Refunded, (strikes, rng));
+            }
+            if weather.rates.orphans > 0.0 && rng.random_bool(weather.rates.orphans) {
+                strikes.hit(Fault::EventOfNobody);
+                let what = [What::Paid, What::Cancelled, What::Refunded][rng.random_range(0..3)];
+                let id = OrderId::parse(&format!("nobody-{number}")).unwrap();
+                plan.nobodys.insert(id.clone());
+                plan.sayings.push((
+                    first,
+                    Saying { id, recipient: number, what, old: Duration::ZERO, topic: somewhere(rng), number },
+                ));
             }
         }
         plan
@@ -132,7 +166,14 @@ impl Plan {
         }
     }
 
-    fn sell_unpaid(&mut self, number: u32, at: Duration, weather: &Weather, strikes: &Strikes, rng: &mut StdRng) {
+    fn sell_unpaid(
+        &mut self,
+        number: u32,
+        (first, at): (Duration, Duration),
+        weather: &Weather,
+        strikes: &Strikes,
+        rng: &mut StdRng,
+    ) {
         self.say(at, number, What::Created { amount: AMOUNT, is_paid: false }, Duration::ZERO);
         if let Some((later, amount)) = repeat(weather, strikes, rng) {
             self.say(at + later, number, What::Created { amount, is_paid: false }, later);
@@ -142,16 +183,38 @@ impl Plan {
             self.paid.insert(order_id(number));
             let later = soon(rng);
             // As an event of its own, or the same order again, now paid.
-            let again = What::Created { amount: AMOUNT, is_paid: true };
-            let what = if rng.random_bool(0.7) { What::Paid } else { again };
-            self.say(at + later, number, what, Duration::ZERO);
+            if rng.random_bool(0.7) {
+                self.say_somewhere(first + later, at, number, What::Paid, (strikes, rng));
+            } else {
+                self.say(at + later, number, What::Created { amount: AMOUNT, is_paid: true }, Duration::ZERO);
+            }
         }
     }
 
     fn say(&mut self, at: Duration, number: u32, what: What, old: Duration) {
         let recipient = if self.one_number { 0 } else { number };
-        self.sayings.push((at, Saying { number, recipient, what, old }));
+        self.sayings.push((at, Saying { id: order_id(number), recipient, what, old, topic: "orders", number }));
     }
+
+    /// On either topic, and perhaps before the order itself.
+    fn say_somewhere(
+        &mut self,
+        at: Duration,
+        created: Duration,
+        number: u32,
+        what: What,
+        (strikes, rng): (&Strikes, &mut StdRng),
+    ) {
+        if at < created {
+            strikes.hit(Fault::EventBeforeItsOrder);
+        }
+        let (id, topic) = (order_id(number), somewhere(rng));
+        self.sayings.push((at, Saying { id, recipient: number, what, old: Duration::ZERO, topic, number }));
+    }
+}
+
+fn somewhere(rng: &mut StdRng) -> &'static str {
+    if rng.random_bool(0.5) { "lifecycle" } else { "orders" }
 }
 
 /// At once, within the time in which the order itself is stored, or around the time at which it is cancelled.

@@ -44,6 +44,13 @@ pub(crate) enum Fault {
     OrderUnpaid,
     OrderPaidLater,
     OrderCancelled,
+    EventBeforeItsOrder,
+    EventOfNobody,
+    RefundUnasked,
+    RefundUnconfirmed,
+    RefundConfirmedLate,
+    RefundConfirmedTwice,
+    RefundMadeTwice,
     ConnectionRefused,
     NotSent,
     Throttled,
@@ -59,7 +66,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 42] = [
+    pub(crate) const ALL: [Self; 49] = [
         Self::Crash,
         Self::CrashAtAnOperation,
         Self::Stall,
@@ -90,6 +97,13 @@ impl Fault {
         Self::OrderUnpaid,
         Self::OrderPaidLater,
         Self::OrderCancelled,
+        Self::EventBeforeItsOrder,
+        Self::EventOfNobody,
+        Self::RefundUnasked,
+        Self::RefundUnconfirmed,
+        Self::RefundConfirmedLate,
+        Self::RefundConfirmedTwice,
+        Self::RefundMadeTwice,
         Self::ConnectionRefused,
         Self::NotSent,
         Self::Throttled,
@@ -186,6 +200,12 @@ pub(crate) struct Rates {
     pub(crate) unpaid: f64,
     /// Orders that the shop cancels, paid or not.
     pub(crate) cancelled: f64,
+    /// Orders of which it tells only after it has told of what became of them.
+    pub(crate) early: f64,
+    /// Of so many orders more it tells something, and never that they were created.
+    pub(crate) orphans: f64,
+    /// Each of the ways in which the payment side can do wrong.
+    pub(crate) payments: f64,
 }
 
 /// What happens to machines.
@@ -308,6 +328,10 @@ impl Weather {
             contradictions: 0.5,
             unpaid: some(0.4),
             cancelled: some(0.2),
+            early: some(0.6),
+            payments: some(0.3),
+            // They are waited for, which makes a life three times as long.
+            orphans: if rng.random_bool(0.1) { 0.03 } else { 0.0 },
         };
         let dispatches = rng.random_bool(0.85);
         let processes = rng.random_range(1..=PROCESSES_MAX);

@@ -17,6 +17,7 @@ use crate::broker::MemBroker;
 use crate::laws::{Findings, Law};
 use crate::life::{JUMP, Life, MEASURED_EVERY, News, PRECISION, TrueTime};
 use crate::oracle::{Report, judge};
+use crate::payments::{CONFIRM_WITHIN, Payments};
 use crate::process::{Outside, Process};
 use crate::provider::{SimProvider, terms};
 use crate::shop::{NOTIFY_AFTER, Plan, Saying, UNPAID_TIMEOUT, order_id};
@@ -77,6 +78,8 @@ impl World {
             sla: weather.sla,
             unpaid_timeout: UNPAID_TIMEOUT,
             notify_after: NOTIFY_AFTER,
+            notify_at_end: rng.random_bool(0.3),
+            refund_confirm_within: Some(CONFIRM_WITHIN),
             on_unknown: if rng.random_bool(0.8) { OnUnknown::Hold } else { OnUnknown::RefundFlagged },
             reconcile_within: Duration::from_secs(72 * 3600),
             max_attempts: 4,
@@ -94,8 +97,10 @@ impl World {
             Arc::clone(&findings),
             terms,
         ));
+        let payments = Payments::new(rng.random(), weather.rates.payments, Arc::clone(&strikes));
         let broker = MemBroker::new(
             Arc::clone(&time),
+            payments,
             rng.random(),
             weather.rates.clone(),
             Arc::clone(&strikes),
@@ -345,6 +350,7 @@ impl World {
             let open = {
                 let state = self.outside.store.state.lock().unwrap();
                 !state.timers.is_empty()
+                    || !state.followed.is_empty()
                     || state.rows.values().any(|row| is_undecided(row) || self.is_asked_about(row, now))
             };
             let moves = open || self.outside.provider.is_awaited() || !self.outside.broker.is_drained();

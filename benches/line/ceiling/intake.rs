@@ -102,6 +102,7 @@ async fn insert(ceiling: &Ceiling, orders: &[Order<'_>]) -> Result<()> {
         .bind("[]") // refunds
         .bind("[]") // cases
         .bind("[]") // timers
+        .bind("[]") // what is told beside
         .fetch_all(&ceiling.writers)
         .await?;
     Ok(())

@@ -19,7 +19,7 @@ pub(super) static ADVANCE: LazyLock<&'static str> = LazyLock::new(|| of_function
 /// Refuses statements whose parameters are not those that this program sends.
 pub(super) fn check() -> Result<()> {
     for (name, statement, parameters) in
-        [("insert", *INSERT, 33), ("apply", *APPLY, 27), ("read", *READ, 4), ("advance", *ADVANCE, 4)]
+        [("insert", *INSERT, 34), ("apply", *APPLY, 30), ("read", *READ, 4), ("advance", *ADVANCE, 4)]
     {
         ensure!(
             statement.contains(&format!("${parameters}")) && !statement.contains(&format!("${}", parameters + 1)),

@@ -47,6 +47,7 @@ pub(super) fn arrived(
         sla: None,
         closed_at: None,
         refund_requested: false,
+        refund_id: None,
         cases: 0,
     };
     let mut draft = Draft::for_arrival(&blank, now, policy).notify_at(notification::due_at(new, now, policy));

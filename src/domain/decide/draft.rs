@@ -1,16 +1,17 @@
 //! A transition in the making: the row before, the row as it will be, and what goes with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::Timestamp;
 use crate::domain::command::{Command, CommandKind};
-use crate::domain::event::{DecidedBy, EventData, EventType, LoggedEvent, RefundNote};
+use crate::domain::event::{DecidedBy, EventData, EventType, LoggedEvent, RefundMade, RefundNote};
 use crate::domain::ids::ProviderId;
 use crate::domain::inquiry::last_query;
 use crate::domain::order::Order;
 use crate::domain::policy::{Policy, ProviderPolicy};
 use crate::domain::state::{AttemptState, CaseKind, Reason, Sla, State};
-use crate::domain::transition::{CaseChange, FollowUp, Refund, Transition};
+use crate::domain::transition::{CaseChange, FollowUp, Refund, RefundNews, Transition};
+use crate::domain::{Timestamp, notification};
 use crate::faults::{Bug, is_planted};
 
 use super::{Decision, Why};
@@ -23,6 +24,7 @@ pub(super) struct Draft<'a> {
     cause: Option<String>,
     decided_by: Option<DecidedBy>,
     refund: Option<Refund>,
+    refund_news: Option<RefundNews>,
     cases: Vec<CaseChange>,
     notify_at: Option<Timestamp>,
     follow_up: Option<FollowUp>,
@@ -45,6 +47,7 @@ impl<'a> Draft<'a> {
             cause: None,
             decided_by: None,
             refund: None,
+            refund_news: None,
             cases: Vec::new(),
             notify_at: None,
             follow_up: None,
@@ -136,8 +139,24 @@ impl<'a> Draft<'a> {
         let is_new = !self.after.refund_requested || is_planted(Bug::RefundAgain);
         if self.after.paid_at.is_some() && is_new {
             self.after.refund_requested = true;
-            self.refund = Some(Refund { payment_id: self.after.payment_id.clone(), amount: self.after.amount, reason });
+            // What has gone back already, unasked, has its case.
+            let within = self.policy.refund_confirm_within.filter(|_| self.after.refund_id.is_none());
+            let within = within.filter(|_| !is_planted(Bug::ForgetTheRefund));
+            let confirm_by = within.map(|within| crate::domain::plus(self.now, within));
+            let (payment_id, amount) = (self.after.payment_id.clone(), self.after.amount);
+            self.refund = Some(Refund { payment_id, amount, reason, confirm_by });
         }
+        self
+    }
+
+    /// The payment side has refunded the order.
+    pub(super) fn refund_made(mut self, refund_id: &Arc<str>, at: Timestamp) -> Self {
+        self.after.refund_id = Some(Arc::clone(refund_id));
+        self.refund_news(RefundNews::Confirmed { refund_id: Arc::clone(refund_id), at: crate::domain::to_micros(at) })
+    }
+
+    pub(super) fn refund_news(mut self, news: RefundNews) -> Self {
+        self.refund_news = Some(news);
         self
     }
 
@@ -227,6 +246,14 @@ impl<'a> Draft<'a> {
                 reason: refund.reason,
             })
         });
+        data.refund_made = match &self.refund_news {
+            Some(RefundNews::Confirmed { refund_id, at }) => {
+                Some(Box::new(RefundMade { refund_id: Arc::clone(refund_id), at: *at }))
+            }
+            Some(RefundNews::Overdue) | None => None,
+        };
+        let ends = self.after.state.is_closed() && !self.before.state.is_closed();
+        let told = if ends { notification::of_end(&self.after, self.now, self.policy) } else { None };
         data.cases_opened = self
             .cases
             .iter()
@@ -247,8 +274,10 @@ impl<'a> Draft<'a> {
             },
             after: self.after,
             refund: self.refund,
+            refund_news: self.refund_news,
             cases: self.cases,
-            notify_at: self.notify_at,
+            notify_at: self.notify_at.filter(|_| told.is_none()),
+            told: told.map(Box::new),
             follow_up: self.follow_up,
         }))
     }

@@ -13,6 +13,7 @@ mod draft;
 mod elsewhere;
 mod not_found;
 mod people;
+mod refund;
 
 #[cfg(test)]
 mod tests;
@@ -97,6 +98,15 @@ pub enum Input {
         /// About which attempt.
         attempt: u16,
     },
+    /// The payment side says that it has refunded the order.
+    RefundConfirmed {
+        /// Its refund.
+        refund_id: Arc<str>,
+        /// When, as it says.
+        at: Timestamp,
+    },
+    /// It should have confirmed a refund by now.
+    RefundOverdue,
     /// The process that made the call is gone, or never heard an answer.
     CallerLost,
     /// The deadline has come.
@@ -172,6 +182,8 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::Reported { .. }
             | Input::Disputed { .. }
             | Input::Unconfirmed { .. }
+            | Input::RefundConfirmed { .. }
+            | Input::RefundOverdue
             | Input::CallerLost
             | Input::Deadline
             | Input::Resolved { .. }
@@ -192,6 +204,8 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         }
         Input::Disputed { attempt, dispute } => closed::disputed(draft, *attempt, *dispute),
         Input::Unconfirmed { attempt } => closed::unconfirmed(draft, *attempt),
+        Input::RefundConfirmed { refund_id, at } => refund::confirmed(draft, refund_id, *at),
+        Input::RefundOverdue => refund::overdue(draft),
         Input::CallerLost => attempt::caller_lost(draft),
         Input::Deadline => deadline::deadline(draft),
         Input::Resolved { succeeded, by, evidence } => people::resolved(draft, *succeeded, by, evidence),

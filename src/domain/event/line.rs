@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EventType, LoggedEvent, RefundNote};
+use super::{EventType, LoggedEvent, RefundMade, RefundNote};
 use crate::domain::Timestamp;
 use crate::domain::ids::OrderId;
 use crate::domain::state::{Reason, Sla, State};
@@ -128,6 +128,9 @@ pub struct Announcement<'a> {
     /// A refund that was requested with it.
     #[serde(rename = "ref", default)]
     pub refund: Option<Box<RefundNote>>,
+    /// A refund that the payment side says it has made.
+    #[serde(rename = "rc", default)]
+    pub refund_made: Option<Box<RefundMade>>,
 }
 
 impl<'a> Announcement<'a> {

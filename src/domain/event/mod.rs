@@ -49,8 +49,12 @@ super::state::text_enum! {
         CaseOpened = "case_opened",
         /// A person closed a case; the order did not change.
         CaseResolved = "case_resolved",
+        /// The payment side has made the refund; the order did not change.
+        RefundConfirmed = "refund_confirmed",
         /// Somebody is to be told where the order stands. Beside the version's own entry: it moves nothing.
         NotificationRequested = "notification_requested",
+        /// Somebody is to be told that the order has ended, likewise.
+        EndNotificationRequested = "end_notification_requested",
     }
 }
 
@@ -81,14 +85,16 @@ impl EventType {
             | Self::CancelRefused
             | Self::CaseOpened
             | Self::CaseResolved
-            | Self::NotificationRequested => self,
+            | Self::RefundConfirmed
+            | Self::NotificationRequested
+            | Self::EndNotificationRequested => self,
         }
     }
 
     /// Whether it is an entry beside its version's own: nothing moved.
     #[must_use]
     pub const fn is_aside(self) -> bool {
-        matches!(self, Self::NotificationRequested)
+        matches!(self, Self::NotificationRequested | Self::EndNotificationRequested)
     }
 
     /// The CloudEvents type.
@@ -106,7 +112,8 @@ impl EventType {
             Self::CancelRefused => "recharge.order.cancel_refused.v1",
             Self::CaseOpened => "recharge.order.case_opened.v1",
             Self::CaseResolved => "recharge.order.case_resolved.v1",
-            Self::NotificationRequested => "recharge.notification.requested.v1",
+            Self::RefundConfirmed => "recharge.order.refund_confirmed.v1",
+            Self::NotificationRequested | Self::EndNotificationRequested => "recharge.notification.requested.v1",
         }
     }
 }
@@ -190,6 +197,9 @@ pub struct EventData {
     /// A refund that was requested with it.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub refund: Option<Box<RefundNote>>,
+    /// The refund that the payment side says it has made.
+    #[serde(rename = "rc", default, skip_serializing_if = "Option::is_none")]
+    pub refund_made: Option<Box<RefundMade>>,
     /// Who decided, and on what evidence.
     #[serde(rename = "by", default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<Box<DecidedBy>>,
@@ -278,6 +288,17 @@ pub struct RefundNote {
     pub reason: Reason,
 }
 
+/// A refund that the payment side says it has made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RefundMade {
+    /// Its name there.
+    #[serde(rename = "i")]
+    pub refund_id: Arc<str>,
+    /// When, as it says, µs.
+    #[serde(rename = "at", with = "chrono::serde::ts_microseconds")]
+    pub at: Timestamp,
+}
+
 /// A person's decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecidedBy {
@@ -316,6 +337,7 @@ impl EventData {
             cause: None,
             cases_opened: Vec::new(),
             refund: None,
+            refund_made: None,
             decided_by: None,
         }
     }

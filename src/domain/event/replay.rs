@@ -1,5 +1,7 @@
 //! Rebuilding an order from its log.
 
+use std::sync::Arc;
+
 use crate::domain::money::Money;
 use crate::domain::msisdn::Recipient;
 use crate::domain::order::{Attempt, Order};
@@ -64,6 +66,9 @@ fn apply(order: Option<Order>, event: &LoggedEvent, recipient: &Recipient) -> Re
         order.closed_at = Some(event.at);
     }
     order.refund_requested |= data.refund.is_some();
+    if let Some(made) = &data.refund_made {
+        order.refund_id = Some(Arc::clone(&made.refund_id));
+    }
     order.cases |= data.cases_opened.iter().fold(0, |set, kind| set | kind.bit());
     if event.kind == EventType::CancelRefused {
         order.cases |= Order::CANCEL_REFUSED;
@@ -95,6 +100,7 @@ fn blank(event: &LoggedEvent, recipient: &Recipient) -> Result<Order, ReplayErro
         sla: None,
         closed_at: None,
         refund_requested: false,
+        refund_id: None,
         cases: 0,
     })
 }

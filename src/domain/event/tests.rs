@@ -32,6 +32,7 @@ fn typical() -> Order {
         sla: None,
         closed_at: None,
         refund_requested: false,
+        refund_id: None,
         cases: 0,
     }
 }

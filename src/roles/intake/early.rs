@@ -51,8 +51,8 @@ impl Taken {
         self.first_seen.is_some()
     }
 
-    /// The record to publish where its order is not there, or why it waits no longer.
-    pub(super) fn put_off(&self, back_to: &Arc<str>, tiers: &DelayTiers, now: Timestamp) -> Result<OutRecord, Unfit> {
+    /// The record to publish where its order is not there, which then comes to `target`; or why it waits no longer.
+    pub(super) fn put_off(&self, target: &Arc<str>, tiers: &DelayTiers, now: Timestamp) -> Result<OutRecord, Unfit> {
         let first_seen = self.first_seen.unwrap_or(now);
         let Some(due_at) = early::looks_again_at(first_seen, now, tiers.shortest()) else {
             let minutes = early::WAITS_FOR.as_secs() / 60;
@@ -71,7 +71,7 @@ impl Taken {
         let ours = HEADERS.into_iter().zip(values);
         let mut headers = record.headers.clone();
         headers.extend(ours.map(|(name, value)| (Bytes::from_static(name.as_bytes()), value.map(Bytes::from))));
-        let (topic, key, value) = (Arc::clone(back_to), record.key.clone(), record.value.clone());
+        let (topic, key, value) = (Arc::clone(target), record.key.clone(), record.value.clone());
         Ok(tiers.put_off(OutRecord { topic, key, value, headers }, due_at, now))
     }
 }

@@ -4,6 +4,7 @@
 
 mod batch;
 mod early;
+mod out;
 mod sort;
 #[cfg(test)]
 mod tests;

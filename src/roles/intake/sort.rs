@@ -97,10 +97,9 @@ impl Intake {
                 Ok((order_id, Input::Paid { paid_at, payment_id, verdict }))
             }
             Inbound::Cancelled { order_id } => Ok((order_id, Input::CancelRequested)),
-            Inbound::RefundConfirmed { .. } => Err(Unfit::new(
-                DeadLetterReason::UnknownType,
-                "this build does not read refund confirmations yet; replay it when one does",
-            )),
+            Inbound::RefundConfirmed { order_id, refund_id, at } => {
+                Ok((order_id, Input::RefundConfirmed { refund_id, at: not_ahead(at, record, now) }))
+            }
         }
     }
 

@@ -161,6 +161,8 @@ fn policy() -> Policy {
         sla: Duration::from_mins(3),
         unpaid_timeout: Duration::from_mins(30),
         notify_after: Duration::from_mins(1),
+        notify_at_end: false,
+        refund_confirm_within: Some(Duration::from_hours(24)),
         on_unknown: OnUnknown::Hold,
         reconcile_within: Duration::from_hours(24),
         max_attempts: 3,
@@ -327,6 +329,28 @@ async fn an_order_that_comes_too_late_for_its_payments_promise_is_refunded_and_n
     seconds(170).await;
     let row = world.row("o-1").unwrap();
     assert_eq!((row.state, row.reason, row.refund_requested), (State::Failed, Some(Reason::DeadlinePassed), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_a_clock_that_is_ahead_a_payment_counts_from_when_it_was_told_not_from_when_it_came_back() {
+    let world = World::begin();
+    let told_at = Clock::now(&*world);
+    let ahead = plus(told_at, Duration::from_hours(1)).to_rfc3339();
+    world.say("lifecycle", "order.paid", json!({ "order_id": "o-1", "paid_at": ahead })).await;
+    world.say("lifecycle", "refund.confirmed", json!({ "order_id": "o-2", "refund_id": "r", "at": ahead })).await;
+    seconds(20).await;
+    for order in ["o-1", "o-2"] {
+        world.create("orders", order).await;
+    }
+    seconds(20).await;
+    let row = world.row("o-1").unwrap();
+    assert_eq!((row.state, row.paid_at, row.deadline_at), (State::Queued, Some(told_at), plus(told_at, policy().sla)));
+    // Money that went back before its order was known, and that nobody had asked for.
+    let row = world.row("o-2").unwrap();
+    assert_eq!((row.state, row.cases), (State::AwaitingPayment, CaseKind::UnrequestedRefund.bit()));
+    let log = world.log.lock().unwrap().clone();
+    let made = log.iter().find_map(|event| event.data.refund_made.as_deref()).unwrap();
+    assert_eq!((&*made.refund_id, made.at), ("r", told_at));
 }
 
 #[tokio::test(start_paused = true)]

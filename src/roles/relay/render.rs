@@ -59,6 +59,7 @@ impl<'t> Rendering<'t> {
             provider: event.provider.as_deref(),
             reason: event.reason,
             sla: event.sla,
+            refund_id: event.refund_made.as_ref().map(|made| &*made.refund_id),
             metadata: event.metadata.as_deref().and_then(|text| serde_json::from_str(text).ok()),
         };
         let topic = Arc::clone(&self.topics.order_events);
@@ -156,6 +157,8 @@ struct OrderEvent<'a> {
     reason: Option<Reason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sla: Option<Sla>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refund_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a RawValue>,
 }

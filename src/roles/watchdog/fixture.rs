@@ -30,6 +30,8 @@ pub(super) fn policy() -> Policy {
         sla: Duration::from_mins(3),
         unpaid_timeout: Duration::from_mins(30),
         notify_after: Duration::from_mins(1),
+        notify_at_end: false,
+        refund_confirm_within: Some(Duration::from_hours(24)),
         on_unknown: OnUnknown::Hold,
         reconcile_within: Duration::from_hours(24),
         max_attempts: 3,
@@ -75,6 +77,7 @@ pub(super) fn order(state: State, attempt: Option<AttemptState>, wake_at: Option
         sla: None,
         closed_at: None,
         refund_requested: false,
+        refund_id: None,
         cases: 0,
     }
 }

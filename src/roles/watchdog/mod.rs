@@ -11,6 +11,7 @@ mod fixture;
 mod housekeeping;
 mod mark;
 mod questions;
+mod refunds;
 mod repair;
 mod timers;
 mod verdicts;
@@ -24,7 +25,8 @@ use tracing::error;
 use crate::domain::{Policy, ProviderId};
 use crate::metrics::{OutcomeMetrics, WatchdogMetrics};
 use crate::ports::{
-    CaseBook, Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, StoreError, Timers,
+    CaseBook, Clock, Cooldowns, DeadlineBook, LaneTopics, OrderStore, Publisher, ReadMarks, RefundBook, StoreError,
+    Timers,
 };
 
 use super::commands::CommandWriter;
@@ -49,6 +51,8 @@ pub struct Watchdog {
     pub cases: Arc<dyn CaseBook>,
     /// What is told at moments of its own.
     pub timers: Arc<dyn Timers>,
+    /// What the payment side has not confirmed.
+    pub refunds: Arc<dyn RefundBook>,
     /// How far the lanes have read.
     pub read_marks: Arc<dyn ReadMarks>,
     /// Numbers that cool down at their providers.
@@ -93,6 +97,7 @@ impl Watchdog {
             self.persistently("the repair", &stop, || self.repair(&stop)),
             self.persistently("asking again", &stop, || self.mend_cases(&stop)),
             self.persistently("the timers", &stop, || self.fire_timers(&stop)),
+            self.persistently("following refunds", &stop, || self.follow_refunds(&stop)),
             self.persistently("the census", &stop, || self.take_census(&stop)),
             self.persistently("housekeeping", &stop, || self.keep_house(&stop)),
         )

@@ -5,7 +5,7 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use crate::domain::{OrderId, State, Timestamp};
-use crate::ports::{OrderBook, OrderFilter, OrderView, StoreError};
+use crate::ports::{OrderBook, OrderFilter, OrderView, StoreError, Waits};
 use crate::store::row::{OrderRow, state};
 
 #[async_trait]
@@ -28,6 +28,25 @@ impl OrderBook for PostgresStore {
             .map(|(row, case_open)| Ok(OrderView { order: row.into_order()?, case_open }))
             .collect::<Result<_, _>>()
             .map_err(|corrupt: crate::store::row::Corrupt| corrupt.error("page"))
+    }
+
+    async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {
+        let id = order_id.as_str().to_owned();
+        let read = self.book.run("waits", |on| {
+            Box::pin(async move {
+                sqlx::query_as!(
+                    Waits,
+                    r#"
+                    select (select due_at from timers where order_id = $1 and kind = 'notification') as notification_at,
+                           (select confirm_by from refunds where order_id = $1) as refund_confirm_by
+                    "#,
+                    id
+                )
+                .fetch_one(on)
+                .await
+            })
+        });
+        read.await
     }
 
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {
@@ -65,7 +84,8 @@ async fn read(on: &mut PgConnection, page: Page) -> Result<Vec<(OrderRow, bool)>
         r#"
         select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
                payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
-               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, refund_id,
+               cases
         from orders
         where order_id > $1
           and (cardinality($2::text[]) = 0 or order_id = any($2))

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use crate::domain::{Timestamp, Transition};
-use crate::store::row::{Extras, client_ref_column, entry_line, free_text, inquiry_column, version_column};
+use crate::store::row::{Extras, client_ref_column, entry_lines, free_text, inquiry_column, version_column};
 
 /// One array a column; row *n* of the batch is element *n* of each.
 #[derive(Debug, Default)]
@@ -41,6 +41,7 @@ pub(super) struct Columns<'a> {
     pub(super) refund_requested: Vec<bool>,
     pub(super) cases: Vec<i32>,
     pub(super) entry: Vec<String>,
+    pub(super) refund_id: Vec<Option<Cow<'a, str>>>,
     pub(super) extras: Extras,
 }
 
@@ -90,7 +91,8 @@ impl<'a> Columns<'a> {
         self.closed_at.push(order.closed_at);
         self.refund_requested.push(order.refund_requested);
         self.cases.push(i32::from(order.cases));
-        self.entry.push(entry_line(&transition.event));
+        self.entry.push(entry_lines(transition));
+        self.refund_id.push(order.refund_id.as_deref().map(free_text));
         self.extras.add(transition);
     }
 

@@ -149,7 +149,8 @@ async fn unanswered(
         r#"
         select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
                payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
-               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, refund_id,
+               cases
         from orders
         where deadline_at >= $1 and deadline_at <= $2
           and (deadline_at > $1 or order_id > $3)
@@ -182,7 +183,8 @@ async fn undecided(
         r#"
         select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
                payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
-               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, refund_id,
+               cases
         from orders
         where deadline_at >= $1 and deadline_at <= $2
           and (deadline_at > $1 or order_id > $3)
@@ -240,7 +242,8 @@ async fn aside(on: &mut PgConnection, after: DeadlinePosition, limit: i64) -> Re
         r#"
         select o.order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
                payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
-               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, refund_id,
+               cases
         from set_aside s join orders o on o.order_id = s.order_id
         where deadline_at >= $1 and (deadline_at > $1 or o.order_id > $2)
         order by deadline_at, o.order_id

@@ -16,6 +16,7 @@ mod orders;
 mod questions;
 mod quota;
 mod read_marks;
+mod refunds;
 pub(super) mod schema;
 mod timers;
 

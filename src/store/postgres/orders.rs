@@ -129,7 +129,7 @@ impl Answer {
 #[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
 fn insert(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
-    let timers = Extras::json(&columns.extras.timers);
+    let (timers, told) = (Extras::json(&columns.extras.timers), Extras::json(&columns.extras.told));
     let query = sqlx::query_as!(
         Answer,
         r#"
@@ -165,18 +165,25 @@ fn insert(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
             where closed_at is not null or deadline_at > clock_timestamp()
             on conflict (order_id) do nothing
             returning order_id
+        ), told as materialized (
+            -- Their lines stand behind those of their transitions.
+            select order_id from jsonb_to_recordset($34::text::jsonb) as t (order_id text)
+            where (order_id in (select order_id from stored)) is true
         ), logged as (
             insert into order_event_batches (xid, at, size, entries)
-            select (select pg_current_xact_id()::text::bigint), clock_timestamp(), count(*), string_agg(entry, e'\n')
+            select (select pg_current_xact_id()::text::bigint), clock_timestamp(),
+                   count(*) + (select count(*) from told), string_agg(entry, e'\n')
             from input
             where (order_id in (select order_id from stored)) is true
             having count(*) > 0
         ), refunded as (
-            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
+            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at, confirm_by)
             select order_id, payment_id, amount_minor, currency, reason,
-                   timestamptz 'epoch' + requested_at * interval '1 microsecond'
+                   timestamptz 'epoch' + requested_at * interval '1 microsecond',
+                   timestamptz 'epoch' + confirm_by * interval '1 microsecond'
             from jsonb_to_recordset($31::text::jsonb) as r (
-                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
+                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint,
+                confirm_by bigint)
             where (order_id in (select order_id from stored)) is true
             on conflict (order_id) do nothing
         ), opened as (
@@ -233,14 +240,17 @@ fn insert(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
         refunds,
         opened,
         timers,
+        told,
     );
     move |on| Box::pin(query.fetch_one(on))
 }
 
-/// Rows that still have the expected version, and with them their log entries, refunds and cases.
+/// Rows that still have the expected version, and with them their log entries, refunds and cases, and what ends a timer.
+#[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
 fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let refunds = Extras::json(&columns.extras.refunds);
     let (opened, resolved) = (Extras::json(&columns.extras.opened), Extras::json(&columns.extras.resolved));
+    let (refund_news, told) = (Extras::json(&columns.extras.refund_news), Extras::json(&columns.extras.told));
     let query = sqlx::query_as!(
         Answer,
         r#"
@@ -251,18 +261,18 @@ fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
                 attempt_state = i.attempt_state, client_ref = i.client_ref, claim_id = i.claim_id,
                 claimed_at = i.claimed_at, provider_ref = i.provider_ref, inquiry = i.inquiry,
                 declined = i.declined, wake_at = i.wake_at, reason = i.reason, sla = i.sla,
-                closed_at = i.closed_at, refund_requested = i.refund_requested, cases = i.cases,
+                closed_at = i.closed_at, refund_requested = i.refund_requested, cases = i.cases, refund_id = i.refund_id,
                 logged_in = o.logged_in || int8send((select pg_current_xact_id()::text::bigint))
             from unnest(
                 $1::text[], $2::int[], $3::int[], $4::text[], $5::int[], $6::timestamptz[], $7::text[],
                 $8::timestamptz[], $9::text[], $10::int[], $11::text[], $12::text[], $13::uuid[],
                 $14::timestamptz[], $15::text[], $16::text[], $17::int[], $18::timestamptz[], $19::text[],
-                $20::text[], $21::timestamptz[], $22::boolean[], $23::int[], $24::text[]
+                $20::text[], $21::timestamptz[], $22::boolean[], $23::int[], $24::text[], $25::text[]
             ) as i (
                 order_id, from_version, version, state, asked_version, paid_at, payment_id,
                 deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
                 claimed_at, provider_ref, inquiry, declined, wake_at, reason,
-                sla, closed_at, refund_requested, cases, entry
+                sla, closed_at, refund_requested, cases, entry, refund_id
             )
             where o.order_id = i.order_id and o.version = i.from_version
               -- A closed order never changes its state (docs/adr/0101).
@@ -270,17 +280,24 @@ fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
               -- A new deadline lies ahead, or what it decides is decided in the same breath.
               and (i.deadline_at = o.deadline_at or i.closed_at is not null or i.deadline_at > clock_timestamp())
             returning o.order_id, i.entry
+        ), told as materialized (
+            -- Their lines stand behind those of their transitions.
+            select order_id from jsonb_to_recordset($30::text::jsonb) as t (order_id text)
+            where (order_id in (select order_id from moved)) is true
         ), logged as (
             insert into order_event_batches (xid, at, size, entries)
-            select (select pg_current_xact_id()::text::bigint), clock_timestamp(), count(*), string_agg(entry, e'\n')
+            select (select pg_current_xact_id()::text::bigint), clock_timestamp(),
+                   count(*) + (select count(*) from told), string_agg(entry, e'\n')
             from moved
             having count(*) > 0
         ), refunded as (
-            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
+            insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at, confirm_by)
             select order_id, payment_id, amount_minor, currency, reason,
-                   timestamptz 'epoch' + requested_at * interval '1 microsecond'
-            from jsonb_to_recordset($25::text::jsonb) as r (
-                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint)
+                   timestamptz 'epoch' + requested_at * interval '1 microsecond',
+                   timestamptz 'epoch' + confirm_by * interval '1 microsecond'
+            from jsonb_to_recordset($26::text::jsonb) as r (
+                order_id text, payment_id text, amount_minor bigint, currency text, reason text, requested_at bigint,
+                confirm_by bigint)
             where (order_id in (select order_id from moved)) is true
             on conflict (order_id) do nothing
         ), opened as (
@@ -288,7 +305,7 @@ fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
             select order_id, kind, timestamptz 'epoch' + opened_at * interval '1 microsecond',
                    timestamptz 'epoch' + escalate_at * interval '1 microsecond',
                    timestamptz 'epoch' + next_query_at * interval '1 microsecond', evidence
-            from jsonb_to_recordset($26::text::jsonb) as c (
+            from jsonb_to_recordset($27::text::jsonb) as c (
                 order_id text, kind text, opened_at bigint, escalate_at bigint, next_query_at bigint, evidence text)
             where (order_id in (select order_id from moved)) is true
             on conflict (order_id, kind) do nothing
@@ -297,13 +314,28 @@ fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
                 state = 'resolved', next_query_at = null, resolved_by = r.resolved_by,
                 resolved_at = timestamptz 'epoch' + r.resolved_at * interval '1 microsecond',
                 resolved_evidence = r.resolved_evidence
-            from jsonb_to_recordset($27::text::jsonb) as r (
+            from jsonb_to_recordset($28::text::jsonb) as r (
                 order_id text, kind text, resolved_at bigint, resolved_by text, resolved_evidence text)
             where c.order_id = r.order_id and c.kind = r.kind and c.state = 'open'
               -- Named again as a list, so that the table is read by it whichever side comes first.
               and c.order_id = any (array (
-                  select order_id from jsonb_to_recordset($27::text::jsonb) as a (order_id text)))
+                  select order_id from jsonb_to_recordset($28::text::jsonb) as a (order_id text)))
               and (r.order_id in (select order_id from moved)) is true
+        ), followed as (
+            update refunds as r set
+                confirm_by = null,
+                state = case when n.refund_id is null then r.state else 'confirmed' end,
+                refund_id = coalesce(n.refund_id, r.refund_id),
+                settled_at = coalesce(timestamptz 'epoch' + n.settled_at * interval '1 microsecond', r.settled_at)
+            from jsonb_to_recordset($29::text::jsonb) as n (order_id text, refund_id text, settled_at bigint)
+            where r.order_id = n.order_id
+              and r.order_id = any (array (
+                  select order_id from jsonb_to_recordset($29::text::jsonb) as a (order_id text)))
+              and (n.order_id in (select order_id from moved)) is true
+        ), untimed as (
+            delete from timers as t using told
+            where t.order_id = told.order_id and t.kind = 'notification'
+              and t.order_id = any (array (select order_id from told))
         )
         select count(*) = cardinality($1) as "all!",
                case when count(*) = cardinality($1) then array[]::text[]
@@ -334,9 +366,12 @@ fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
         columns.refund_requested as _,
         columns.cases as _,
         columns.entry as _,
+        columns.refund_id as _,
         refunds,
         opened,
         resolved,
+        refund_news,
+        told,
     );
     move |on| Box::pin(query.fetch_one(on))
 }
@@ -347,7 +382,8 @@ async fn load(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<OrderRow>, 
         r#"
         select order_id, version, state, asked_version, phone, amount_minor, currency, carrier, created_at, paid_at,
                payment_id, notify, metadata, deadline_at, provider, attempt, attempt_state, client_ref, claim_id,
-               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, cases
+               claimed_at, provider_ref, inquiry, declined, wake_at, reason, sla, closed_at, refund_requested, refund_id,
+               cases
         from orders
         where order_id = any($1)
         "#,

@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use sqlx::Row;
 
 use super::SqliteStore;
-use super::rows::order_row;
+use super::rows::{maybe_moment, order_row};
 use crate::domain::{OrderId, State};
-use crate::ports::{OrderBook, OrderFilter, OrderView, StoreError};
+use crate::ports::{OrderBook, OrderFilter, OrderView, StoreError, Waits};
 use crate::store::row::{Corrupt, Extras, state};
 
 const PAGE: &str = "
@@ -19,6 +19,10 @@ const PAGE: &str = "
       and (?4 is null or created_at < ?4)
     order by order_id
     limit ?5";
+
+const WAITS: &str = "
+    select (select due_at from timers where order_id = ?1 and kind = 'notification') as notification_at,
+           (select confirm_by from refunds where order_id = ?1) as refund_confirm_by";
 
 #[async_trait]
 impl OrderBook for SqliteStore {
@@ -50,6 +54,20 @@ impl OrderBook for SqliteStore {
             .map(|(row, case_open)| Ok(OrderView { order: row.into_order()?, case_open }))
             .collect::<Result<_, _>>()
             .map_err(|corrupt: Corrupt| corrupt.error("page"))
+    }
+
+    async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {
+        let id = order_id.as_str().to_owned();
+        let read = self.read("waits", move |on| {
+            Box::pin(async move {
+                let row = sqlx::query(WAITS).bind(id).fetch_one(on).await?;
+                Ok(Waits {
+                    notification_at: maybe_moment(&row, "notification_at")?,
+                    refund_confirm_by: maybe_moment(&row, "refund_confirm_by")?,
+                })
+            })
+        });
+        read.await
     }
 
     async fn count_by_state(&self) -> Result<Vec<(State, u64)>, StoreError> {

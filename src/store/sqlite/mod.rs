@@ -12,6 +12,7 @@ mod orders;
 mod questions;
 mod quota;
 mod read_marks;
+mod refunds;
 mod rows;
 pub(super) mod schema;
 mod timers;

@@ -84,7 +84,7 @@ const APPLY: &str = "
         claimed_at = i.value->>'claimed_at', provider_ref = i.value->>'provider_ref', inquiry =
         i.value->>'inquiry', declined = i.value->>'declined', wake_at = i.value->>'wake_at', reason =
         i.value->>'reason', sla = i.value->>'sla', closed_at = i.value->>'closed_at', refund_requested =
-        i.value->>'refund_requested', cases = i.value->>'cases'
+        i.value->>'refund_requested', refund_id = i.value->>'refund_id', cases = i.value->>'cases'
     from json_each(?1) as i
     where orders.order_id = i.value->>'order_id' and orders.version = i.value->>'from_version'
       and (orders.state not in ('succeeded', 'failed', 'cancelled') or orders.state = i.value->>'state')
@@ -112,6 +112,9 @@ async fn write(
         (OPEN, some_json(&batch.extras.opened)),
         (RESOLVE, some_json(&batch.extras.resolved)),
         (TIME, some_json(&batch.extras.timers)),
+        (FOLLOW, some_json(&batch.extras.refund_news)),
+        (TELL, some_json(&batch.extras.told)),
+        (UNTIME, some_json(&batch.extras.told)),
     ] {
         let Some(rows) = rows else { continue };
         sqlx::query(statement).bind(rows).bind(&ids).execute(&mut *on).await?;
@@ -130,9 +133,9 @@ const LOG: &str = "
     where value->>'order_id' in (select value from json_each(?2))";
 
 const REFUND: &str = "
-    insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at)
+    insert into refunds (order_id, payment_id, amount_minor, currency, reason, requested_at, confirm_by)
     select value->>'order_id', value->>'payment_id', value->>'amount_minor', value->>'currency',
-           value->>'reason', value->>'requested_at'
+           value->>'reason', value->>'requested_at', value->>'confirm_by'
     from json_each(?1)
     where value->>'order_id' in (select value from json_each(?2))
     on conflict (order_id) do nothing";
@@ -151,6 +154,28 @@ const TIME: &str = "
     from json_each(?1)
     where value->>'order_id' in (select value from json_each(?2))
     on conflict (order_id, kind) do update set due_at = excluded.due_at";
+
+const FOLLOW: &str = "
+    update refunds set
+        confirm_by = null,
+        state = case when n.value->>'refund_id' is null then refunds.state else 'confirmed' end,
+        refund_id = coalesce(n.value->>'refund_id', refunds.refund_id),
+        settled_at = coalesce(n.value->>'settled_at', refunds.settled_at)
+    from json_each(?1) as n
+    where refunds.order_id = n.value->>'order_id' and n.value->>'order_id' in (select value from json_each(?2))";
+
+// Behind what is told at a moment of its own, of which there may be one at the same version.
+const TELL: &str = "
+    insert into order_events (version, order_id, entry, beside)
+    select value->>'version', value->>'order_id', value->>'entry', 2
+    from json_each(?1)
+    where value->>'order_id' in (select value from json_each(?2))";
+
+const UNTIME: &str = "
+    delete from timers
+    where kind = 'notification'
+      and order_id in (
+          select value->>'order_id' from json_each(?1) where value->>'order_id' in (select value from json_each(?2)))";
 
 const RESOLVE: &str = "
     update cases set

@@ -39,6 +39,7 @@ struct JsonRow<'a> {
     sla: Option<&'static str>,
     closed_at: Option<i64>,
     refund_requested: bool,
+    refund_id: Option<&'a str>,
     cases: u16,
     entry: String,
 }
@@ -77,6 +78,7 @@ impl<'a> JsonRow<'a> {
             sla: order.sla.map(crate::domain::Sla::as_str),
             closed_at: micros(order.closed_at),
             refund_requested: order.refund_requested,
+            refund_id: order.refund_id.as_deref(),
             cases: order.cases,
             entry: transition.event.to_line(),
         }
@@ -143,6 +145,7 @@ pub(super) fn order_row(row: &SqliteRow) -> Result<OrderRow, sqlx::Error> {
         sla: row.try_get("sla")?,
         closed_at: maybe_moment(row, "closed_at")?,
         refund_requested: row.try_get("refund_requested")?,
+        refund_id: row.try_get("refund_id")?,
         cases: row.try_get("cases")?,
     })
 }

@@ -19,6 +19,7 @@ mod outages;
 mod outcomes;
 mod quota;
 mod reconcile;
+mod refunds;
 mod refusals;
 mod reports;
 mod rows;

@@ -42,6 +42,8 @@ pub(crate) fn policy() -> Policy {
         sla: Duration::from_mins(3),
         unpaid_timeout: Duration::from_mins(30),
         notify_after: Duration::from_secs(60),
+        notify_at_end: false,
+        refund_confirm_within: Some(Duration::from_hours(24)),
         on_unknown: OnUnknown::Hold,
         reconcile_within: Duration::from_hours(72),
         max_attempts: 3,
@@ -123,7 +125,7 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
     let again = RetryAdvice::NewAttempt { after: Duration::from_secs(1) };
     let reply = |outcome| Input::SubmitReply { attempt, claim_id, outcome };
     let reported = |outcome| Input::Reported { attempt, asked_at: now, outcome };
-    match choice % 14 {
+    match choice % 16 {
         0..=2 => Input::Claim { claim_id: ClaimId::random() },
         3 => reply(SubmitOutcome::Succeeded(Receipt::default())),
         4 => reply(SubmitOutcome::Accepted { provider_ref: Some("P-1".to_owned()) }),
@@ -135,6 +137,8 @@ pub(crate) fn anything(order: &Order, choice: u32, now: Timestamp) -> Input {
         10 => reported(QueryOutcome::Failed(no(RetryAdvice::Never))),
         11 => Input::Deadline,
         12 => Input::Resolved { succeeded: choice.is_multiple_of(2), by: "a person".into(), evidence: "a call".into() },
+        13 => Input::RefundConfirmed { refund_id: format!("refund-{}", choice % 2).into(), at: now },
+        14 => Input::RefundOverdue,
         _ => Input::Paid { paid_at: now, payment_id: Some("late".into()), verdict: Ok(lane()) },
     }
 }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use recharged::domain::inquiry::Hastened;
-use recharged::domain::{LoggedEvent, NewOrder, Notification, State, Timestamp, Transition};
+use recharged::domain::{
+    Input, LoggedEvent, NewOrder, Notification, Policy, Reason, State, Timestamp, Transition, decide,
+};
 use recharged::ports::{
     DeadlinePosition, Haste, Held, Hold, Hurried, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written,
 };
@@ -17,7 +19,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::fixture::{arrive, claim, id, in_flight, insert_one, load_one, new_order, policy, succeed};
+use super::fixture::{
+    applied, apply_one, arrive, claim, id, in_flight, insert_one, load_one, new_order, policy, succeed,
+};
 use super::laws::{assert_in_order, follow};
 use super::place::{Place, on_server, server};
 use crate::pace::at_most;
@@ -193,6 +197,14 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
         )
         .await
         .unwrap();
+    control.execute("alter table refunds set (autovacuum_enabled = off)").await.unwrap();
+    control
+        .execute(
+            "insert into refunds (order_id, amount_minor, currency, reason, requested_at, confirm_by)
+             select 'other-' || n, 1, 'CNY', 'no_route', now(), now() from generate_series(1, 1000) as n",
+        )
+        .await
+        .unwrap();
     let mut batches = Vec::new();
     for round in 0..8 {
         let batch: Vec<_> = (0..500).map(|n| arrive(new_order(&format!("o-{round}-{n}"), now), now)).collect();
@@ -213,6 +225,9 @@ async fn writes_find_their_rows_by_the_key_also_in_a_table_that_was_empty() {
     let cases = "select idx_tup_read + pg_stat_get_tuples_returned('cases'::regclass)
                  from pg_stat_user_indexes where indexrelname = 'cases_pkey'";
     assert_eq!(place.number(cases).await, 0, "cases of other orders are not looked at");
+    let refunds = "select (sum(idx_tup_read) + pg_stat_get_tuples_returned('refunds'::regclass))::bigint
+                   from pg_stat_user_indexes where relname = 'refunds'";
+    assert_eq!(place.number(refunds).await, 0, "refunds of other orders are not looked at");
     for batch in &batches {
         let stands = |arrived: &Transition| Notification {
             order_id: arrived.after.order_id.clone(),
@@ -321,6 +336,27 @@ async fn whoever_is_waited_for_waits_a_fraction_of_a_second_for_a_row_that_someb
     assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
     console.execute("rollback").await.unwrap();
     assert_eq!(store.apply_promptly(&ends).await.unwrap(), [Written::Overtaken, Written::Stored, Written::Overtaken]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_says_how_many_entries_it_holds_those_that_are_told_beside_included() {
+    let place = Place::postgres().await;
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    let telling = Policy { notify_at_end: true, ..policy() };
+    let hopeless = |order: &str| {
+        let new = NewOrder { notify: true, ..new_order(order, now) };
+        let input = Input::Arrived { new: Box::new(new), verdict: Err(Reason::NoRoute) };
+        applied(decide(None, &input, now, &telling))
+    };
+    let unpaid = NewOrder { notify: true, paid_at: None, payment_id: None, ..new_order("c", now) };
+    store.insert(&[hopeless("a"), hopeless("b"), arrive(unpaid, now)]).await.unwrap();
+    let order = load_one(store, &id("c")).await.unwrap();
+    let cancelled = applied(decide(Some(&order), &Input::CancelRequested, now, &telling));
+    assert_eq!(apply_one(store, &cancelled).await, Written::Stored);
+    let of_size = "select sum(size)::bigint from order_event_batches";
+    let of_lines = "select sum(cardinality(string_to_array(entries, e'\\n')))::bigint from order_event_batches";
+    assert_eq!((place.number(of_size).await, place.number(of_lines).await), (7, 7));
 }
 
 /// Sequential scans of `orders`, rows fetched by its indexes, and rows inserted, once they are

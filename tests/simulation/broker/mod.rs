@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::laws::{Findings, Law};
 use crate::life::{Life, TrueTime};
+use crate::payments::Payments;
 use crate::store::MemStore;
 use crate::weather::{Fault, Rates, Strikes};
 use group::Group;
@@ -34,6 +35,8 @@ pub(crate) struct MemBroker {
     away_until: Mutex<Option<tokio::time::Instant>>,
     /// Orders of which a command was lost.
     lost: Mutex<HashSet<String>>,
+    /// Reads what is asked of it, and answers.
+    payments: Payments,
     watch: Watch,
 }
 
@@ -55,6 +58,7 @@ struct Partition {
 impl MemBroker {
     pub(crate) fn new(
         time: Arc<TrueTime>,
+        payments: Payments,
         seed: u64,
         rates: Rates,
         strikes: Arc<Strikes>,
@@ -70,6 +74,7 @@ impl MemBroker {
             strikes,
             away_until: Mutex::default(),
             lost: Mutex::default(),
+            payments,
             watch,
         })
     }
@@ -119,9 +124,14 @@ impl MemBroker {
     }
 
     pub(crate) fn records(&self, topic: &str) -> Vec<OutRecord> {
+        self.written(topic).into_iter().map(|(record, _)| record).collect()
+    }
+
+    /// The records of a topic, and when each was written.
+    pub(crate) fn written(&self, topic: &str) -> Vec<(OutRecord, Timestamp)> {
         let topics = self.topics.lock().unwrap();
         let partitions = topics.get(topic).map(|topic| topic.partitions.as_slice()).unwrap_or_default();
-        partitions.iter().flat_map(|partition| partition.records.iter().map(|(record, _)| record.clone())).collect()
+        partitions.iter().flat_map(|partition| partition.records.iter().cloned()).collect()
     }
 
     /// Whether every record of every topic that somebody reads was acknowledged.
@@ -220,6 +230,11 @@ impl MemBroker {
             return;
         }
         self.append(record.clone());
+        if record.topic.as_ref() == "refunds" {
+            for (wait, said) in self.payments.hear(record, self.time.now()) {
+                self.later(wait, move |broker| broker.append(said));
+            }
+        }
         let is_told_in_order = matches!(record.topic.as_ref(), "events" | "refunds");
         if !is_told_in_order && self.roll(self.rates.twice) {
             self.strikes.hit(Fault::RecordTwice);

@@ -32,6 +32,8 @@ struct Seen {
     asked: HashMap<(OrderId, u32), Option<Timestamp>>,
     /// Records with this very content that a lane has, less those that it let go of.
     copies: HashMap<Vec<u8>, i64>,
+    /// When something with this very content was written to where it waits, or to the dead letters.
+    put_off: HashMap<Vec<u8>, Vec<Timestamp>>,
     /// Offsets that were acknowledged, by topic and partition.
     acknowledged: HashMap<(String, usize), Vec<bool>>,
 }
@@ -47,12 +49,15 @@ impl Watch {
         self.trace(record, now, "written to");
         let mut seen = self.seen.lock().unwrap();
         seen.written.entry(value.to_vec()).or_default().push(now);
+        if matches!(record.topic.as_ref(), "timers" | "dead") || record.topic.starts_with("delay.") {
+            seen.put_off.entry(value.to_vec()).or_default().push(now);
+        }
         if record.topic.as_ref() == "due" {
             *seen.copies.entry(value.to_vec()).or_default() += 1;
         }
         match record.topic.as_ref() {
             "events" => self.published(value),
-            "orders" | "dead" | "refunds" | "notifications" => {}
+            "orders" | "lifecycle" | "timers" | "dead" | "refunds" | "notifications" => {}
             _ => {
                 if let Some(command) = command(record) {
                     let asked = seen.asked.entry((command.order_id.clone(), command.version)).or_default();
@@ -66,6 +71,9 @@ impl Watch {
     fn trace(&self, record: &OutRecord, now: Timestamp, what: &str) {
         if let Some(command) = command(record) {
             self.findings.trace(now, command.order_id.as_str(), || format!("{what} {}: {command:?}", record.topic));
+        } else if let Some(id) = order_of(record) {
+            let kind = kind_of(record).unwrap_or("created");
+            self.findings.trace(now, id.as_str(), || format!("{what} {}: {kind}", record.topic));
         }
     }
 
@@ -109,7 +117,7 @@ impl Watch {
         }
         self.trace(record, now, "acknowledged in");
         match record.topic.as_ref() {
-            "orders" => self.order_taken(record),
+            "orders" | "lifecycle" | "timers" => self.event_taken(record, at),
             "requests" | "due" => {
                 if let Some(command) = command(record) {
                     self.command_done(&command, record, at, now);
@@ -137,11 +145,20 @@ impl Watch {
         });
     }
 
-    fn order_taken(&self, record: &OutRecord) {
-        let body: Value = serde_json::from_slice(record.value.as_deref().unwrap_or_default()).unwrap();
-        let id = OrderId::parse(body["order_id"].as_str().unwrap()).unwrap();
+    fn event_taken(&self, record: &OutRecord, at: Timestamp) {
+        let value = record.value.as_deref().unwrap_or_default();
+        let body: Value = serde_json::from_slice(value).unwrap();
+        let id = order_of(record).unwrap();
         let row = self.store.row(&id);
-        self.findings.hold(Law::Offsets, row.is_some(), || format!("{id}: acknowledged, and not stored"));
+        let waits = kind_of(record).is_some() && {
+            let seen = self.seen.lock().unwrap();
+            let written = seen.put_off.get(value).map(Vec::as_slice).unwrap_or_default();
+            // Where it waits already, that is one of them.
+            let itself = usize::from(record.topic.as_ref() == "timers");
+            written.iter().filter(|when| **when >= at).count() > itself
+        };
+        let what = || format!("{id}: acknowledged in {}, neither stored nor put off", record.topic);
+        self.findings.hold(Law::Offsets, row.is_some() || waits, what);
         // What asks for the recharge is the payment, which may stand in another record than the order.
         let pays = body["paid_at"].is_string();
         let Some(row) = row.filter(|row| pays && row.state == State::Queued && row.attempt.is_none()) else { return };
@@ -190,6 +207,18 @@ impl Watch {
         let attempt = row.attempt.as_ref().unwrap();
         now + Duration::from_secs(60) >= last_query(attempt.claimed_at, self.store.provider_terms())
     }
+}
+
+/// Whose an event of the shop is.
+fn order_of(record: &OutRecord) -> Option<OrderId> {
+    let body: Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
+    OrderId::parse(body["order_id"].as_str()?).ok()
+}
+
+/// Which event of the shop it is; none is an order.
+fn kind_of(record: &OutRecord) -> Option<&str> {
+    let (_, kind) = record.headers.iter().find(|(name, _)| name.as_ref() == b"ce_type")?;
+    std::str::from_utf8(kind.as_deref()?).ok()
 }
 
 fn command(record: &OutRecord) -> Option<Command> {

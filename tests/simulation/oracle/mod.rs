@@ -3,6 +3,7 @@
 
 mod deadline;
 mod published;
+mod refunds;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
@@ -134,11 +135,13 @@ impl Oracle<'_> {
             let state = self.world.outside.store.state.lock().unwrap();
             state.rows.iter().map(|(id, row)| (id.to_string(), row.clone())).collect()
         };
-        let dead = self.world.outside.broker.records("dead");
+        let dead = self.world.outside.broker.written("dead");
         // A broker that refuses again and again loses hints, which the watchdog asks for again.
         let refuses = self.world.weather.rates.broker > 0.0;
-        let wrong = dead.iter().find(|letter| !refuses || !told(letter).starts_with("undeliverable"));
-        self.hold(Law::EveryOrderEnds, wrong.is_none(), || format!("a dead letter: {}", told(wrong.unwrap())));
+        let is_expected = |text: &str| refuses && text.starts_with("undeliverable") || text.starts_with("orphan");
+        let wrong = dead.iter().map(|(letter, _)| told(letter)).find(|text| !is_expected(text));
+        self.hold(Law::EveryOrderEnds, wrong.is_none(), || format!("a dead letter: {}", wrong.unwrap()));
+        self.look_at_orphans(&dead);
         for id in self.world.sold() {
             match rows.get(id.as_str()) {
                 Some(row) => self.look_at(row),
@@ -146,6 +149,7 @@ impl Oracle<'_> {
             }
         }
         self.look_at_published(&rows);
+        self.look_at_refunds(&rows);
         self.look_at_quota();
         let mut states = BTreeMap::new();
         for row in rows.values() {

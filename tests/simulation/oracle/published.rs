@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use recharged::domain::{LoggedEvent, Order, State, Timestamp, plus};
+use recharged::domain::{EventType, LoggedEvent, Order, State, Timestamp, plus};
 use recharged::ports::OutRecord;
 use serde_json::{Map, Value, json};
 
@@ -13,6 +13,9 @@ use crate::shop::NOTIFY_AFTER;
 
 /// An order that moves at the very moment at which it is to be told of is looked at again so much later.
 const MOVED_MEANWHILE: Duration = Duration::from_secs(3);
+
+/// The headers and the body of an event.
+type Told = (BTreeMap<String, String>, Value);
 
 impl Oracle<'_> {
     /// Each log entry reaches the world at least once, per order in order after deduplication, as what it is; one
@@ -64,29 +67,63 @@ impl Oracle<'_> {
         self.log.iter().filter(|event| !event.kind.is_aside())
     }
 
-    /// Somebody is told of each order that wants it, once, when its time has come, with the state that it had then.
+    /// Somebody is told of each order that wants it, once, when its time has come, with the state that it had then; and
+    /// once of its end, where the policy says so, and then of nothing later.
     fn look_at_notifications(&self, rows: &BTreeMap<String, Order>) {
-        let mut told: HashMap<String, (BTreeMap<String, String>, Value)> = HashMap::new();
+        let mut told: BTreeMap<String, BTreeMap<String, Told>> = BTreeMap::new();
         for record in self.world.outside.broker.records("notifications") {
             let now = (headers(&record), body(&record));
             let order = now.1["order_id"].as_str().unwrap_or_default().to_owned();
-            let first = told.entry(order.clone()).or_insert_with(|| now.clone());
+            let of_it = told.entry(order.clone()).or_default();
+            let first = of_it.entry(now.0["ce_id"].clone()).or_insert_with(|| now.clone());
             self.hold(Law::NotifiedOnce, *first == now, || format!("{order} is told of twice: {first:?} and {now:?}"));
         }
         for (id, row) in rows {
             let asked: Vec<&LoggedEvent> =
                 self.log.iter().filter(|event| event.kind.is_aside() && event.order_id.as_str() == id).collect();
-            self.hold(Law::NotifiedOnce, asked.len() == usize::from(row.notify), || {
-                format!("{id}: {} notifications are in the log", asked.len())
+            let expected: BTreeMap<String, Told> = asked
+                .iter()
+                .map(|event| {
+                    let told = notification(event, row);
+                    (told.0["ce_id"].clone(), told)
+                })
+                .collect();
+            let found = told.remove(id).unwrap_or_default();
+            self.hold(Law::NotifiedOnce, found == expected, || {
+                format!("{id}: told of as {found:?}, expected {expected:?}")
             });
-            let expected = asked.first().map(|event| notification(event, row));
-            self.hold(Law::NotifiedOnce, told.get(id) == expected.as_ref(), || {
-                format!("{id}: told of as {:?}, expected {expected:?}", told.get(id))
-            });
-            if let Some(event) = asked.first() {
+            let of = |kind| asked.iter().filter(|event| event.kind == kind).copied().collect::<Vec<_>>();
+            let (timed, ends) = (of(EventType::NotificationRequested), of(EventType::EndNotificationRequested));
+            self.look_at_its_end(row, &timed, &ends);
+            if let Some(event) = timed.first() {
                 self.look_at_its_time(event, row);
             }
         }
+    }
+
+    fn look_at_its_end(&self, row: &Order, timed: &[&LoggedEvent], ends: &[&LoggedEvent]) {
+        let id = row.order_id.as_str();
+        let closing = self.moves().find(|event| event.order_id == row.order_id && event.data.state.is_closed());
+        let tells = row.notify && self.world.outside.policy.notify_at_end;
+        let Some(closing) = closing.filter(|_| tells) else {
+            let fits = (timed.len(), ends.len()) == (usize::from(row.notify), 0);
+            self.hold(Law::NotifiedOnce, fits, || format!("{id}: {timed:?} and {ends:?} are in the log"));
+            return;
+        };
+        let is_with_it = ends.len() == 1 && (ends[0].version, ends[0].at) == (closing.version, closing.at);
+        self.hold(Law::NotifiedOnce, is_with_it, || format!("{id} ended with {closing:?}, told of as {ends:?}"));
+        let is_before = timed.iter().all(|event| event.version < closing.version);
+        self.hold(Law::NotifiedOnce, timed.len() <= 1 && is_before, || {
+            format!("{id}: {timed:?} in the log, and its end")
+        });
+        // What was not told before its end was not late.
+        let arrived = self.moves().find(|event| event.order_id == row.order_id).unwrap();
+        let (due_at, set_at) = (plus(row.created_at.min(arrived.at), NOTIFY_AFTER), self.committed_at(arrived));
+        let late = (closing.at - due_at.max(set_at)).to_std().unwrap_or_default();
+        let bound = self.patience(due_at, set_at) + MOVED_MEANWHILE;
+        self.hold(Law::NotifiedOnce, !timed.is_empty() || late <= bound, || {
+            format!("{id} ended {late:?} after it was to be told of, {bound:?} allowed")
+        });
     }
 
     fn look_at_its_time(&self, event: &LoggedEvent, row: &Order) {
@@ -117,7 +154,7 @@ fn arrived_state<'a>(mut moves: impl Iterator<Item = &'a LoggedEvent>, event: &L
 fn notification(event: &LoggedEvent, row: &Order) -> (BTreeMap<String, String>, Value) {
     let id = event.order_id.as_str();
     let headers = [
-        ("ce_id", format!("{id}:{}:notification_requested", event.version)),
+        ("ce_id", format!("{id}:{}:{}", event.version, event.kind.as_str())),
         ("ce_type", "recharge.notification.requested.v1".to_owned()),
         ("ce_subject", id.to_owned()),
         ("ce_time", time(event.at)),
@@ -164,6 +201,7 @@ fn told(event: &LoggedEvent) -> (BTreeMap<String, String>, Value) {
     say("provider", data.provider.as_ref().map(|provider| json!(provider.as_str())));
     say("reason", data.reason.map(|reason| json!(reason.as_str())));
     say("sla", data.sla.map(|sla| json!(sla.as_str())));
+    say("refund_id", data.refund_made.as_ref().map(|made| json!(made.refund_id.as_ref())));
     (headers.map(|(name, value)| (name.to_owned(), value)).into(), Value::Object(body))
 }
 

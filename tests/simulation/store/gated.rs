@@ -8,8 +8,8 @@ use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, 
 use recharged::ports::{
     Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
     Grant, Haste, Held, Hold, Horizon, Hurried, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion,
-    QuestionTime, Questions, Quota, ReadMark, ReadMarks, Reservation, SchemaError, StoreError, TimerPage, Timers,
-    Written,
+    QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, StoreError,
+    TimerPage, Timers, Written,
 };
 
 use super::{MemStore, away};
@@ -117,6 +117,14 @@ gated! {
     Timers {
         async fn due(&self, after: &DeadlinePosition, until: Timestamp, limit: usize) -> Result<TimerPage, StoreError>;
         async fn fire(&self, batch: &[LoggedEvent]) -> Result<Vec<Written>, StoreError>;
+    }
+}
+
+gated! {
+    RefundBook {
+        async fn unconfirmed(&self, after: &DeadlinePosition, until: Timestamp, limit: usize)
+            -> Result<RefundPage, StoreError>;
+        async fn unfollow(&self, ids: &[OrderId]) -> Result<(), StoreError>;
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct State {
     next: i64,
     running: BTreeSet<i64>,
     pub(crate) refunds: BTreeMap<OrderId, Vec<Refund>>,
+    /// Those that are followed, by when they are to be confirmed.
+    pub(crate) followed: BTreeSet<(Timestamp, OrderId)>,
     /// Claims that met a row which had moved.
     pub(crate) claims_overtaken: u32,
     cursor: LogPosition,
@@ -233,9 +235,20 @@ impl MemStore {
         state.log.entry(place).or_default().push(transition.event.clone());
         if let Some(refund) = &transition.refund {
             state.refunds.entry(order.order_id.clone()).or_default().push(refund.clone());
+            state.followed.extend(refund.confirm_by.map(|by| (by, order.order_id.clone())));
+        }
+        if transition.refund_news.is_some() {
+            state.followed.retain(|(_, id)| *id != order.order_id);
         }
         if let Some(due_at) = transition.notify_at {
             state.timers.insert((due_at, order.order_id.clone()));
+        }
+        if let Some(told) = &transition.told {
+            self.findings.trace(self.time.now(), order.order_id.as_str(), || format!("stored {}", told.to_line()));
+            state.log.entry(place).or_default().push((**told).clone());
+            if !is_planted(Bug::TellAfterTheEnd) {
+                state.timers.retain(|(_, id)| *id != order.order_id);
+            }
         }
         for change in &transition.cases {
             state.change_case(&order.order_id, transition.event.at, change);
@@ -359,8 +372,8 @@ impl Drop for Running<'_> {
 /// The table of `docs/STATE_MACHINE.md`: what may be written over a row in a state.
 fn is_legal(from: Option<OrderState>, kind: EventType, to: OrderState) -> bool {
     use {EventType as E, OrderState as S};
-    // What is told of an order that stays as it is: a contradiction by the shop, a cancellation too late.
-    let is_aside = matches!(kind, E::CaseOpened | E::CancelRefused);
+    // What is told of an order that stays as it is: a contradiction by the shop, a cancellation too late, a refund.
+    let is_aside = matches!(kind, E::CaseOpened | E::CancelRefused | E::RefundConfirmed);
     match from {
         None => matches!(
             (kind, to),

@@ -6,7 +6,8 @@ use recharged::domain::{
 };
 use recharged::ports::{
     Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderView, OverdueQuestion,
-    QuestionTime, ReadMark, ReadMarks, Resolution, StoreError, TimerPage, Timers, Written,
+    QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage, Timers, Waits,
+    Written,
 };
 
 use super::{Commit, MemStore, State};
@@ -75,6 +76,32 @@ impl Timers for MemStore {
         let (_, answers) = running.end(true);
         self.back("fire_timers").await?;
         Ok(answers)
+    }
+}
+
+#[async_trait]
+impl RefundBook for MemStore {
+    async fn unconfirmed(
+        &self,
+        after: &DeadlinePosition,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<RefundPage, StoreError> {
+        self.there("unconfirmed").await?;
+        let behind = after.order_id.clone().unwrap_or_default();
+        let state = self.state.lock().unwrap();
+        let is_behind = |(at, id): &&(Timestamp, OrderId)| (*at, id.as_str()) > (after.at, behind.as_str());
+        let due = state.followed.iter().filter(is_behind).take_while(|(at, _)| *at <= until);
+        let due: Vec<(Timestamp, OrderId)> = due.take(limit).cloned().collect();
+        let last = due.last().filter(|_| due.len() == limit);
+        let next = last.map(|(at, id)| DeadlinePosition { at: *at, order_id: Some(id.to_string()) });
+        Ok(RefundPage { overdue: due.into_iter().map(|(_, id)| id).collect(), unreadable: Vec::new(), next })
+    }
+
+    async fn unfollow(&self, ids: &[OrderId]) -> Result<(), StoreError> {
+        self.there("unfollow").await?;
+        self.state.lock().unwrap().followed.retain(|(_, id)| !ids.contains(id));
+        self.back("unfollow").await
     }
 }
 
@@ -182,6 +209,14 @@ impl OrderBook for MemStore {
             case_open: state.cases.values().any(|case| is_open(case, &row.order_id)),
         };
         Ok(state.rows.values().filter(fits).take(limit).map(view).collect())
+    }
+
+    async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {
+        let state = self.state.lock().unwrap();
+        let of = |set: &std::collections::BTreeSet<(Timestamp, OrderId)>| {
+            set.iter().find(|(_, id)| id == order_id).map(|(at, _)| *at)
+        };
+        Ok(Waits { notification_at: of(&state.timers), refund_confirm_by: of(&state.followed) })
     }
 
     async fn count_by_state(&self) -> Result<Vec<(OrderState, u64)>, StoreError> {

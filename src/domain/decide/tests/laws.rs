@@ -40,6 +40,8 @@ enum Event {
     StaysUnconfirmed {
         back: i32,
     },
+    ConfirmsRefund(u8),
+    RefundOverdue,
     CallerLost,
     Deadline,
     ClosesCase(CaseKind),
@@ -120,6 +122,8 @@ fn events() -> impl Strategy<Value = Event> {
             .prop_map(|(back, asked_ago, outcome)| Event::Reports { back, asked_ago, outcome }),
         2 => (0_i32..3, disputes()).prop_map(|(back, dispute)| Event::Disputes { back, dispute }),
         1 => (0_i32..3).prop_map(|back| Event::StaysUnconfirmed { back }),
+        2 => (0_u8..3).prop_map(Event::ConfirmsRefund),
+        1 => Just(Event::RefundOverdue),
         2 => Just(Event::CallerLost),
         2 => Just(Event::Deadline),
         2 => prop::sample::select(CaseKind::ALL).prop_map(Event::ClosesCase),
@@ -135,10 +139,14 @@ fn policies() -> impl Strategy<Value = Policy> {
         DuplicateSemantics::ReplaysResult,
         DuplicateSemantics::NotDeduplicated,
     ]);
-    (duplicates, any::<bool>(), 1_u16..5, any::<bool>()).prop_map(|(duplicates, hold, max_attempts, readable)| {
+    let told = (any::<bool>(), any::<bool>());
+    let terms = (duplicates, any::<bool>(), 1_u16..5, any::<bool>(), told);
+    terms.prop_map(|(duplicates, hold, max_attempts, readable, (at_end, followed))| {
         let mut policy = policy(duplicates);
         policy.on_unknown = if hold { OnUnknown::Hold } else { OnUnknown::RefundFlagged };
         policy.max_attempts = max_attempts;
+        policy.notify_at_end = at_end;
+        policy.refund_confirm_within = policy.refund_confirm_within.filter(|_| followed);
         if let Some(provider) = policy.providers.get_mut(&lane()) {
             provider.capabilities.client_ref.alphanumeric_only = !readable;
         }
@@ -167,6 +175,7 @@ impl Life {
             Event::Arrives { paid, amount, routed } => {
                 let mut new = new_order(paid.then(|| at(self.now)));
                 new.amount.minor = amount;
+                new.notify = true;
                 Input::Arrived { new: Box::new(new), verdict: verdict(routed) }
             }
             Event::Pays { payment, routed } => Input::Paid {
@@ -192,6 +201,10 @@ impl Life {
                 let Ok(attempt) = u16::try_from(i32::from(current) - back) else { return };
                 Input::Unconfirmed { attempt }
             }
+            Event::ConfirmsRefund(refund) => {
+                Input::RefundConfirmed { refund_id: format!("refund-{refund}").into(), at: at(self.now) }
+            }
+            Event::RefundOverdue => Input::RefundOverdue,
             Event::CallerLost => Input::CallerLost,
             Event::Deadline => Input::Deadline,
             // Who closes a case has seen it open.

@@ -16,6 +16,8 @@ fn nothing_but_an_arrival_begins_an_order() {
         Input::LaneShut,
         Input::NumberCools { until: super::story::at(9) },
         Input::Unconfirmed { attempt: 1 },
+        Input::RefundConfirmed { refund_id: "r".into(), at: super::story::at(0) },
+        Input::RefundOverdue,
         Input::CallerLost,
         Input::Deadline,
         Input::CaseClosed { kind: CaseKind::InDoubt, by: String::new(), evidence: String::new() },

@@ -39,6 +39,8 @@ pub(super) fn policy(duplicates: DuplicateSemantics) -> Policy {
         sla: secs(180),
         unpaid_timeout: secs(1800),
         notify_after: secs(60),
+        notify_at_end: false,
+        refund_confirm_within: Some(Duration::from_hours(24)),
         on_unknown: OnUnknown::Hold,
         reconcile_within: secs(72 * 3600),
         max_attempts: 3,
@@ -120,8 +122,9 @@ impl Story {
         (self.row().state, self.row().attempt.as_ref().map(|attempt| attempt.state))
     }
 
+    /// The last that happened to it.
     pub(super) fn last(&self) -> EventType {
-        self.log.last().unwrap().kind
+        self.log.iter().rev().find(|event| !event.kind.is_aside()).unwrap().kind
     }
 
     pub(super) fn has_open(&self, kind: CaseKind) -> bool {
@@ -165,6 +168,7 @@ impl Story {
             Decision::Apply(transition) => *transition,
         };
         self.check_form(&transition, now);
+        self.check_told(&transition, now);
         self.check_cases(&transition);
         self.check_attempts(&transition.after);
         check_standing(&transition.after);
@@ -179,6 +183,7 @@ impl Story {
         }
         self.refunds.extend(transition.refund);
         self.log.push(transition.event);
+        self.log.extend(transition.told.map(|told| *told));
         self.follow_up = transition.follow_up;
         self.order = Some(transition.after);
         assert!(self.refunds.len() <= 1, "refunded twice");
@@ -206,9 +211,25 @@ impl Story {
         if let Some(refund) = &transition.refund {
             assert!(after.paid_at.is_some(), "only what was paid is refunded");
             assert_eq!((refund.amount, &refund.payment_id), (after.amount, &after.payment_id));
+            let within = self.policy.refund_confirm_within.filter(|_| after.refund_id.is_none());
+            assert_eq!(refund.confirm_by, within.map(|within| plus(now, within)), "it is followed");
             let is_doubt = after.state == State::InDoubt;
             assert!(!is_doubt || self.policy.on_unknown == OnUnknown::RefundFlagged, "a doubt is not refunded");
         }
+    }
+
+    /// Somebody is told of the end with it, where that is wanted.
+    fn check_told(&self, transition: &Transition, now: Timestamp) {
+        let after = &transition.after;
+        let was_closed = self.order.as_ref().is_some_and(|order| order.state.is_closed());
+        let is_wanted = self.policy.notify_at_end && after.notify && after.recipient.msisdn().is_some();
+        let Some(told) = transition.told.as_deref() else {
+            assert!(!is_wanted || was_closed || !after.state.is_closed(), "nobody is told of the end");
+            return;
+        };
+        assert!(is_wanted && !was_closed && after.state.is_closed());
+        assert_eq!((told.kind, told.version), (EventType::EndNotificationRequested, after.version));
+        assert_eq!((told.at, told.data.state, transition.notify_at), (to_micros(now), after.state, None));
     }
 
     fn check_cases(&mut self, transition: &Transition) {
@@ -219,7 +240,10 @@ impl Story {
                     self.opened.push(*kind);
                 }
                 CaseChange::Resolve { kind, .. } => {
-                    assert!(self.opened.contains(kind) && self.resolved.insert(*kind), "{kind} resolved twice");
+                    let is_first = self.resolved.insert(*kind);
+                    // By a person, and by the confirmation that comes all the same.
+                    let may_be_twice = *kind == CaseKind::RefundUnconfirmed;
+                    assert!(self.opened.contains(kind) && (is_first || may_be_twice), "{kind} resolved twice");
                 }
             }
         }
@@ -302,6 +326,7 @@ fn check_move(before: &Order, transition: &Transition, now: Timestamp) {
     let told = |order: &Order| (order.order_id.clone(), order.recipient.clone(), order.amount, order.created_at);
     assert_eq!(told(after), told(before), "what the shop said never changes");
     assert!(before.paid_at.is_none() || before.paid_at == after.paid_at, "an order is paid once");
+    assert!(before.refund_id.is_none() || before.refund_id == after.refund_id, "the first refund stands");
     assert!(after.declined >= before.declined && after.attempt_number() >= before.attempt_number());
 }
 

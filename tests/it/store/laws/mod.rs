@@ -6,6 +6,7 @@ mod fences;
 mod nets;
 mod questions;
 mod reading;
+mod refunds;
 mod timers;
 
 use std::collections::HashMap;

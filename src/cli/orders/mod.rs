@@ -1,5 +1,7 @@
 //! `recharged orders`: what the store knows, for people and exports.
 
+mod show;
+
 use std::time::Duration;
 
 use chrono::SecondsFormat;
@@ -12,8 +14,8 @@ use super::values;
 use crate::app::{chain, open_checked_store};
 use crate::audit::references_of;
 use crate::config::Needs;
-use crate::domain::{CaseKind, Currency, LoggedEvent, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
-use crate::ports::{Became, NotedCallback, OrderFilter, OrderView, Store, StoreError};
+use crate::domain::{Currency, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
+use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
 /// Orders read at once.
 const PAGE: usize = 1_000;
@@ -71,7 +73,7 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
     let secrets = loaded.secrets(environment())?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
     match &args.action {
-        OrdersAction::Show { id, .. } => show(store.as_ref(), id, output).await,
+        OrdersAction::Show { id, .. } => show::show(store.as_ref(), id, output).await,
         OrdersAction::List { state, older_than, limit, .. } => {
             let now = store.now().await.map_err(|error| trouble(&error))?;
             let filter = OrderFilter {
@@ -85,7 +87,7 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
     }
 }
 
-pub(super) fn trouble(error: &StoreError) -> CliError {
+pub(in crate::cli) fn trouble(error: &StoreError) -> CliError {
     let said = format!("store.url: {}", chain(error));
     if error.is_transient() { CliError::unreachable(said) } else { CliError::failed(said) }
 }
@@ -108,6 +110,7 @@ struct Row {
     closed_at: Option<String>,
     sla: Option<Sla>,
     refund_requested: bool,
+    refund_id: Option<String>,
     case_open: bool,
 }
 
@@ -130,12 +133,13 @@ impl Row {
             closed_at: order.closed_at.map(time),
             sla: order.sla,
             refund_requested: order.refund_requested,
+            refund_id: order.refund_id.as_deref().map(str::to_owned),
             case_open: view.case_open,
         }
     }
 }
 
-pub(super) fn time(at: Timestamp) -> String {
+pub(in crate::cli) fn time(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
@@ -192,145 +196,8 @@ async fn list(store: &dyn Store, filter: &OrderFilter, limit: u32, output: Outpu
     Ok(())
 }
 
-#[derive(Serialize)]
-struct Story {
-    #[serde(flatten)]
-    row: Row,
-    timeline: Vec<Step>,
-    callbacks: Vec<Call>,
-}
-
-/// What a provider told of its own accord.
-#[derive(Serialize)]
-struct Call {
-    at: String,
-    provider: ProviderId,
-    attempt: u16,
-    said: String,
-    became: Became,
-}
-
-impl From<NotedCallback> for Call {
-    fn from(noted: NotedCallback) -> Self {
-        let NotedCallback { attempt, provider, said, became, at, .. } = noted;
-        Self { at: time(at), provider, attempt, said, became }
-    }
-}
-
-#[derive(Serialize)]
-struct Step {
-    version: u32,
-    event: &'static str,
-    at: String,
-    /// Since the step before, s.
-    after_seconds: f64,
-    state: State,
-    attempt: u16,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cause: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    wake_at: Option<String>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    refund_requested: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cases_opened: Vec<CaseKind>,
-}
-
-async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
-    let filter = OrderFilter { ids: vec![id.clone()], ..OrderFilter::default() };
-    let found = store.page(&filter, None, 1).await.map_err(|error| trouble(&error))?;
-    let Some(view) = found.into_iter().next() else {
-        return Err(CliError::failed(format!(
-            "there is no order {id} in the store: it was never accepted, or it is older than the retention"
-        )));
-    };
-    let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
-    let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
-    let mut before: Option<Timestamp> = None;
-    let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
-    let called = store.callbacks_of(id).await.map_err(|error| trouble(&error))?;
-    let callbacks: Vec<Call> = called.into_iter().map(Into::into).collect();
-    if output.json {
-        return output.object(&Story { row: Row::of(&view, references), timeline, callbacks });
-    }
-    tell(&view, &references, &timeline, output)?;
-    for call in &callbacks {
-        let Call { at, provider, attempt, said, became } = call;
-        output.line(format_args!(
-            "     {at}  {provider} called: attempt {attempt} {said}; {}",
-            became_in_words(*became)
-        ))?;
-    }
-    Ok(())
-}
-
-fn became_in_words(became: Became) -> &'static str {
-    match became {
-        Became::Settled => "signed, so it was decided on",
-        Became::Asked => "not proven, so the provider was asked at once",
-        Became::Confirming => "not proven, and nobody asked about that attempt any more, so somebody was told to ask",
-        Became::Known => "nothing new",
-    }
-}
-
-fn step(event: &LoggedEvent, before: &mut Option<Timestamp>) -> Step {
-    let since = before.replace(event.at).map_or(0.0, |earlier| (event.at - earlier).as_seconds_f64());
-    Step {
-        version: event.version,
-        event: event.kind.as_str(),
-        at: time(event.at),
-        after_seconds: since,
-        state: event.data.state,
-        attempt: event.data.attempt,
-        cause: event.data.cause.clone(),
-        wake_at: event.data.wake_at.map(time),
-        refund_requested: event.data.refund.is_some(),
-        cases_opened: event.data.cases_opened.clone(),
-    }
-}
-
-fn tell(view: &OrderView, references: &[String], timeline: &[Step], output: Output) -> Result<(), CliError> {
-    let order = &view.order;
-    output.line(format_args!("order     {}   {}", order.order_id, in_words(order)))?;
-    output.line(format_args!("for       {}   {}", order.recipient, order.amount))?;
-    output.line(format_args!("created   {}", time(order.created_at)))?;
-    output.line(format_args!("paid      {}", order.paid_at.map_or("not yet".to_owned(), time)))?;
-    output.line(format_args!(
-        "deadline  {}   {}",
-        time(order.deadline_at),
-        order.sla.map_or("not decided yet", Sla::as_str)
-    ))?;
-    if let Some(provider) = &order.provider {
-        output.line(format_args!("provider  {provider}   references {}", references.join(", ")))?;
-    }
-    output.line("")?;
-    for step in timeline {
-        let mut notes = String::new();
-        for note in [
-            (step.attempt > 0).then(|| format!(" attempt {}", step.attempt)),
-            step.cause.as_ref().map(|cause| format!("  because {cause}")),
-            step.wake_at.as_ref().map(|at| format!("  next at {at}")),
-            step.refund_requested.then(|| "  refund requested".to_owned()),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            notes.push_str(&note);
-        }
-        for case in &step.cases_opened {
-            notes.push_str("  case ");
-            notes.push_str(case.as_str());
-        }
-        output.line(format_args!(
-            "{:>3}  {}  {:>+10.3} s  {:<16}{notes}",
-            step.version, step.at, step.after_seconds, step.event
-        ))?;
-    }
-    Ok(())
-}
-
 /// Where an order stands, for somebody who reads it at 3 a.m.
-pub(super) fn in_words(order: &Order) -> String {
+pub(in crate::cli) fn in_words(order: &Order) -> String {
     let why = order.reason.map_or(String::new(), |reason| format!(" ({reason})"));
     let words = match order.state {
         State::AwaitingPayment => "not paid yet",
@@ -339,7 +206,10 @@ pub(super) fn in_words(order: &Order) -> String {
         State::RetryWait => "the last call had no effect, waits for the next one",
         State::InDoubt => "the deadline passed and only the provider knows the outcome",
         State::Succeeded => "delivered",
+        State::Failed if order.refund_id.is_some() => "not delivered, refunded",
         State::Failed => "not delivered, refund requested",
+        State::Cancelled if order.refund_id.is_some() => "cancelled before payment, refunded",
+        State::Cancelled if order.refund_requested => "cancelled before payment, refund requested",
         State::Cancelled => "cancelled before payment",
     };
     format!("{}: {words}{why}", order.state)
