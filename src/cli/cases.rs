@@ -326,7 +326,8 @@ fn whom_to_ask(kind: CaseKind) -> &'static str {
         | CaseKind::ProviderFlipped
         | CaseKind::DoubleSuccess
         | CaseKind::AmountMismatch
-        | CaseKind::FailedUnproven => "settle it with the shop or the provider",
+        | CaseKind::FailedUnproven
+        | CaseKind::Unconfirmed => "settle it with the shop or the provider",
     }
 }
 
