@@ -1,16 +1,33 @@
 //! Providers' own lists of a day.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::message::{Message, several};
 use super::replies::Reply;
 use super::world::{StillClock, keeps_secrets, now, settings, silently, wait};
 use crate::domain::{ProviderId, minus};
-use crate::ports::Listed;
+use crate::ports::{ListPermits, Listed, StatementError};
 use crate::providers::http::canned::Canned;
 use crate::providers::{self, ListSpan, ProviderKind};
+
+/// As many calls as one likes.
+#[derive(Debug)]
+struct Unlimited;
+
+#[async_trait]
+impl ListPermits for Unlimited {
+    async fn wait(&self) -> Result<(), StatementError> {
+        Ok(())
+    }
+
+    async fn rest(&self, _: Duration) -> Result<(), StatementError> {
+        Ok(())
+    }
+}
 
 /// The pages that a list gives to whoever asks for it: the first line names the provider, each message behind it is a
 /// reply. It ends, and is read whole or ends in an error that holds nobody's number.
@@ -26,7 +43,8 @@ pub fn list(bytes: &[u8]) {
     let span =
         ListSpan { from: minus(now(), Duration::from_hours(20)), until: now(), pace: Duration::from_millis(500) };
     let settings = settings(kind);
-    let mut list = providers::list(&ProviderId::new("one"), &settings, StillClock::new(), span).unwrap().unwrap();
+    let (provider, clock, permits) = (ProviderId::new("one"), StillClock::new(), Arc::new(Unlimited));
+    let mut list = providers::list(&provider, &settings, clock, permits, span).unwrap().unwrap();
     silently(|| {
         const TOKEN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 25\r\n\r\n{\"access_token\":\"canary\"}";
         let mut left = pages.into_iter();

@@ -93,7 +93,7 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
 }
 
 /// What the model does not take, one by one, and why: a new kind is in no list, and must be modelled or excused.
-const EXCUSED: [(&str, &[&str]); 8] = [
+const EXCUSED: [(&str, &[&str]); 9] = [
     (
         "the modelled provider knows no cooldown: its no speaks of the attempt that it refuses",
         &[

@@ -85,6 +85,7 @@ impl World {
             sla: None,
             closed_at: None,
             refund_requested: false,
+            refund_id: None,
             cases: 0,
         };
         self.rows.lock().unwrap().insert(order_id, order);
@@ -118,6 +119,8 @@ impl World {
             sla: Duration::from_mins(3),
             unpaid_timeout: Duration::from_mins(30),
             notify_after: Duration::from_mins(1),
+            notify_at_end: false,
+            refund_confirm_within: None,
             on_unknown: OnUnknown::Hold,
             reconcile_within: Duration::from_hours(24),
             max_attempts: 5,
