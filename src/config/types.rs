@@ -188,11 +188,19 @@ impl StoreUrl {
         self.0.is_empty()
     }
 
-    /// Whether it has the form of a database's address: without its slashes, what is meant for a password would be a path.
+    /// Whether it has the form of a database's address: with slashes too few or too many, what is meant for a password
+    /// would be a path.
     pub(super) fn names_a_database(&self) -> bool {
         let known = |scheme: &str| matches!(scheme, "postgres" | "postgresql");
         let is_server = self.0.split_once("://").is_some_and(|(scheme, _)| known(&scheme.to_ascii_lowercase()));
-        url::Url::parse(&self.0).is_ok_and(|url| if known(url.scheme()) { is_server } else { url.scheme() == "sqlite" })
+        let holds_a_login = |path: &str| {
+            let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+            first.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'))
+        };
+        url::Url::parse(&self.0).is_ok_and(|url| {
+            let is_known = if known(url.scheme()) { is_server } else { url.scheme() == "sqlite" };
+            is_known && !holds_a_login(url.path())
+        })
     }
 
     /// Whether a password stands in it.
@@ -293,7 +301,7 @@ mod tests {
             let shown = format!("{url:?} {}", serde_json::to_string(&url).unwrap());
             assert!(!shown.contains("canary"), "{shown}");
         }
-        for url in ["postgres:/me:canary@db/r", "postgres:me:canary@db", "me:canary@db"] {
+        for url in ["postgres:/me:canary@db/r", "postgres:///me:canary@db/r", "postgres:me:canary@db", "me:canary@db"] {
             let url = StoreUrl::new(url);
             assert!(!url.names_a_database() && url.masked() == "(unreadable)", "{url:?}");
         }

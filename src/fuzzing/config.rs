@@ -15,7 +15,7 @@ pub fn config(bytes: &[u8]) {
         .map(|(name, text)| (format!("RECHARGED__{name}"), text.to_owned()));
     let sets: Vec<String> = part(2).lines().map(str::to_owned).collect();
     match Config::read(&part(0), env, &sets) {
-        Ok(loaded) => check(&loaded),
+        Ok(loaded) => check(&loaded, &String::from_utf8_lossy(bytes)),
         Err(problems) => {
             assert!(!problems.is_empty(), "it is wrong, and nobody says why");
             for problem in problems {
@@ -27,14 +27,16 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-fn check(loaded: &Loaded) {
+fn check(loaded: &Loaded, given: &str) {
     let config = &loaded.config;
     let shown = serde_json::to_string(&loaded.shown()).unwrap();
     let (raw, masked) = (config.store.url.expose(), config.store.url.masked());
     if let Some(password) = password_of(raw).filter(|password| raw.matches(password).count() == 1) {
         assert!(!masked.contains(password), "a password is shown");
         let told = [shown, format!("{config:?}"), format!("{loaded:?}")];
-        assert!(told.iter().all(|told| !told.contains(raw)), "the address is shown");
+        // Nobody can tell that what stands as something else as well is a secret.
+        let stands_once = given.matches(raw).count() == 1;
+        assert!(!stands_once || told.iter().all(|told| !told.contains(raw)), "the address is shown");
     }
     assert_eq!(config.fingerprint().len(), 12);
     assert!(config.problems().is_empty(), "it is right, and has problems");
