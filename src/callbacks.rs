@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -89,7 +90,11 @@ impl Listener {
             match accepted {
                 Ok((stream, peer, place)) => {
                     let caller = Caller { door: Arc::clone(&door), proxies: Arc::clone(&proxies), peer };
-                    connections.spawn(caller.serve(stream, stop.clone(), place));
+                    let stop = stop.clone();
+                    connections.spawn(async move {
+                        let _place = place;
+                        caller.serve(stream, stop).await;
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a callback's connection could not be accepted");
@@ -114,6 +119,17 @@ async fn accept(
     Ok((stream, peer.ip(), place))
 }
 
+/// Serves one connection that is open already.
+#[cfg(any(test, fuzzing))]
+pub(crate) async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    door: Arc<dyn CallbackDoor>,
+    proxies: Vec<IpNet>,
+    peer: IpAddr,
+) {
+    Caller { door, proxies: proxies.into(), peer }.serve(stream, CancellationToken::new()).await;
+}
+
 /// One connection.
 struct Caller {
     door: Arc<dyn CallbackDoor>,
@@ -122,7 +138,7 @@ struct Caller {
 }
 
 impl Caller {
-    async fn serve(self, stream: TcpStream, stop: CancellationToken, _place: OwnedSemaphorePermit) {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, stop: CancellationToken) {
         let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

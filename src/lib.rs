@@ -11,6 +11,8 @@ pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod faults;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod kafka;
 pub mod lifecycle;
 pub mod metrics;
@@ -24,6 +26,7 @@ pub mod store;
 pub mod telemetry;
 
 /// Batches are made on one thread and freed on another, which is what other allocators do worst:
-/// about a sixth of the service's time (`docs/PERFORMANCE.md`).
+/// about a sixth of the service's time (`docs/PERFORMANCE.md`). Under a fuzzer the sanitizer has an allocator of its own.
+#[cfg(not(fuzzing))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

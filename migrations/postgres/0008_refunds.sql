@@ -12,5 +12,5 @@ alter table cases
     drop constraint cases_kind_check,
     add constraint cases_kind_check check (kind in (
         'in_doubt', 'payload_conflict', 'late_success', 'conflict', 'reversed_after_success', 'provider_flipped',
-        'double_success', 'amount_mismatch', 'failed_unproven', 'unrequested_refund', 'refunded_twice',
+        'double_success', 'amount_mismatch', 'failed_unproven', 'unconfirmed', 'unrequested_refund', 'refunded_twice',
         'refund_unconfirmed')) not valid;

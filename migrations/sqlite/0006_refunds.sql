@@ -8,7 +8,7 @@ create table cases_anew (
     order_id          text    not null,
     kind              text    not null check (kind in (
         'in_doubt', 'payload_conflict', 'late_success', 'conflict', 'reversed_after_success', 'provider_flipped',
-        'double_success', 'amount_mismatch', 'failed_unproven', 'unrequested_refund', 'refunded_twice',
+        'double_success', 'amount_mismatch', 'failed_unproven', 'unconfirmed', 'unrequested_refund', 'refunded_twice',
         'refund_unconfirmed')),
     state             text    not null default 'open' check (state in ('open', 'resolved')),
     opened_at         integer not null,

@@ -15,13 +15,18 @@ use crate::ports::{Publisher, Subscription};
 
 /// Records of a topic that wait in memory at most.
 const INBOX_HIGH_MARK: usize = 4_000;
+/// The same for a tier, whose reader looks after each batch at whether it wants more of a partition.
+const TIER_HIGH_MARK: usize = 256;
 /// How long consumers may take to commit and to leave their groups.
 const CLOSE: Duration = Duration::from_millis(2_500);
 /// How long producers wait for what is still under way; their writers have ended by then.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Settings of a consumer of a topic in which little happens.
-const QUIET: [(&str, &str); 1] = [("fetch.wait.max.ms", "2000")];
+/// Settings of a tier's consumer. There are many of these, and in most little happens; in those in which
+/// much does, nearly all of it is to be left at the broker. What is fetched is compressed: in memory it
+/// takes many times its size.
+const TIER: [(&str, &str); 3] =
+    [("fetch.wait.max.ms", "2000"), ("fetch.message.max.bytes", "65536"), ("queued.min.messages", "1000")];
 
 /// Makes the clients, and keeps them for the end.
 pub(super) struct Clients {
@@ -58,39 +63,40 @@ impl Clients {
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        self.consumer_with(group, role, topic, &[], false)
+        let inbox = TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK };
+        self.consumer_with(group, role, inbox, &[], false)
     }
 
-    /// The same for one of many topics in which little happens: a broker that has nothing to tell is
-    /// asked less often. What comes is answered at once all the same.
-    pub(super) fn quiet_consumer(
+    /// The same for a tier: a broker that has nothing to tell is asked less often, and less is read ahead.
+    /// What comes is answered at once all the same.
+    pub(super) fn tier_consumer(
         &mut self,
         group: &str,
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        self.consumer_with(group, role, topic, &QUIET, false)
+        self.consumer_with(group, role, tier_inbox(topic), &TIER, false)
     }
 
-    /// The same for a topic that is to be deleted once it is empty.
-    pub(super) fn former_consumer(
+    /// The same for a tier whose topic is to be deleted once it is empty.
+    pub(super) fn former_tier_consumer(
         &mut self,
         group: &str,
         role: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        self.consumer_with(group, role, topic, &QUIET, true)
+        self.consumer_with(group, role, tier_inbox(topic), &TIER, true)
     }
 
     fn consumer_with(
         &mut self,
         group: &str,
         role: &str,
-        topic: &Arc<str>,
+        inbox: TopicInbox,
         properties: &[(&str, &str)],
         may_vanish: bool,
     ) -> Result<Box<dyn Subscription>, StartError> {
-        let inbox = TopicInbox { topic: Arc::clone(topic), high_mark: INBOX_HIGH_MARK };
+        let topic = Arc::clone(&inbox.topic);
         let mut options = ConsumerOptions::new(group, vec![inbox]);
         options.static_id = self.kafka.static_id(role, 0);
         options.begins_at_zero = self.embedded_broker;
@@ -101,9 +107,13 @@ impl Clients {
         self.consumers.0.push(Mutex::new(Some(handle)));
         let missing = || StartError::Failed(format!("group {group}: the consumer gave no subscription"));
         let inner: TopicSubscription = subscriptions.into_iter().next().ok_or_else(missing)?;
-        let (topic, metrics) = (Arc::clone(topic), Arc::clone(&self.metrics));
+        let metrics = Arc::clone(&self.metrics);
         Ok(Box::new(MeasuredSubscription { inner, topic, metrics }))
     }
+}
+
+fn tier_inbox(topic: &Arc<str>) -> TopicInbox {
+    TopicInbox { topic: Arc::clone(topic), high_mark: TIER_HIGH_MARK }
 }
 
 /// Of the topics that this process's roles read and write.

@@ -9,7 +9,7 @@ use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestam
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
-    DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, InRecord, Inserted, LaneBook,
+    DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
     LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
     OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
     RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
@@ -110,6 +110,11 @@ impl OrderStore for MeasuredStore {
     }
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
         let done = self.timed("apply", self.inner.apply(batch)).await;
+        self.written.notify_one();
+        done
+    }
+    async fn apply_promptly(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        let done = self.timed("apply", self.inner.apply_promptly(batch)).await;
         self.written.notify_one();
         done
     }
@@ -248,7 +253,7 @@ impl Questions for MeasuredStore {
     async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError> {
         self.timed("hold", self.inner.hold(batch, now)).await
     }
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError> {
         self.timed("hasten", self.inner.hasten(batch)).await
     }
 }

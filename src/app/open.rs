@@ -12,7 +12,7 @@ use crate::config::{self, Config, ProviderConfig, Secrets, TopicUse};
 use crate::domain::ProviderId;
 use crate::kafka::topics::{TopicPlan, Want};
 use crate::kafka::{KafkaOptions, topics};
-use crate::ports::{Clock, SchemaError, Statement, Store};
+use crate::ports::{Clock, ListPermits, SchemaError, Statement, Store};
 use crate::providers::{self, ListSpan, ProviderKind, ProviderSettings, Secret};
 use crate::store::{self, OpenError, StoreOptions};
 
@@ -233,12 +233,13 @@ pub fn open_list(
     config: &Config,
     secrets: &Secrets,
     name: &str,
+    permits: Arc<dyn ListPermits>,
     span: ListSpan,
 ) -> Result<Option<Box<dyn Statement>>, StartError> {
     let unknown = || StartError::Config(format!("providers.{name}: there is none of this name"));
     let settings = provider_settings(name, config.providers.get(name).ok_or_else(unknown)?, secrets)?;
     let clock = Arc::new(SystemClock::new());
-    providers::list(&ProviderId::new(name), &settings, clock, span).map_err(StartError::config)
+    providers::list(&ProviderId::new(name), &settings, clock, permits, span).map_err(StartError::config)
 }
 
 /// A provider's section as its adapter takes it.

@@ -140,7 +140,7 @@ impl Parts {
             let subscription = match source {
                 Source::Orders => self.clients.consumer(&group, "intake", &topic)?,
                 Source::Lifecycle => self.clients.consumer(&group, &format!("intake.{name}"), &topic)?,
-                Source::Timers => self.clients.quiet_consumer(&group, &format!("intake.{name}"), &topic)?,
+                Source::Timers => self.clients.tier_consumer(&group, &format!("intake.{name}"), &topic)?,
             };
             let intake = Intake {
                 store: self.store.clone(),
@@ -267,9 +267,9 @@ impl Parts {
             let name = tier_name(tier);
             let (group, role, topic) = (groups.delay(tier), format!("delay-{name}"), topics.delay(tier));
             let subscription = if is_former {
-                self.clients.former_consumer(&group, &role, &topic)?
+                self.clients.former_tier_consumer(&group, &role, &topic)?
             } else {
-                self.clients.quiet_consumer(&group, &role, &topic)?
+                self.clients.tier_consumer(&group, &role, &topic)?
             };
             let delay = Delay {
                 publisher: Arc::clone(&publisher),

@@ -1,19 +1,22 @@
-//! The audit: our books against the ledger of what was truly delivered. Whatever a role believes
+//! The audit: our books against the ledgers of what was truly delivered. Whatever a role believes
 //! of itself, this is what counts.
 
 mod events;
+mod ledgers;
+mod sent;
 mod tally;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::domain::{LoggedEvent, Money, Msisdn, Order, OrderId};
+use crate::domain::{Order, OrderId};
 use crate::ports::{Case, CaseFilter, OrderFilter, Store, StoreError};
 
 pub use events::{EventTrail, Events, ToldEvent};
+pub use ledgers::{Delivered, Ledger, Ledgers};
+pub use sent::references_of;
 use tally::Tally;
 
 /// Orders read from the store at once.
@@ -52,7 +55,7 @@ pub struct Report {
     pub reversals: u64,
     /// Orders that have or had a case.
     pub cases: u64,
-    /// Books against ledger.
+    /// Books against ledgers.
     pub audit: Audit,
     /// Published events against the books, where they were read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,7 +91,7 @@ pub struct Percentiles {
     pub max: Option<f64>,
 }
 
-/// Books against ledger. Each number but `clean` should be 0.
+/// Books against ledgers. Each number but `clean` should be 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Audit {
     /// Whether all is well.
@@ -96,13 +99,13 @@ pub struct Audit {
     /// Orders that succeeded by our books and were never delivered, or that were sold and are
     /// not in the store.
     pub lost: u64,
-    /// Orders that were delivered more than once; what was taken back does not count.
+    /// Orders that were delivered more than once, by one provider or by several; what was taken back does not count.
     pub double: u64,
     /// Orders that failed or were cancelled although they were delivered, without a case of that.
     pub wrongly_failed: u64,
     /// Orders that succeeded by our books although their delivery was taken back, without a case of that.
     pub taken_back: u64,
-    /// Deliveries that belong to no order of ours.
+    /// Deliveries that belong to no order of ours, or to one that was never sent to that provider.
     pub unaccounted: u64,
     /// Orders that succeeded and were delivered to another number or with another amount, without a
     /// case of that.
@@ -118,83 +121,30 @@ pub struct Audit {
     pub overdue: u64,
 }
 
-/// What was delivered under a reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivered {
-    /// How often.
-    pub times: u32,
-    /// How many of these were taken back.
-    pub reversed: u32,
-    /// To whom, the first time.
-    pub phone: Msisdn,
-    /// How much, the first time.
-    pub amount: Money,
-}
-
-impl Delivered {
-    /// What the recipient has of it.
-    fn stand(&self) -> u64 {
-        u64::from(self.times.saturating_sub(self.reversed))
-    }
-}
-
-/// What was delivered, by reference.
-pub type Deliveries = HashMap<String, Delivered>;
-
-/// Counts one delivery.
-pub fn count_delivery(into: &mut Deliveries, reference: String, phone: Msisdn, amount: Money) {
-    into.entry(reference).or_insert(Delivered { times: 0, reversed: 0, phone, amount }).times += 1;
-}
-
-/// Counts that a delivery was taken back. One that was never counted is left alone.
-pub fn count_reversal(into: &mut Deliveries, reference: &str) {
-    if let Some(delivered) = into.get_mut(reference) {
-        delivered.reversed += 1;
-    }
-}
-
-/// Compares the store with what was delivered under each reference. `sold` is how many orders
+/// Compares the store with what providers delivered. `sold` is how many orders
 /// were sold, where that is known; `on_progress` hears how many orders were read.
 pub async fn reckon(
     store: &dyn Store,
-    delivered: &Deliveries,
+    ledgers: &Ledgers,
     sold: Option<u64>,
     on_progress: impl Fn(u64),
 ) -> Result<Report, StoreError> {
     // Before the first row is read: what is undecided in a row that is read later was so for longer.
-    let mut tally = Tally::new(delivered, store.now().await? - DECIDED_WITHIN);
+    let mut tally = Tally::new(ledgers, store.now().await? - DECIDED_WITHIN);
     let mut after: Option<OrderId> = None;
     loop {
         let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.order.order_id.clone());
         for view in &page {
-            let references = references_of(store, &view.order).await?;
-            let cases = if tally.depends_on_cases(view, &references) {
-                cases_of(store, &view.order).await?
-            } else {
-                Vec::new()
-            };
-            tally.count(view, &references, &cases);
+            let sent = sent::sends_of(store, &view.order, ledgers.are_named()).await?;
+            let cases =
+                if tally.depends_on_cases(view, &sent) { cases_of(store, &view.order).await? } else { Vec::new() };
+            tally.count(view, &sent, &cases);
         }
         on_progress(tally.report.orders);
     }
     Ok(tally.close(sold))
-}
-
-/// Every reference under which an order was, or may have been, sent. The row has the current
-/// attempt's; those of older attempts stand in the log.
-pub async fn references_of(store: &dyn Store, order: &Order) -> Result<Vec<String>, StoreError> {
-    let Some(attempt) = &order.attempt else { return Ok(Vec::new()) };
-    if attempt.number == 1 {
-        return Ok(vec![attempt.client_ref.to_string()]);
-    }
-    let timeline = store.timeline(&order.order_id).await?;
-    let mut references: Vec<String> =
-        timeline.iter().filter_map(LoggedEvent::client_ref).map(|reference| reference.to_string()).collect();
-    // An attempt that was sent again has a claim, and an entry, for each time.
-    references.dedup();
-    Ok(references)
 }
 
 /// Every case of an order, also those that are settled; one of a kind at most.

@@ -5,14 +5,15 @@ use hdrhistogram::Histogram;
 use crate::domain::{CaseKind, Order, Sla, State, Timestamp};
 use crate::ports::{Case, OrderView};
 
-use super::{Audit, Delivered, Deliveries, Percentiles, Report, SlaCount, micros_histogram, percentiles};
+use super::sent::Sent;
+use super::{Audit, Delivered, Ledgers, Percentiles, Report, SlaCount, micros_histogram, percentiles};
 
 /// The cases of an order that failed which tell of its delivery, or that it was never ruled out.
-const TELL_OF_A_DELIVERY: [CaseKind; 2] = [CaseKind::FailedUnproven, CaseKind::LateSuccess];
+const TELL_OF_A_DELIVERY: [CaseKind; 3] = [CaseKind::FailedUnproven, CaseKind::LateSuccess, CaseKind::Unconfirmed];
 /// Those of one that succeeded which tell of another amount, or of a second delivery.
 const TELL_OF_AN_AMOUNT: [CaseKind; 2] = [CaseKind::AmountMismatch, CaseKind::DoubleSuccess];
 /// Those which tell that nothing of its delivery may stand.
-const TELL_OF_A_REVERSAL: [CaseKind; 2] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict];
+const TELL_OF_A_REVERSAL: [CaseKind; 3] = [CaseKind::ReversedAfterSuccess, CaseKind::Conflict, CaseKind::Unconfirmed];
 /// Whose word settles a case where no person does.
 const THE_PROVIDER: &str = "provider";
 
@@ -49,7 +50,7 @@ fn is_undecided(order: &Order) -> bool {
 }
 
 pub(super) struct Tally<'a> {
-    delivered: &'a Deliveries,
+    ledgers: &'a Ledgers,
     /// Deadlines before this moment must have been decided.
     decided_before: Timestamp,
     deliveries_found: u64,
@@ -60,9 +61,9 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(delivered: &'a Deliveries, decided_before: Timestamp) -> Self {
+    pub(super) fn new(ledgers: &'a Ledgers, decided_before: Timestamp) -> Self {
         Self {
-            delivered,
+            ledgers,
             decided_before,
             deliveries_found: 0,
             report: Report {
@@ -89,18 +90,18 @@ impl<'a> Tally<'a> {
         }
     }
 
-    fn delivered<'r>(&self, references: &'r [String]) -> impl Iterator<Item = &'a Delivered> + use<'a, 'r> {
-        let all = self.delivered;
-        references.iter().filter_map(move |reference| all.get(reference))
+    fn delivered<'s>(&self, sent: &'s [Sent]) -> impl Iterator<Item = &'a Delivered> + use<'a, 's> {
+        let ledgers = self.ledgers;
+        sent.iter().filter_map(move |sent| ledgers.find(sent))
     }
 
     /// Whether what is found of an order depends on which of its cases are open: of few, and asking costs a
     /// statement each.
-    pub(super) fn depends_on_cases(&self, view: &OrderView, references: &[String]) -> bool {
+    pub(super) fn depends_on_cases(&self, view: &OrderView, sent: &[Sent]) -> bool {
         let order = &view.order;
         match order.state {
             State::Failed | State::Cancelled => {
-                is_told(order, &TELL_OF_A_DELIVERY) && self.delivered(references).any(|delivered| delivered.stand() > 0)
+                is_told(order, &TELL_OF_A_DELIVERY) && self.delivered(sent).any(|delivered| delivered.stand() > 0)
             }
             State::InDoubt => order.cases != CaseKind::InDoubt.bit(),
             State::Succeeded | State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait => false,
@@ -108,9 +109,9 @@ impl<'a> Tally<'a> {
     }
 
     /// `cases` are all of the order, where [`Self::depends_on_cases`].
-    pub(super) fn count(&mut self, view: &OrderView, references: &[String], cases: &[Case]) {
+    pub(super) fn count(&mut self, view: &OrderView, sent: &[Sent], cases: &[Case]) {
         let order = &view.order;
-        let found: Vec<&Delivered> = self.delivered(references).collect();
+        let found: Vec<&Delivered> = self.delivered(sent).collect();
         let times: u64 = found.iter().map(|delivered| u64::from(delivered.times)).sum();
         let is_right = |delivered: &&Delivered| order.recipient.msisdn() == Some(delivered.phone);
         let is_enough = |delivered: &&Delivered| order.amount == delivered.amount;
@@ -172,9 +173,8 @@ impl<'a> Tally<'a> {
     }
 
     pub(super) fn close(mut self, sold: Option<u64>) -> Report {
-        let all: u64 = self.delivered.values().map(|delivered| u64::from(delivered.times)).sum();
         let audit = &mut self.report.audit;
-        audit.unaccounted = all.saturating_sub(self.deliveries_found);
+        audit.unaccounted = self.ledgers.deliveries().saturating_sub(self.deliveries_found);
         audit.lost += sold.map_or(0, |sold| sold.saturating_sub(self.report.orders));
         let of_the_ledger = audit.lost
             + audit.double

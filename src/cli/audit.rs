@@ -1,27 +1,37 @@
-//! `recharged audit`: the store against what a simulator really delivered.
+//! `recharged audit`: the store against what simulators really delivered.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::config::{ConfigArgs, environment};
+use super::lanes;
 use super::output::{CliError, Exit, Output};
 use crate::app::{broker_trouble, chain, kafka_options, open_checked_store};
-use crate::audit::{self, Deliveries, EventTrail, Percentiles, Report};
+use crate::audit::{self, EventTrail, Ledger, Ledgers, Percentiles, Report};
 use crate::config::{Config, Needs, Secrets};
 use crate::domain::Money;
 use crate::kafka::snapshot::read_values;
 use crate::providers::simulator::LedgerReader;
+
+pub(super) const EXAMPLES: &str = "\
+Example:
+  recharged audit --config recharged.toml --ledger ledger.jsonl --json
+
+With two providers, each by its name in the configuration:
+  recharged audit --ledger primary=p.jsonl --ledger second=s.jsonl";
 
 /// `recharged audit`.
 #[derive(Debug, Clone, Args)]
 pub struct AuditArgs {
     #[command(flatten)]
     pub(crate) from: ConfigArgs,
-    /// The simulator's ledger
-    #[arg(long, value_name = "FILE")]
-    pub ledger: PathBuf,
+    /// The simulator's ledger; with several providers, that of each by its name in the configuration, as in --ledger
+    /// primary=p.jsonl --ledger second=s.jsonl: one that is not named has delivered nothing
+    #[arg(long = "ledger", value_name = "[NAME=]FILE", required = true)]
+    pub ledgers: Vec<PathBuf>,
     /// Read the published order events too, from their topic's beginning, and compare them with the store
     #[arg(long)]
     pub events: bool,
@@ -31,7 +41,7 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
     let needs = if args.events { Needs { kafka: true, ..Needs::STORE } } else { Needs::STORE };
     let loaded = args.from.load(needs)?;
     let secrets = loaded.secrets(environment())?;
-    let delivered = read_deliveries(&args.ledger)?;
+    let ledgers = read_ledgers(&args.ledgers, &loaded.config)?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
     let progress = |orders: u64| {
         if orders.is_multiple_of(100_000) {
@@ -40,7 +50,7 @@ pub(crate) async fn run(args: AuditArgs, output: Output) -> Result<(), CliError>
     };
     // Before the store, so that nothing is told of which the store was read too early.
     let trail = if args.events { Some(read_events(&loaded.config, &secrets, output).await?) } else { None };
-    let mut report = audit::reckon(store.as_ref(), &delivered, None, progress)
+    let mut report = audit::reckon(store.as_ref(), &ledgers, None, progress)
         .await
         .map_err(|error| CliError::failed(format!("store.url: {}", chain(&error))))?;
     if let Some(trail) = trail {
@@ -71,19 +81,49 @@ async fn read_events(config: &Config, secrets: &Secrets, output: Output) -> Resu
     read.map_err(|error| broker_trouble(config, &error).into())
 }
 
+/// One ledger alone is whoever's it is; of several, each says whose.
+fn read_ledgers(given: &[PathBuf], config: &Config) -> Result<Ledgers, CliError> {
+    if let [only] = given
+        && named(only).is_none()
+    {
+        return Ok(Ledgers::Anyones(read_ledger(only)?));
+    }
+    let mut ledgers = HashMap::new();
+    for given in given {
+        let Some((name, path)) = named(given) else {
+            let given = given.display();
+            return Err(CliError::usage(format!("--ledger {given}: of several, each says whose it is: NAME={given}")));
+        };
+        // Under a name that is misspelt nothing would have been delivered.
+        let provider = lanes::known(name, config).map_err(|error| {
+            CliError::usage(format!("--ledger {name}=…: {error}; a file whose own name has a = is ./{name}=…"))
+        })?;
+        if ledgers.insert(provider, read_ledger(path)?).is_some() {
+            return Err(CliError::usage(format!("--ledger {name}={}: {name} has one already", path.display())));
+        }
+    }
+    Ok(Ledgers::Named(ledgers))
+}
+
+/// A name and a file. What stands before the first `=` is no name where it is a path.
+fn named(given: &Path) -> Option<(&str, &Path)> {
+    let (name, path) = given.to_str()?.split_once('=')?;
+    (!name.contains('/')).then(|| (name, Path::new(path)))
+}
+
 /// What was delivered under each reference.
-pub(crate) fn read_deliveries(path: &Path) -> Result<Deliveries, CliError> {
+pub(crate) fn read_ledger(path: &Path) -> Result<Ledger, CliError> {
     let told = |error: &dyn std::error::Error| format!("--ledger: {}", chain(error));
-    let mut delivered = Deliveries::new();
+    let mut ledger = Ledger::default();
     for delivery in LedgerReader::open(path).map_err(|error| CliError::config(told(&error)))? {
         let delivery = delivery.map_err(|error| CliError::failed(told(&error)))?;
         let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
         match delivery.reverses {
-            None => audit::count_delivery(&mut delivered, delivery.client_ref.to_string(), delivery.phone, amount),
-            Some(_) => audit::count_reversal(&mut delivered, delivery.client_ref.as_str()),
+            None => ledger.delivered(delivery.client_ref.to_string(), delivery.phone, amount),
+            Some(_) => ledger.took_back(delivery.client_ref.as_str()),
         }
     }
-    Ok(delivered)
+    Ok(ledger)
 }
 
 impl fmt::Display for Report {

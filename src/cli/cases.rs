@@ -287,6 +287,7 @@ fn meaning(kind: CaseKind) -> &'static str {
         CaseKind::DoubleSuccess => "two attempts of the order were delivered",
         CaseKind::AmountMismatch => "the provider delivered another amount than was ordered",
         CaseKind::FailedUnproven => "failed and refunded although only \"not found\" speaks for it",
+        CaseKind::Unconfirmed => "a callback contradicts the order, and the provider did not confirm it when asked",
         CaseKind::UnrequestedRefund => "the payment side refunded it, and nobody had requested that",
         CaseKind::RefundedTwice => "the payment side refunded it a second time",
         CaseKind::RefundUnconfirmed => "the payment side has not confirmed its refund in time",
@@ -325,7 +326,8 @@ fn whom_to_ask(kind: CaseKind) -> &'static str {
         | CaseKind::ProviderFlipped
         | CaseKind::DoubleSuccess
         | CaseKind::AmountMismatch
-        | CaseKind::FailedUnproven => "settle it with the shop or the provider",
+        | CaseKind::FailedUnproven
+        | CaseKind::Unconfirmed => "settle it with the shop or the provider",
     }
 }
 

@@ -35,46 +35,39 @@ pub enum LanesAction {
     /// Orders go to the next lane of their route, where there is one; the others wait, and fail with a refund at
     /// their deadlines. What was sent already is asked about as before.
     #[command(after_help = "Example:\n  recharged lanes pause primary --by \"A. Duty\" --why \"their incident 4711\"")]
-    Pause {
-        #[command(flatten)]
-        #[doc(hidden)]
-        from: ConfigArgs,
-        /// The lane: a provider's name in the configuration
-        lane: String,
-        /// Who pauses it
-        #[arg(long, value_name = "NAME", value_parser = values::name)]
-        by: String,
-        /// Why
-        #[arg(long, value_name = "TEXT", value_parser = values::evidence)]
-        why: String,
-    },
+    Pause(Change),
     /// Lets a lane take orders again
     #[command(after_help = "Example:\n  recharged lanes resume primary --by \"A. Duty\" --why \"they are back\"")]
-    Resume {
-        #[command(flatten)]
-        #[doc(hidden)]
-        from: ConfigArgs,
-        /// The lane: a provider's name in the configuration
-        lane: String,
-        /// Who lets it go on
-        #[arg(long, value_name = "NAME", value_parser = values::name)]
-        by: String,
-        /// Why
-        #[arg(long, value_name = "TEXT", value_parser = values::evidence)]
-        why: String,
-    },
+    Resume(Change),
+}
+
+/// What a person says of a lane.
+#[derive(Debug, Clone, Args)]
+pub struct Change {
+    #[command(flatten)]
+    #[doc(hidden)]
+    pub(crate) from: ConfigArgs,
+    /// The lane: a provider's name in the configuration
+    pub lane: String,
+    /// Who says so
+    #[arg(long, value_name = "NAME", value_parser = values::name)]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT", value_parser = values::evidence)]
+    pub why: String,
 }
 
 pub(crate) async fn run(args: LanesArgs, output: Output) -> Result<(), CliError> {
-    let (LanesAction::List { from } | LanesAction::Pause { from, .. } | LanesAction::Resume { from, .. }) =
-        &args.action;
+    let (LanesAction::List { from }
+    | LanesAction::Pause(Change { from, .. })
+    | LanesAction::Resume(Change { from, .. })) = &args.action;
     let loaded = from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
-    let (lane, is_paused, by, why) = match args.action {
+    let (is_paused, Change { lane, by, why, .. }) = match args.action {
         LanesAction::List { .. } => return list(store.as_ref(), &loaded.config, output).await,
-        LanesAction::Pause { lane, by, why, .. } => (lane, true, by, why),
-        LanesAction::Resume { lane, by, why, .. } => (lane, false, by, why),
+        LanesAction::Pause(change) => (true, change),
+        LanesAction::Resume(change) => (false, change),
     };
     let lane = known(&lane, &loaded.config)?;
     let at = store.now().await.map_err(|error| trouble(&error))?;
@@ -92,7 +85,7 @@ pub(crate) async fn run(args: LanesArgs, output: Output) -> Result<(), CliError>
 }
 
 /// Only a lane of the configuration: a name that is misspelt would pause nothing.
-fn known(lane: &str, config: &Config) -> Result<ProviderId, CliError> {
+pub(super) fn known(lane: &str, config: &Config) -> Result<ProviderId, CliError> {
     let lanes = config.lanes();
     lanes.iter().find(|known| known.as_str() == lane).cloned().ok_or_else(|| {
         let names: Vec<&str> = lanes.iter().map(ProviderId::as_str).collect();

@@ -70,8 +70,8 @@ enum Command {
     /// Serves a simulated provider
     #[command(after_help = simulate::EXAMPLES)]
     Simulate(simulate::SimulateArgs),
-    /// Compares the store with a simulator's ledger; exit 1 on anything lost, double or wrong
-    #[command(after_help = "Example:\n  recharged audit --config recharged.toml --ledger ledger.jsonl --json")]
+    /// Compares the store with simulators' ledgers; exit 1 on anything lost, double or wrong
+    #[command(after_help = audit::EXAMPLES)]
     Audit(audit::AuditArgs),
     /// Compares a provider's day with the provider's own list; exit 1 on any difference
     #[command(after_help = reconcile::EXAMPLES)]

@@ -201,9 +201,7 @@ fn store(config: &Config, findings: &mut Findings) {
         "store.password_file is given too: keep one of them".to_owned()
     });
     if !store.url.is_empty() {
-        let scheme = url::Url::parse(store.url.expose()).map(|url| url.scheme().to_owned());
-        let known = matches!(scheme.as_deref(), Ok("postgres" | "postgresql" | "sqlite"));
-        findings.unless(known, "store.url", || {
+        findings.unless(store.url.names_a_database(), "store.url", || {
             "is no database that is known here: give postgres://user@host/database or sqlite://file".to_owned()
         });
     }

@@ -38,7 +38,12 @@ impl Layers {
                 return self.problems.push(ConfigProblem::new(&whole, "", message));
             }
         };
-        let parsed = DeTable::parse(&text).and_then(|table| {
+        self.add_toml(shown, &text);
+    }
+
+    /// The text of the file, which messages call `shown`.
+    pub(super) fn add_toml(&mut self, shown: String, text: &str) {
+        let parsed = DeTable::parse(text).and_then(|table| {
             let mut lines = Vec::new();
             note_lines(table.get_ref(), "", &mut lines);
             let values = toml::Table::deserialize(toml::Deserializer::from(table))?;
@@ -48,12 +53,12 @@ impl Layers {
             Ok((values, lines)) => {
                 self.values = values;
                 for (key, at) in lines {
-                    let source = Source::File { path: shown.clone(), line: Some(line_of(&text, at)) };
+                    let source = Source::File { path: shown.clone(), line: Some(line_of(text, at)) };
                     self.sources.leaves.insert(key, source);
                 }
             }
             Err(error) => {
-                let line = error.span().map(|span| line_of(&text, span.start));
+                let line = error.span().map(|span| line_of(text, span.start));
                 // Only the message: an excerpt of the line could hold a secret.
                 let message = format!("is not TOML: {}", error.message().replace('\n', ", "));
                 self.problems.push(ConfigProblem::new(&Source::File { path: shown, line }, "", message));

@@ -93,6 +93,26 @@ impl Config {
         if let Some(path) = path {
             layers.add_file(path);
         }
+        Self::of_layers(layers, env, sets)
+    }
+
+    /// Likewise, of the text of a file.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn read(
+        text: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Loaded, Vec<ConfigProblem>> {
+        let mut layers = layers::Layers::default();
+        layers.add_toml("file.toml".to_owned(), text);
+        Self::of_layers(layers, env, sets)
+    }
+
+    fn of_layers(
+        mut layers: layers::Layers,
+        env: impl IntoIterator<Item = (String, String)>,
+        sets: &[String],
+    ) -> Result<Loaded, Vec<ConfigProblem>> {
         layers.add_env(env);
         layers.add_sets(sets);
         let (config, sources) = layers.finish()?;

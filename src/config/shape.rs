@@ -122,7 +122,7 @@ impl Shape {
                 let texts: Vec<String> = texts(choices).map(|text| format!("{text:?}")).collect();
                 format!("one of {}", texts.join(", "))
             }
-            Kind::Duration => "a duration with its unit, such as \"180s\" or \"30m\"".to_owned(),
+            Kind::Duration => "a duration with its unit, such as \"180s\" or \"30m\", of 100 years at most".to_owned(),
             Kind::Listen => "an address and a port, such as \"127.0.0.1:9400\"".to_owned(),
             Kind::Text => "a text in quotes".to_owned(),
             Kind::Integer => match self.range() {

@@ -13,6 +13,9 @@ pub(super) const DURATION_FORMAT: &str = "human-duration";
 /// The schema format of an address to listen on.
 pub(super) const LISTEN_FORMAT: &str = "socket-address";
 
+/// A hundred years.
+const LONGEST: Duration = Duration::from_hours(100 * 366 * 24);
+
 /// A duration as people write it: `"180s"`, `"30m"`, `"90d"`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(Duration);
@@ -33,9 +36,9 @@ impl Span {
         self.0
     }
 
-    /// Reads a text; `None` where it is none.
+    /// Reads a text; `None` where it is none, or longer than anything lasts: what is reckoned from it must have room.
     pub fn parse(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok().map(Self)
+        humantime::parse_duration(text).ok().filter(|duration| *duration <= LONGEST).map(Self)
     }
 }
 
@@ -185,6 +188,13 @@ impl StoreUrl {
         self.0.is_empty()
     }
 
+    /// Whether it has the form of a database's address: without its slashes, what is meant for a password would be a path.
+    pub(super) fn names_a_database(&self) -> bool {
+        let known = |scheme: &str| matches!(scheme, "postgres" | "postgresql");
+        let is_server = self.0.split_once("://").is_some_and(|(scheme, _)| known(&scheme.to_ascii_lowercase()));
+        url::Url::parse(&self.0).is_ok_and(|url| if known(url.scheme()) { is_server } else { url.scheme() == "sqlite" })
+    }
+
     /// Whether a password stands in it.
     pub fn has_password(&self) -> bool {
         url::Url::parse(&self.0).is_ok_and(|url| {
@@ -199,7 +209,7 @@ impl StoreUrl {
         }
         let Ok(mut url) = url::Url::parse(&self.0) else { return "(unreadable)".to_owned() };
         if !self.has_password() {
-            return self.0.clone();
+            return if self.names_a_database() { self.0.clone() } else { "(unreadable)".to_owned() };
         }
         if url.password().is_some() && url.set_password(Some("****")).is_err() {
             return "(masked)".to_owned();
@@ -262,6 +272,8 @@ mod tests {
         assert_eq!(Span::parse("1m").map(|span| span.to_string()).as_deref(), Some("60s"));
         assert_eq!(Span::parse("180"), None);
         assert_eq!(Span::parse("fast"), None);
+        assert!(Span::parse("100y").is_some());
+        assert_eq!(Span::parse("18446744073709551615s"), None, "for ever");
     }
 
     #[test]
@@ -280,6 +292,10 @@ mod tests {
             assert!(url.has_password());
             let shown = format!("{url:?} {}", serde_json::to_string(&url).unwrap());
             assert!(!shown.contains("canary"), "{shown}");
+        }
+        for url in ["postgres:/me:canary@db/r", "postgres:me:canary@db", "me:canary@db"] {
+            let url = StoreUrl::new(url);
+            assert!(!url.names_a_database() && url.masked() == "(unreadable)", "{url:?}");
         }
         let plain = StoreUrl::new("sqlite://recharged.db");
         assert_eq!(plain.masked(), "sqlite://recharged.db");

@@ -3,6 +3,7 @@
 //! back as [`Unfit`], with a reason and a text that holds no value of the record.
 
 mod envelope;
+mod metadata;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -195,6 +196,7 @@ fn created(data: &[u8], key: &PhoneKey) -> Result<Inbound, Unfit> {
         Some(raw) if raw.get().len() > MAX_METADATA_BYTES => {
             return Err(schema(format!("metadata: {} bytes, at most {MAX_METADATA_BYTES}", raw.get().len())));
         }
+        Some(raw) if !metadata::is_readable(raw.get()) => return Err(schema(metadata::UNREADABLE)),
         Some(raw) => Some(raw.get().into()),
         None => None,
     };

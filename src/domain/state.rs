@@ -163,6 +163,8 @@ text_enum! {
         AmountMismatch = "amount_mismatch",
         /// Failed and refunded although only "not found" speaks for it.
         FailedUnproven = "failed_unproven",
+        /// A callback contradicts what is known of an attempt, and the provider did not confirm it when asked.
+        Unconfirmed = "unconfirmed",
         /// The payment side confirmed a refund that nobody had requested.
         UnrequestedRefund = "unrequested_refund",
         /// The payment side confirmed a second refund.

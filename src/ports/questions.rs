@@ -47,6 +47,17 @@ pub struct Haste {
     pub to: Hastened,
 }
 
+/// What became of that wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hurried {
+    /// The order may be asked about from then on.
+    From(Timestamp),
+    /// Something else was asked for since.
+    Overtaken,
+    /// Another session holds the row and does not let go of it; the others of the batch did not wait for it.
+    Locked,
+}
+
 /// Holds on orders, for those who ask. A hold is no transition: it moves no version and is in no
 /// log, and what it is lost with is one question more.
 #[async_trait]
@@ -55,7 +66,7 @@ pub trait Questions: Send + Sync + std::fmt::Debug {
     /// stands at most once in a batch. Answers in the order of the batch.
     async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
 
-    /// Brings forward the ends of holds, and says from when each order may be asked about. `None` where something else was
-    /// asked for since. An order stands at most once in a batch. Answers in the order of the batch.
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError>;
+    /// Brings forward the ends of holds, and says from when each order may be asked about. An order stands at most once in a
+    /// batch. Answers in the order of the batch, and promptly: whoever brings the news is waited for.
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError>;
 }

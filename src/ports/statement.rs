@@ -1,5 +1,7 @@
 //! A provider's own list of what it did in a time: what it would bill.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::domain::{ClientRef, Money, Timestamp};
@@ -96,4 +98,15 @@ pub trait Statement: Send + std::fmt::Debug {
     /// The next page: empty pages are none, and `None` is the end of a list that was read whole. After an error
     /// there is nothing more.
     async fn next_page(&mut self) -> Result<Option<Vec<Listed>>, StatementError>;
+}
+
+/// Lets the calls for a list leave, one after the other: to the provider they are calls like any other, so their permits come
+/// out of its quota.
+#[async_trait]
+pub trait ListPermits: Send + Sync + std::fmt::Debug {
+    /// Waits until one call may leave.
+    async fn wait(&self) -> Result<(), StatementError>;
+
+    /// The provider wants nothing of ours for so long: nobody's calls leave until then.
+    async fn rest(&self, rest: Duration) -> Result<(), StatementError>;
 }

@@ -123,6 +123,12 @@ pub trait OrderStore: Send + Sync + std::fmt::Debug {
     /// Answers in the order of the batch.
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError>;
 
+    /// The same for whoever is waited for: a row that another session holds is locked after a fraction of a second. Where no
+    /// single row can be held there is no difference.
+    async fn apply_promptly(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        self.apply(batch).await
+    }
+
     /// The store's clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 

@@ -1,9 +1,15 @@
 //! What every adapter makes of an answer in the same way.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
 use hyper::StatusCode;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use tracing::warn;
 
 use super::http::{HttpResponse, retry_after};
@@ -82,6 +88,58 @@ pub(super) fn query_unanswered(not_sent: Option<NotSentCause>) -> QueryOutcome {
 pub(super) fn unreadable_callback(is_proven: bool) -> CallbackNews {
     let said = QueryOutcome::Unavailable { retry_after: None };
     CallbackNews { client_ref: None, provider_ref: None, said, is_proven }
+}
+
+/// The longest reference of theirs that is kept, in characters.
+const REFERENCE_MAX: usize = 128;
+
+/// A provider's own reference, where it is one: it stands in rows, commands and logs. Without it ours is asked about.
+pub(super) fn plain(reference: String) -> Option<String> {
+    let fits = (1..=REFERENCE_MAX).contains(&reference.chars().count()) && !reference.chars().any(char::is_control);
+    fits.then_some(reference)
+}
+
+/// The same, in a body.
+pub(super) fn plain_reference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::deserialize(deserializer).map(|reference: Option<String>| reference.and_then(plain))
+}
+
+/// Reads a body of the form that is documented: an object.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    serde_json::from_slice::<Object<T>>(body).ok().map(|Object(read)| read)
+}
+
+/// An object of JSON. The parser by itself would take a list for one, its values in the order of our fields: a form that
+/// no provider documents.
+#[derive(Debug, Clone)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<T> Deref for Object<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
 }
 
 /// Codes that a provider sent and no table of ours knows. Each is counted, and named once in the log.

@@ -30,7 +30,7 @@ pub use self::secret::Secret;
 use self::simulated::{SimulatedList, SimulatedProvider};
 use crate::domain::route::ProductTable;
 use crate::domain::{Capabilities, DuplicateSemantics, ProviderId, RefFormat};
-use crate::ports::{Clock, RechargeProvider, Statement};
+use crate::ports::{Clock, ListPermits, RechargeProvider, Statement};
 
 /// A provider's section of the configuration, as plain values.
 #[derive(Debug, Clone)]
@@ -198,13 +198,14 @@ pub fn list(
     id: &ProviderId,
     settings: &ProviderSettings,
     clock: Arc<dyn Clock>,
+    permits: Arc<dyn ListPermits>,
     span: ListSpan,
 ) -> Result<Option<Box<dyn Statement>>, BuildError> {
     let id = id.clone();
     Ok(Some(match settings.kind {
-        ProviderKind::Simulator => Box::new(SimulatedList::new(id, settings, clock, span)?),
-        ProviderKind::Dtone => Box::new(DtoneList::new(id, settings, clock, span)?),
-        ProviderKind::Reloadly => Box::new(ReloadlyList::new(id, settings, clock, span)?),
+        ProviderKind::Simulator => Box::new(SimulatedList::new(id, settings, clock, permits, span)?),
+        ProviderKind::Dtone => Box::new(DtoneList::new(id, settings, clock, permits, span)?),
+        ProviderKind::Reloadly => Box::new(ReloadlyList::new(id, settings, clock, permits, span)?),
         ProviderKind::Mf178 => return Ok(None),
     }))
 }

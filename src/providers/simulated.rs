@@ -134,7 +134,7 @@ impl RechargeProvider for SimulatedProvider {
 
     fn read_callback(&self, callback: &RawCallback, now: Timestamp) -> Result<CallbackNews, CallbackRefusal> {
         let is_proven = signature::standard(&self.callback_keys, callback, now)?;
-        let Ok(Told { client_ref, answer }) = serde_json::from_slice::<Told>(&callback.body) else {
+        let Some(Told { client_ref, answer }) = answers::read::<Told>(&callback.body) else {
             return Ok(answers::unreadable_callback(is_proven));
         };
         let provider_ref = answer.provider_ref.clone();
@@ -186,6 +186,7 @@ struct SubmitBody<'a> {
 struct Answer {
     status: Option<String>,
     code: Option<String>,
+    #[serde(default, deserialize_with = "answers::plain_reference")]
     provider_ref: Option<String>,
     retryable: Option<bool>,
     retry_after_ms: Option<u64>,
@@ -261,7 +262,7 @@ enum Said {
 }
 
 fn said(response: &HttpResponse) -> (Said, Option<Duration>) {
-    serde_json::from_slice::<Answer>(&response.body).map_or((Said::Broken, None), word)
+    answers::read::<Answer>(&response.body).map_or((Said::Broken, None), word)
 }
 
 fn word(answer: Answer) -> (Said, Option<Duration>) {

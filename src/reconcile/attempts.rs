@@ -195,6 +195,14 @@ impl Attempts {
         None
     }
 
+    /// Where the reference of a claim stands.
+    pub(super) fn find_claim(&mut self, order_id: &str, attempt: u16, client_ref: Option<&str>) -> Option<usize> {
+        let mut clear = std::mem::take(&mut self.clear);
+        let found = self.find(readable(&mut clear, order_id, attempt, client_ref));
+        self.clear = clear;
+        found
+    }
+
     fn is_of(&self, slot: &Slot, reference: &str) -> bool {
         if slot.ref_len > 0 {
             return self.text(slot.text_at, slot.order_len, slot.ref_len) == reference;

@@ -9,12 +9,16 @@ use crate::domain::{Decision, EventType, OrderId, Transition, decide};
 use crate::ports::{Loaded, Store, StoreError, StoreErrorKind, Written};
 use crate::roles::patience;
 
-use super::attempts::Attempts;
-use super::compare::compare;
+use super::attempts::{Attempts, Slot};
+use super::compare::{Class, Here, compare};
 use super::judge::{Found, there};
 use super::report::{CaseCounts, CaseState};
 use super::{Progress, ReconcileError, Task, again};
 
+/// More cases than this are not opened unless somebody says so.
+pub const CASES_MAX: u64 = 1_000;
+/// So few deliveries may be missing on a list, whatever it has.
+const FEW: usize = 10;
 /// Cases opened by one statement.
 const BATCH: usize = 200;
 /// Somebody else may move an order at the same moment, a few times.
@@ -33,7 +37,10 @@ pub(super) async fn open(
     let due: Vec<usize> = (0..found.len())
         .filter(|at| found.get(*at).is_some_and(|found| matches!(found.case, Some((_, CaseState::Due)))))
         .collect();
-    let is_too_much = due.len() > task.cases_max;
+    let is_too_much = match task.cases_max {
+        Some(most) => due.len() > most,
+        None => due.len() as u64 > CASES_MAX || lacks_most(attempts, found),
+    };
     if task.dry_run || is_too_much {
         let state = if task.dry_run { CaseState::Due } else { CaseState::Withheld };
         for at in due {
@@ -50,6 +57,14 @@ pub(super) async fn open(
         }
     }
     Ok(count(found))
+}
+
+/// Whether a list has fewer of the deliveries than it has not: one that was cut off between two lines, of another account, or
+/// empty is more likely then than that a provider has lost them.
+fn lacks_most(attempts: &Attempts, found: &[Found]) -> bool {
+    let missing = found.iter().filter(|found| found.class == Class::MissingThere && found.case.is_some()).count();
+    let is_listed = |slot: &Slot| slot.here == Some(Here::Delivered) && slot.there.is_some();
+    missing > FEW && missing > attempts.slots().filter(|(_, slot)| is_listed(slot)).count()
 }
 
 fn set(found: &mut [Found], at: usize, state: CaseState) {
@@ -135,7 +150,10 @@ async fn decided(
     let mut seen: HashSet<&OrderId> = HashSet::new();
     let mut decided = Decided::default();
     for ((at, order_id), row) in named.iter().zip(rows) {
-        let (Loaded::Order(order), Some(slot)) = (row, slot_of(found, *at)) else { continue };
+        let (Loaded::Order(order), Some(slot)) = (row, slot_of(found, *at)) else {
+            set(found, *at, CaseState::NotWritten);
+            continue;
+        };
         let complaint = compare(&order, slot.attempt, there(slot), now).complaint;
         let Some(complaint) = complaint else {
             set(found, *at, CaseState::Overtaken);

@@ -146,6 +146,7 @@ pub(super) async fn find_strangers(
     attempts: &mut Attempts,
 ) -> Result<(), ReconcileError> {
     let strangers: Vec<usize> = attempts.slots().filter(|(_, slot)| slot.attempt == 0).map(|(at, _)| at).collect();
+    let mut has_moved = false;
     for batch in strangers.chunks(BATCH) {
         let named: Vec<(usize, OrderId, u16)> = batch
             .iter()
@@ -158,8 +159,10 @@ pub(super) async fn find_strangers(
         let rows = again(|| store.load(&ids)).await?;
         for ((at, order_id, attempt), row) in named.iter().zip(rows) {
             let Loaded::Order(order) = row else { continue };
-            if is_its_attempt(&order, *attempt, &task.provider) {
-                attempts.adopt(*at, order_id.as_str(), *attempt)?;
+            match whose(&order, *attempt, &task.provider) {
+                Whose::Here => attempts.adopt(*at, order_id.as_str(), *attempt)?,
+                Whose::Anywhere => has_moved = true,
+                Whose::Nobodys => {}
             }
         }
     }
@@ -167,14 +170,13 @@ pub(super) async fn find_strangers(
         let mut left = strangers.iter().filter_map(|at| attempts.get(*at)).filter(|slot| slot.attempt == 0);
         left.any(|slot| ClientRef::from_stored(&attempts.client_ref(slot)).may_be_hashed())
     };
-    if !has_hashed(attempts) {
+    if !has_moved && !has_hashed(attempts) {
         return Ok(());
     }
     let (from, until) = task.day.widened();
     for around in [(minus(from, NEIGHBOURS), from), (until, plus(until, NEIGHBOURS))] {
         each_claim(store, &task.provider, around, |claimed| {
-            let Some(reference) = claimed.client_ref.as_deref() else { return Ok(()) };
-            let found = attempts.find(reference);
+            let found = attempts.find_claim(&claimed.order_id, claimed.attempt, claimed.client_ref.as_deref());
             match found.filter(|at| attempts.get(*at).is_some_and(|slot| slot.attempt == 0)) {
                 Some(at) => Ok(attempts.adopt(at, &claimed.order_id, claimed.attempt)?),
                 None => Ok(()),
@@ -192,7 +194,18 @@ pub(super) fn in_clear(reference: &str) -> Option<(OrderId, u16)> {
     ClientRef::from_stored(reference).is_in_clear(&order_id, attempt).then_some((order_id, attempt))
 }
 
-/// Whether an order made an attempt at a provider, and so whether a reference in clear is its own.
-fn is_its_attempt(order: &Order, attempt: u16, provider: &ProviderId) -> bool {
-    (1..=order.attempt_number()).contains(&attempt) && order.provider.as_ref() == Some(provider)
+/// Whose a reference in clear is.
+enum Whose {
+    /// It is an attempt of the order, which is at this provider.
+    Here,
+    /// It is an attempt of the order, which is at another one by now. Where it was made the log tells.
+    Anywhere,
+    Nobodys,
+}
+
+fn whose(order: &Order, attempt: u16, provider: &ProviderId) -> Whose {
+    if !(1..=order.attempt_number()).contains(&attempt) {
+        return Whose::Nobodys;
+    }
+    if order.provider.as_ref() == Some(provider) { Whose::Here } else { Whose::Anywhere }
 }

@@ -11,6 +11,7 @@ mod compare;
 mod day;
 mod gather;
 mod judge;
+mod permits;
 mod report;
 
 use std::time::Duration;
@@ -21,8 +22,10 @@ use crate::ports::{Statement, StatementError, Store, StoreError};
 use self::attempts::Attempts;
 
 pub use self::attempts::Full;
+pub use self::cases::CASES_MAX;
 pub use self::compare::{Class, Complaint, Here, There, Verdict, compare};
 pub use self::day::Day;
+pub use self::permits::QuotaPermits;
 pub use self::report::{CaseCounts, CaseState, Counted, Entry, Listing, Matched, Report, Sum};
 
 /// Orders loaded at once.
@@ -45,8 +48,9 @@ pub struct Task<'a> {
     pub policy: &'a Policy,
     /// Open no case.
     pub dry_run: bool,
-    /// If more cases than this had to be opened, none is: then the list is more likely to be the wrong one.
-    pub cases_max: usize,
+    /// If more cases than this had to be opened, none is: then the list is more likely to be the wrong one. Where nobody
+    /// says how many, no more than a thousand are, and none where the list lacks most of what was delivered.
+    pub cases_max: Option<usize>,
 }
 
 /// How far it is, for whoever waits.

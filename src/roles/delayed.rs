@@ -128,12 +128,11 @@ impl Waiting {
 
 /// The headers that a record had before it was put off. Ours are the last: whatever bears their names before
 /// them is the record's own.
-pub fn original_headers(mut headers: Vec<(Bytes, Option<Bytes>)>) -> Vec<(Bytes, Option<Bytes>)> {
+pub fn original_headers(headers: &[(Bytes, Option<Bytes>)]) -> Vec<(Bytes, Option<Bytes>)> {
     const OURS: [&str; 4] = [DUE_AT, TARGET, HOPS, ENTERED_AT];
     let is_ours = |(name, _): &(Bytes, Option<Bytes>)| OURS.iter().any(|own| name.as_ref() == own.as_bytes());
     let ours = headers.iter().rev().take(OURS.len()).take_while(|header| is_ours(header)).count();
-    headers.truncate(headers.len() - ours);
-    headers
+    headers.iter().take(headers.len() - ours).cloned().collect()
 }
 
 fn millis_up(at: Timestamp) -> i64 {

@@ -78,9 +78,28 @@ pub async fn applied(
     transitions: &[Transition],
     abort: &CancellationToken,
 ) -> Result<Vec<Written>, StoreError> {
+    written(operation, (store, false), transitions, abort).await
+}
+
+/// The same for whoever is waited for: no lock is waited for long.
+pub async fn applied_promptly(
+    operation: &'static str,
+    store: &dyn OrderStore,
+    transitions: &[Transition],
+    abort: &CancellationToken,
+) -> Result<Vec<Written>, StoreError> {
+    written(operation, (store, true), transitions, abort).await
+}
+
+async fn written(
+    operation: &'static str,
+    (store, promptly): (&dyn OrderStore, bool),
+    transitions: &[Transition],
+    abort: &CancellationToken,
+) -> Result<Vec<Written>, StoreError> {
     let locked = AtomicU32::new(0);
     let write = || async {
-        let written = store.apply(transitions).await;
+        let written = if promptly { store.apply_promptly(transitions).await } else { store.apply(transitions).await };
         let is_locked = written.as_ref().is_err_and(|error| error.kind == StoreErrorKind::Contention);
         match written {
             Err(error) if is_locked && locked.fetch_add(1, Ordering::Relaxed) + 1 >= LOCKED_MAX => {
@@ -108,9 +127,9 @@ pub async fn applied(
         return Ok(vec![answer]);
     }
     let (left, right) = transitions.split_at(transitions.len() / 2);
-    let mut written = Box::pin(applied(operation, store, left, abort)).await?;
-    written.extend(Box::pin(applied(operation, store, right, abort)).await?);
-    Ok(written)
+    let mut halves = Box::pin(written(operation, (store, promptly), left, abort)).await?;
+    halves.extend(Box::pin(written(operation, (store, promptly), right, abort)).await?);
+    Ok(halves)
 }
 
 /// Tells of a row that makes no order, of which only people can make one again.

@@ -155,7 +155,7 @@ fn all_problems_are_reported_each_on_a_line_of_its_own() {
     assert!(found.iter().all(|line| !line.contains('\n')));
     assert_eq!(
         found[0],
-        "FILE:2: sla.deadline: \"fast\" does not fit here: give a duration with its unit, such as \"180s\" or \"30m\""
+        "FILE:2: sla.deadline: \"fast\" does not fit here: give a duration with its unit, such as \"180s\" or \"30m\", of 100 years at most"
     );
     assert!(found[1].starts_with("FILE:3: sla.unpaid_timeout: 30 does not fit here"));
 }

@@ -10,7 +10,7 @@ use recharged::domain::{
     Receipt, RetryAdvice, State, SubmitOutcome, UnknownCause, decide,
 };
 
-use crate::row::{Row, Tick, at, claim_id, lane, new_order, refund_id, tick_of};
+use crate::row::{FAR, Row, Tick, at, claim_id, lane, new_order, refund_id, tick_of};
 
 /// What a caller hears, or believes, of its send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +57,8 @@ pub(crate) enum Asked {
     Claim(u8),
     /// With one lane there is nowhere else to go.
     LaneShut,
+    /// Its number is taken again when all is over.
+    NumberCools,
     Reply {
         attempt: u8,
         claim: u8,
@@ -72,6 +74,8 @@ pub(crate) enum Asked {
     Resolved(bool),
     CaseClosed,
     NotListed,
+    /// A callback's word about its first attempt that nobody confirmed.
+    Unconfirmed,
     /// Listed with another amount, or with its own.
     Listed {
         same: bool,
@@ -241,6 +245,7 @@ impl Asked {
             Self::RefundOverdue => Input::RefundOverdue,
             Self::Claim(claim) => Input::Claim { claim_id: claim_id(claim) },
             Self::LaneShut => Input::LaneShut,
+            Self::NumberCools => Input::NumberCools { until: at(FAR) },
             Self::Reply { attempt, claim, word } => {
                 Input::SubmitReply { attempt: u16::from(attempt), claim_id: claim_id(claim), outcome: word.outcome() }
             }
@@ -252,6 +257,7 @@ impl Asked {
             Self::Resolved(succeeded) => {
                 Input::Resolved { succeeded, by: "a person".to_owned(), evidence: "a statement".to_owned() }
             }
+            Self::Unconfirmed => Input::Unconfirmed { attempt: 1 },
             Self::NotListed => Input::Disputed { attempt: 1, dispute: Dispute::NotListed },
             Self::Listed { same } => {
                 let mut amount = new_order(true).amount;
@@ -282,6 +288,7 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
         Input::RefundOverdue => "refund overdue",
         Input::Claim { .. } => "claim",
         Input::LaneShut => "lane shut",
+        Input::NumberCools { .. } => "number cools",
         Input::SubmitReply { outcome, .. } => match outcome {
             SubmitOutcome::Succeeded(_) => "reply: delivered",
             SubmitOutcome::Accepted { .. } => "reply: accepted",
@@ -308,6 +315,7 @@ pub(crate) fn name_of(input: &Input) -> &'static str {
             Dispute::NotListed => "list: not there",
             Dispute::Amount(_) => "list: amount",
         },
+        Input::Unconfirmed { .. } => "callback: unconfirmed",
         Input::CallerLost => "caller lost",
         Input::Deadline => "deadline",
         Input::Resolved { .. } => "resolved",

@@ -29,11 +29,13 @@ fn inputs(row: Option<Row>, now: Tick) -> Vec<Asked> {
         Asked::RefundOverdue,
         Asked::CallerLost,
         Asked::LaneShut,
+        Asked::NumberCools,
         Asked::Deadline,
         Asked::Resolved(true),
         Asked::Resolved(false),
         Asked::CaseClosed,
         Asked::NotListed,
+        Asked::Unconfirmed,
         Asked::Listed { same: true },
         Asked::Listed { same: false },
     ];
@@ -91,7 +93,7 @@ fn seen_at(mut row: Row, now: Tick) -> Row {
 }
 
 /// What the model does not take, one by one, and why: a new kind is in no list, and must be modelled or excused.
-const EXCUSED: [(&str, &[&str]); 8] = [
+const EXCUSED: [(&str, &[&str]); 9] = [
     (
         "the modelled provider knows no cooldown: its no speaks of the attempt that it refuses",
         &[
@@ -143,6 +145,16 @@ const EXCUSED: [(&str, &[&str]); 8] = [
             "succeeded | report: failed | succeeded | case_opened",
             "succeeded | report: in progress | succeeded | attempt_updated",
             "succeeded | report: provider unknown | succeeded | attempt_updated",
+        ],
+    ),
+    (
+        "the modelled provider calls nobody back: what nobody confirmed of a callback opens a case and moves nothing",
+        &[
+            "in_flight | callback: unconfirmed | in_flight | case_opened",
+            "retry_wait | callback: unconfirmed | retry_wait | case_opened",
+            "in_doubt | callback: unconfirmed | in_doubt | case_opened",
+            "succeeded | callback: unconfirmed | succeeded | case_opened",
+            "failed | callback: unconfirmed | failed | case_opened",
         ],
     ),
     (

@@ -145,3 +145,35 @@ fn an_order_that_was_stored_behind_its_deadline_is_decided_all_the_same() {
         assert_eq!(report.of(State::Failed), 50, "seed {seed}: {:?}", report.states);
     }
 }
+
+/// One permit a second over three processes, of which one leaves the group for a moment and one dies; all commands in
+/// one partition, or spread.
+#[test]
+fn a_quota_of_one_a_second_is_used_while_there_is_work_and_never_exceeded() {
+    let mut least: f64 = 1.0;
+    for seed in seeds(12) {
+        let crash = Incident::Crash { slot: 1, away: Duration::from_secs(5) };
+        let incidents = vec![(Duration::from_secs(90), Incident::Rebalance), (Duration::from_secs(180), crash)];
+        let weather = Weather {
+            orders: 500,
+            processes: 3,
+            permits_per_second: 1.0,
+            // More than the quota allows, from the beginning to the end.
+            gap: Duration::from_millis(500),
+            sla: Duration::from_secs(3_600),
+            one_number: seed % 2 == 0,
+            incidents,
+            rates: Rates::default(),
+            ..Weather::calm()
+        };
+        let report = live(seed, weather);
+        report.check(seed);
+        assert_eq!(report.of(State::Succeeded), 500, "seed {seed}: {:?}", report.states);
+        let (first, end) = (report.arrivals[0], report.arrivals[report.arrivals.len() - 1]);
+        let allowed = (end - first).as_seconds_f64() + f64::from(world::BURST);
+        let used = report.arrivals.len() as f64 / allowed;
+        eprintln!("seed {seed}: {} of {allowed:.1} permits were used", report.arrivals.len());
+        least = least.min(used);
+    }
+    assert!(least >= 0.995, "{:.2} % of the quota were used", 100.0 * least);
+}

@@ -31,6 +31,8 @@ pub(crate) fn wants_notice(number: u32) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Saying {
     id: OrderId,
+    /// Whom it is for.
+    recipient: u32,
     what: What,
     /// It happened so long before it is told.
     old: Duration,
@@ -60,7 +62,7 @@ impl Saying {
         let (kind, value) = match self.what {
             What::Created { amount, is_paid } => {
                 let value = json!({
-                    "order_id": id.as_str(), "phone": format!("+86138000{:05}", self.number), "amount_minor": amount,
+                    "order_id": id.as_str(), "phone": format!("+86138000{:05}", self.recipient), "amount_minor": amount,
                     "currency": "CNY", "created_at": at, "paid_at": is_paid.then_some(&at),
                     "payment_id": is_paid.then_some(payment_id), "notify": wants_notice(self.number),
                 });
@@ -107,11 +109,12 @@ pub(crate) struct Plan {
     pub(crate) unasked: HashSet<OrderId>,
     /// Those of which something is told, and never that they were created.
     pub(crate) nobodys: BTreeSet<OrderId>,
+    one_number: bool,
 }
 
 impl Plan {
     pub(crate) fn new(weather: &Weather, strikes: &Strikes, rng: &mut StdRng) -> Self {
-        let mut plan = Self::default();
+        let mut plan = Self { one_number: weather.one_number, ..Self::default() };
         let mut at = Duration::from_secs(1);
         for number in 0..weather.orders {
             at += weather.gap.mul_f64(rng.random_range(0.0..2.0));
@@ -140,7 +143,10 @@ impl Plan {
                 let what = [What::Paid, What::Cancelled, What::Refunded][rng.random_range(0..3)];
                 let id = OrderId::parse(&format!("nobody-{number}")).unwrap();
                 plan.nobodys.insert(id.clone());
-                plan.sayings.push((first, Saying { id, what, old: Duration::ZERO, topic: somewhere(rng), number }));
+                plan.sayings.push((
+                    first,
+                    Saying { id, recipient: number, what, old: Duration::ZERO, topic: somewhere(rng), number },
+                ));
             }
         }
         plan
@@ -186,7 +192,8 @@ impl Plan {
     }
 
     fn say(&mut self, at: Duration, number: u32, what: What, old: Duration) {
-        self.sayings.push((at, Saying { id: order_id(number), what, old, topic: "orders", number }));
+        let recipient = if self.one_number { 0 } else { number };
+        self.sayings.push((at, Saying { id: order_id(number), recipient, what, old, topic: "orders", number }));
     }
 
     /// On either topic, and perhaps before the order itself.
@@ -202,7 +209,7 @@ impl Plan {
             strikes.hit(Fault::EventBeforeItsOrder);
         }
         let (id, topic) = (order_id(number), somewhere(rng));
-        self.sayings.push((at, Saying { id, what, old: Duration::ZERO, topic, number }));
+        self.sayings.push((at, Saying { id, recipient: number, what, old: Duration::ZERO, topic, number }));
     }
 }
 

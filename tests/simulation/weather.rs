@@ -282,6 +282,8 @@ pub(crate) struct Weather {
     pub(crate) incidents: Vec<(Duration, Incident)>,
     /// Whether anybody dispatches.
     pub(crate) dispatches: bool,
+    /// Whether all orders are for one number, whose commands share a partition.
+    pub(crate) one_number: bool,
     /// Whoever inserts is cut off from the store for so long at the beginning.
     pub(crate) cut_off: Option<Duration>,
 }
@@ -302,6 +304,7 @@ impl Weather {
             rates: Rates { repeats: 0.1, contradictions: 0.5, ..Rates::default() },
             incidents: Vec::new(),
             dispatches: true,
+            one_number: false,
             cut_off: None,
         }
     }

@@ -15,8 +15,8 @@ use super::report::DemoReport;
 use super::tap::{Seen, Tap};
 use super::view::{Frame, View};
 use crate::app::{self, App, Plan, Role, chain, kafka_options, store_options};
-use crate::audit::{self, micros_histogram, percentiles};
-use crate::cli::audit::read_deliveries;
+use crate::audit::{self, Ledgers, micros_histogram, percentiles};
+use crate::cli::audit::read_ledger;
 use crate::cli::output::{CliError, Output};
 use crate::config::Config;
 use crate::domain::State;
@@ -256,9 +256,9 @@ impl Stage {
         self.simulator.shutdown().await;
         // The service has told its last events; the tap has still to read them.
         read_all(&self.tap, self.app.store.as_ref()).await;
-        let delivered = read_deliveries(&self.folder.file("ledger.jsonl"))?;
+        let ledgers = Ledgers::Anyones(read_ledger(&self.folder.file("ledger.jsonl"))?);
         let store = self.app.store.as_ref();
-        let mut report = audit::reckon(store, &delivered, sold, |_| ()).await.map_err(|error| told(&error))?;
+        let mut report = audit::reckon(store, &ledgers, sold, |_| ()).await.map_err(|error| told(&error))?;
         report.events = Some(self.tap.against(store).await.map_err(|error| told(&error))?);
         if let Some(kept) = metrics::kept_lateness() {
             (report.delay_lateness_ms, report.early) = (percentiles(&kept.late), kept.early);

@@ -5,6 +5,7 @@ mod print;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{FixedOffset, NaiveDate};
@@ -15,12 +16,12 @@ use super::orders::trouble;
 use super::output::{CliError, Exit, Output};
 use super::values;
 use crate::app::{open_checked_store, open_list};
-use crate::config::{Config, Needs, Secrets};
+use crate::config::{Config, Needs, QuotaConfig, Secrets};
 use crate::domain::{Currency, ProviderId, Timestamp};
-use crate::ports::{ListedState, Statement, StatementError, StatementTrouble};
+use crate::ports::{ListedState, Statement, StatementError, StatementTrouble, Store};
 use crate::providers::day_file::{Column, Columns, DayFile, Format, States, Terms};
 use crate::providers::{ListSpan, ProviderKind};
-use crate::reconcile::{BadList, Day, Progress, ReconcileError, Task, reconcile};
+use crate::reconcile::{BadList, CASES_MAX, Day, Progress, QuotaPermits, ReconcileError, Task, reconcile};
 
 pub(super) const EXAMPLES: &str = "\
 Example:
@@ -82,9 +83,10 @@ pub struct ReconcileArgs {
     /// Open no case
     #[arg(long)]
     pub dry_run: bool,
-    /// If more cases than this had to be opened, open none: the list may be the wrong one
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
-    pub max_cases: u32,
+    /// If more cases than this had to be opened, open none: the list may be the wrong one. Left out: 1000, and none where the
+    /// list lacks most of what was delivered
+    #[arg(long, value_name = "N")]
+    pub max_cases: Option<u32>,
     /// Write the differences as CSV, and the counts to stderr
     #[arg(long)]
     pub csv: bool,
@@ -141,7 +143,7 @@ pub(crate) async fn run(args: ReconcileArgs, output: Output) -> Result<(), CliEr
     args.check_day(&day, now, config)?;
     let (mut list, source) = match file {
         Some(file) => file,
-        None => args.provider_list(config, &secrets, &day)?,
+        None => args.provider_list(config, &secrets, &store, &day)?,
     };
     let policy = config.policy();
     let task = Task {
@@ -150,7 +152,7 @@ pub(crate) async fn run(args: ReconcileArgs, output: Output) -> Result<(), CliEr
         now,
         policy: &policy,
         dry_run: args.dry_run,
-        cases_max: usize::try_from(args.max_cases).unwrap_or(usize::MAX),
+        cases_max: args.max_cases.map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
     };
     let progress = |progress: Progress| match progress {
         Progress::Ours(attempts) => output.progress(format_args!("{attempts} attempts of ours read")),
@@ -165,10 +167,15 @@ pub(crate) async fn run(args: ReconcileArgs, output: Output) -> Result<(), CliEr
     print::print(&done, &source, &args, output)?;
     let cases = done.report.cases;
     if cases.withheld > 0 {
+        let why = match args.max_cases {
+            Some(most) => format!("more than --max-cases {most}"),
+            None if cases.withheld > CASES_MAX => format!("more than {CASES_MAX}"),
+            None => "since the list lacks most of what was delivered".to_owned(),
+        };
         let said = format!(
-            "{} cases would have to be opened, more than --max-cases {}: none was; look whether the list is the right one \
-             and whole, then run it again with a greater --max-cases",
-            cases.withheld, args.max_cases
+            "{} cases would have to be opened, {why}: none was; look whether the list is the right one and whole, then run \
+             it again with --max-cases {}",
+            cases.withheld, cases.withheld
         );
         return Err(CliError::failed(said));
     }
@@ -277,13 +284,22 @@ impl ReconcileArgs {
         Ok(Some((Box::new(DayFile::new(name.clone(), input, terms)), name)))
     }
 
-    fn provider_list(&self, config: &Config, secrets: &Secrets, day: &Day) -> Result<List, CliError> {
+    fn provider_list(
+        &self,
+        config: &Config,
+        secrets: &Secrets,
+        store: &Arc<dyn Store>,
+        day: &Day,
+    ) -> Result<List, CliError> {
         let (from, until) = day.widened();
         let permits = config.providers.get(&self.provider).map_or(1.0, |provider| provider.quota.permits_per_second);
         let pace = Duration::try_from_secs_f64(1.0 / (permits * PART_OF_QUOTA)).unwrap_or(PACE_MOST);
         let span = ListSpan { from, until, pace: pace.clamp(PACE_LEAST, PACE_MOST) };
         let kind = self.kind(config).map_or("it", ProviderKind::as_str);
-        let list = open_list(config, secrets, &self.provider, span)?;
+        let provider = ProviderId::new(&self.provider);
+        let terms = config.quota_terms(&provider).unwrap_or_else(|| QuotaConfig::default().terms());
+        let permits = Arc::new(QuotaPermits::new(store, provider, terms));
+        let list = open_list(config, secrets, &self.provider, permits, span)?;
         let list = list.ok_or_else(|| {
             CliError::usage(format!("--provider {}: {kind} has no list: give its day file with --file", self.provider))
         })?;

@@ -108,6 +108,32 @@ pub(super) fn disputed(draft: Draft<'_>, number: u16, dispute: Dispute) -> Decis
     }
 }
 
+/// What tells of the same contradiction, and of which a person knows more than a word that nobody confirmed.
+const TOLD_ALREADY: [CaseKind; 5] = [
+    CaseKind::LateSuccess,
+    CaseKind::DoubleSuccess,
+    CaseKind::ProviderFlipped,
+    CaseKind::Conflict,
+    CaseKind::ReversedAfterSuccess,
+];
+
+/// A callback contradicts what is known of an attempt, and its provider was asked about that in vain, for as long as there
+/// was hope. Nobody asks any more, so a person must; also of an order that is open still, whose current attempt is
+/// another one.
+pub(super) fn unconfirmed(draft: Draft<'_>, number: u16) -> Decision {
+    if !(1..=draft.before.attempt_number()).contains(&number) {
+        return Decision::Keep(Why::NotApplicable);
+    }
+    if TOLD_ALREADY.iter().any(|kind| draft.before.cases & kind.bit() != 0) {
+        return Decision::Keep(Why::Known);
+    }
+    let evidence = format!(
+        "a callback about attempt {number} contradicts what is known of it, and the provider, asked for half a day, gave no \
+         answer that settles it: `recharged orders show` has what the callback said"
+    );
+    draft.case_only(CaseKind::Unconfirmed, evidence)
+}
+
 /// Whether "not found" is what the case of a refund was kept open for: the last question about
 /// an attempt that only "not found" speaks for.
 fn is_last_word(draft: &Draft<'_>, number: u16, asked_at: Timestamp) -> bool {

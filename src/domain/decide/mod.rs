@@ -10,7 +10,7 @@ mod claim;
 mod closed;
 mod deadline;
 mod draft;
-mod lane_shut;
+mod elsewhere;
 mod not_found;
 mod people;
 mod refund;
@@ -59,6 +59,12 @@ pub enum Input {
     },
     /// The lane that an order waits in takes none for now.
     LaneShut,
+    /// The provider of the lane that it waits in takes its number only from then on, since that was recharged for another
+    /// order a moment ago.
+    NumberCools {
+        /// From when on.
+        until: Timestamp,
+    },
     /// What became of a send.
     SubmitReply {
         /// The attempt that was sent: a delivery counts for its reference, even where a later
@@ -85,6 +91,12 @@ pub enum Input {
         attempt: u16,
         /// What it says.
         dispute: Dispute,
+    },
+    /// What a callback said against what is known of an attempt that nobody asks about any more was asked about for as long
+    /// as there was hope, and its provider neither confirmed nor denied it.
+    Unconfirmed {
+        /// About which attempt.
+        attempt: u16,
     },
     /// The payment side says that it has refunded the order.
     RefundConfirmed {
@@ -165,9 +177,11 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
             | Input::CancelRequested
             | Input::Claim { .. }
             | Input::LaneShut
+            | Input::NumberCools { .. }
             | Input::SubmitReply { .. }
             | Input::Reported { .. }
             | Input::Disputed { .. }
+            | Input::Unconfirmed { .. }
             | Input::RefundConfirmed { .. }
             | Input::RefundOverdue
             | Input::CallerLost
@@ -182,12 +196,14 @@ pub fn decide(order: Option<&Order>, input: &Input, now: Timestamp, policy: &Pol
         Input::Paid { paid_at, payment_id, verdict } => arrival::paid(draft, *paid_at, payment_id.as_ref(), verdict),
         Input::CancelRequested => arrival::cancel_requested(draft),
         Input::Claim { claim_id } => claim::claim(draft, *claim_id),
-        Input::LaneShut => lane_shut::lane_shut(draft),
+        Input::LaneShut => elsewhere::lane_shut(draft),
+        Input::NumberCools { until } => elsewhere::number_cools(draft, *until),
         Input::SubmitReply { attempt, claim_id, outcome } => attempt::submit_reply(draft, *attempt, *claim_id, outcome),
         Input::Reported { attempt, asked_at, outcome } => {
             attempt::reported(Draft::for_answer(order, now, policy), *attempt, *asked_at, outcome)
         }
         Input::Disputed { attempt, dispute } => closed::disputed(draft, *attempt, *dispute),
+        Input::Unconfirmed { attempt } => closed::unconfirmed(draft, *attempt),
         Input::RefundConfirmed { refund_id, at } => refund::confirmed(draft, refund_id, *at),
         Input::RefundOverdue => refund::overdue(draft),
         Input::CallerLost => attempt::caller_lost(draft),

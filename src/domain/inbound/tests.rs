@@ -82,6 +82,21 @@ fn a_paid_order_with_an_unusable_number_is_still_an_order() {
 }
 
 #[test]
+fn metadata_that_some_reader_of_its_events_refuses_is_refused_at_once() {
+    let with = |metadata: &str| read(Some(ORDER.replace(r#"{"shop":7}"#, metadata).as_bytes()), &[], true, &key());
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for good in [r#"{"a":[1,-2.5e3,"\ud83d\ude00",null,true]}"#, "7", &nested(32), &format!("[{}1]", "[],".repeat(99))]
+    {
+        assert!(with(good).is_ok(), "{good}");
+    }
+    for bad in [r#"{"a":"\ud800"}"#, r#"{"\ud800":1}"#, "1e999", &nested(33)] {
+        let unfit = with(bad).unwrap_err();
+        assert_eq!(unfit.reason, DeadLetterReason::Schema, "{bad}");
+        assert!(unfit.detail.starts_with("metadata: nested deeper"), "{unfit}");
+    }
+}
+
+#[test]
 fn payments_cancellations_and_refunds_are_read() {
     let kind = |name: &str| binary(&format!("recharge.{name}.v1"));
     let paid = br#"{"order_id":"o","paid_at":"2026-01-05T08:00:00Z"}"#;

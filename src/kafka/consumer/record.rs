@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 
 use crate::domain::Timestamp;
@@ -15,33 +15,48 @@ use super::assignment::Held;
 /// decodes headers refuses the record.
 const UNREADABLE_NAME: &[u8] = b"\xff";
 
-/// Copies a record out of the client's buffers, so that these can go.
+/// Copies a record out of the client's buffers, so that these can go. Its parts share one buffer: thousands
+/// of records may be in hand, and each allocation costs more than what is in it.
 pub(super) fn copy(message: &BorrowedMessage<'_>, held: &Arc<Held>) -> InRecord {
     let assignment: Arc<dyn Assignment> = Arc::<Held>::clone(held);
+    let (key, value) = (message.key(), message.payload());
+    let headers: Vec<Borrowed<'_>> = message.headers().map(borrow_headers).unwrap_or_default();
+    let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    let around = headers.iter().map(|(name, value)| name.len() + len(*value)).sum::<usize>();
+    let mut parts = Parts(BytesMut::with_capacity(len(key) + len(value) + around));
     InRecord {
         topic: Arc::clone(&held.topic),
         partition: message.partition(),
         offset: message.offset(),
         timestamp: message.timestamp().to_millis().and_then(Timestamp::from_timestamp_millis),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: message.headers().map(copy_headers).unwrap_or_default(),
+        key: key.map(|key| parts.copy(key)),
+        value: value.map(|value| parts.copy(value)),
+        headers: headers.iter().map(|(name, value)| (parts.copy(name), value.map(|value| parts.copy(value)))).collect(),
         ack: Ack::new(assignment, message.offset()),
     }
 }
 
-fn copy_headers(headers: &BorrowedHeaders) -> Vec<(Bytes, Option<Bytes>)> {
-    (0..headers.count()).map(|index| copy_header(headers, index)).collect()
+/// The buffer of a record, as far as it is not filled yet.
+struct Parts(BytesMut);
+
+impl Parts {
+    fn copy(&mut self, part: &[u8]) -> Bytes {
+        self.0.extend_from_slice(part);
+        self.0.split().freeze()
+    }
+}
+
+type Borrowed<'a> = (&'a [u8], Option<&'a [u8]>);
+
+fn borrow_headers(headers: &BorrowedHeaders) -> Vec<Borrowed<'_>> {
+    (0..headers.count()).map(|index| borrow_header(headers, index)).collect()
 }
 
 /// rdkafka 0.39 panics on a header name that is not UTF-8, and offers no other way to it. One
 /// such record must not end the consumer, again after each restart; so the panic stops here.
 /// Name and value of that header are lost; its place is kept.
-fn copy_header(headers: &BorrowedHeaders, index: usize) -> (Bytes, Option<Bytes>) {
-    let read = catch_unwind(AssertUnwindSafe(|| {
-        headers
-            .try_get(index)
-            .map(|header| (Bytes::copy_from_slice(header.key.as_bytes()), header.value.map(Bytes::copy_from_slice)))
-    }));
-    read.ok().flatten().unwrap_or((Bytes::from_static(UNREADABLE_NAME), None))
+fn borrow_header(headers: &BorrowedHeaders, index: usize) -> Borrowed<'_> {
+    let read =
+        catch_unwind(AssertUnwindSafe(|| headers.try_get(index).map(|header| (header.key.as_bytes(), header.value))));
+    read.ok().flatten().unwrap_or((UNREADABLE_NAME, None))
 }

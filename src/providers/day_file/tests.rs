@@ -138,6 +138,7 @@ fn what_is_not_whole_or_not_understood_is_told_with_its_line_and_a_remedy() {
         ("hello\n", "it is no object of JSON"),
         ("{\"client_ref\":{},\"state\":\"failed\"}\n", "client_ref is neither a text nor a number"),
         ("{\"client_ref\":\"a\"}\n", "it has no state"),
+        ("{\"client_ref\":\"a\",\"state\":\"delivered\",\"state\":\"failed\"}\n", "state stands there twice"),
     ] {
         let said = json(text).unwrap_err().to_string();
         assert!(said.starts_with("--file day, line 1: ") && said.contains(words), "{said}");

@@ -15,7 +15,7 @@ use hyper::HeaderMap;
 use super::wire::Transaction;
 use super::{Said, headers, said, table};
 use crate::domain::{ClientRef, ProviderId, Timestamp, plus};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
 use crate::providers::{BuildError, ProviderSettings};
@@ -23,6 +23,9 @@ use crate::providers::{BuildError, ProviderSettings};
 /// Half of the longest window that is allowed.
 const WINDOW: Duration = Duration::from_hours(12);
 const PER_PAGE: u32 = 100;
+
+/// A transaction of whomever.
+type AnyTransaction = Transaction<Option<String>>;
 
 /// The list of a time.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ impl DtoneList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let headers = headers(&id, settings)?;
@@ -52,14 +56,18 @@ impl DtoneList {
             windows.push_back((from, until));
             from = until;
         }
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, headers, windows, page: 1, counted: 0, place: 0 })
     }
 
     /// The transactions of an answer.
-    fn transactions(&self, response: &HttpResponse) -> Result<Vec<Transaction>, StatementError> {
+    fn transactions(&self, response: &HttpResponse) -> Result<Vec<AnyTransaction>, StatementError> {
+        if let Ok(found) = serde_json::from_slice(&response.body)
+            && response.status.is_success()
+        {
+            return Ok(found);
+        }
         match said(&response.body) {
-            Said::Found(found) if response.status.is_success() => Ok(found),
             // Documented for a search that finds nothing.
             Said::Errors(codes) if codes == [table::NOT_FOUND] => Ok(Vec::new()),
             Said::Errors(_) | Said::Broken | Said::Found(_) | Said::Transaction(_) => {
@@ -75,8 +83,11 @@ impl DtoneList {
         }
     }
 
-    fn listed(&mut self, transaction: &Transaction) -> Listed {
+    fn listed(&mut self, transaction: &AnyTransaction) -> Listed {
         self.place += 1;
+        // What somebody made in their portal has no reference of ours.
+        let none = || format!("#{}", transaction.reference());
+        let client_ref = transaction.external_id.clone().filter(|text| !text.is_empty()).unwrap_or_else(none);
         let state = match transaction.status.class.message.as_str() {
             "CREATED" | "CONFIRMED" | "SUBMITTED" => ListedState::InProgress,
             "COMPLETED" => ListedState::Delivered,
@@ -86,7 +97,7 @@ impl DtoneList {
         };
         let tells_amount = matches!(state, ListedState::Delivered | ListedState::Reversed);
         Listed {
-            client_ref: ClientRef::from_stored(&transaction.external_id),
+            client_ref: ClientRef::from_stored(&client_ref),
             state,
             amount: transaction.receipt().delivered.filter(|_| tells_amount),
             at: transaction.creation_date.as_deref().and_then(|text| text.parse().ok()),
@@ -124,6 +135,7 @@ impl Statement for DtoneList {
         let found = self.transactions(&response)?;
         let number = |name| response.headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
         let (total, pages) = (number("x-total"), number("x-total-pages"));
+        self.lister.look_at_beginning(self.page, found.first().map(Transaction::reference))?;
         self.counted += found.len() as u64;
         let listed: Vec<Listed> = found.iter().map(|transaction| self.listed(transaction)).collect();
         // Without a word about its pages a list ends with an empty one.

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 pub(super) use self::list::DtoneList;
 use self::wire::{CreditParty, Destination, Errors, NewTransaction, Transaction};
-use super::answers::{self, Undocumented};
+use super::answers::{self, Object, Undocumented};
 use super::decimal::to_decimal;
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, escaped, retry_after};
 use super::{BuildError, ProviderSettings};
@@ -349,16 +349,16 @@ fn cancelled() -> QueryOutcome {
 }
 
 fn said(body: &[u8]) -> Said {
-    if let Ok(transaction) = serde_json::from_slice::<Transaction>(body) {
+    if let Some(transaction) = answers::read(body) {
         return Said::Transaction(Box::new(transaction));
     }
-    if let Ok(found) = serde_json::from_slice::<Vec<Transaction>>(body) {
-        return Said::Found(found);
+    if let Ok(found) = serde_json::from_slice::<Vec<Object<Transaction>>>(body) {
+        return Said::Found(found.into_iter().map(|Object(transaction)| transaction).collect());
     }
-    match serde_json::from_slice::<Errors>(body) {
-        Ok(Errors { errors }) if !errors.is_empty() => {
+    match answers::read(body) {
+        Some(Errors { errors }) if !errors.is_empty() => {
             Said::Errors(errors.into_iter().map(|error| error.code).collect())
         }
-        Ok(_) | Err(_) => Said::Broken,
+        Some(_) | None => Said::Broken,
     }
 }

@@ -64,8 +64,14 @@ const ENDS: [Refusal<&str>; 22] = [
     ("CANCELLED", FailureClass::Cancelled, Never),
 ];
 
-/// Documented for the credit party, the customer and the operator alike.
-const LIMITATIONS: &str = "-LIMITATIONS-ON-";
+/// Documented for each of these alike.
+const LIMITED: [&str; 3] = ["CREDIT-PARTY", "CUSTOMER", "OPERATOR"];
+
+fn is_limitation(message: &str) -> bool {
+    let of = |class: &str| message.strip_prefix(class)?.strip_prefix("-LIMITATIONS-ON-");
+    let limit = of("REJECTED").or_else(|| of("DECLINED")).unwrap_or_default();
+    LIMITED.iter().filter_map(|whose| limit.strip_prefix(whose)).any(|what| ["-AMOUNT", "-QUANTITY"].contains(&what))
+}
 
 /// What a submit that created nothing was refused for, if it is documented.
 pub(super) fn refused(code: u64) -> Option<Failure> {
@@ -76,8 +82,7 @@ pub(super) fn refused(code: u64) -> Option<Failure> {
 /// decide: one that says "not delivered" is believed also where its message is new.
 pub(super) fn ended(message: &str) -> (Failure, bool) {
     let known = refusal(&ENDS, message).or_else(|| {
-        let limited = message.contains(LIMITATIONS);
-        limited.then(|| Failure { class: LimitReached, code: message.to_owned(), advice: Never })
+        is_limitation(message).then(|| Failure { class: LimitReached, code: message.to_owned(), advice: Never })
     });
     let is_known = known.is_some();
     let other = || Failure { class: ProviderDeclared, code: "DECLINED-OTHER".to_owned(), advice: Never };

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::domain::{Currency, Money, Receipt};
+use crate::providers::answers::Object;
 use crate::providers::decimal::from_decimal;
 
 /// `POST /async/transactions`.
@@ -35,24 +36,24 @@ pub(super) struct Destination<'a> {
     pub(super) amount: Box<RawValue>,
 }
 
-/// A transaction, as far as we look at it.
+/// A transaction, as far as we look at it. `R`: what it is called by us, which one that was not made by us need not be.
 #[derive(Deserialize)]
-pub(super) struct Transaction {
+pub(super) struct Transaction<R = String> {
     pub(super) id: u64,
-    pub(super) external_id: String,
-    pub(super) status: Status,
+    pub(super) external_id: R,
+    pub(super) status: Object<Status>,
     /// Under this it is filed; of no interest where one transaction is asked about.
     pub(super) creation_date: Option<String>,
-    adjusted_values: Option<Values>,
-    requested_values: Option<Values>,
-    benefits: Option<Vec<Benefit>>,
+    adjusted_values: Option<Object<Values>>,
+    requested_values: Option<Object<Values>>,
+    benefits: Option<Vec<Object<Benefit>>>,
 }
 
 /// The class decides; the message is a detail of it.
 #[derive(Deserialize)]
 pub(super) struct Status {
     pub(super) message: String,
-    pub(super) class: Class,
+    pub(super) class: Object<Class>,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +63,7 @@ pub(super) struct Class {
 
 #[derive(Deserialize)]
 struct Values {
-    destination: Option<Amount>,
+    destination: Option<Object<Amount>>,
 }
 
 #[derive(Deserialize)]
@@ -77,7 +78,7 @@ struct Benefit {
     kind: String,
     unit_type: String,
     unit: String,
-    amount: Option<BenefitAmount>,
+    amount: Option<Object<BenefitAmount>>,
 }
 
 #[derive(Deserialize)]
@@ -88,7 +89,7 @@ struct BenefitAmount {
 /// Every error of a call.
 #[derive(Deserialize)]
 pub(super) struct Errors {
-    pub(super) errors: Vec<ApiError>,
+    pub(super) errors: Vec<Object<ApiError>>,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +97,7 @@ pub(super) struct ApiError {
     pub(super) code: u64,
 }
 
-impl Transaction {
+impl<R> Transaction<R> {
     pub(super) fn reference(&self) -> String {
         self.id.to_string()
     }

@@ -86,7 +86,7 @@ impl Gate {
     }
 
     /// Asked before every write. The clock is read after everything that could take time.
-    fn admit(&self, is_stale: impl FnOnce() -> bool) -> io::Result<()> {
+    pub(super) fn admit(&self, is_stale: impl FnOnce() -> bool) -> io::Result<()> {
         let mut phase = self.phase();
         match *phase {
             Phase::SetUp | Phase::Flowing => Ok(()),
@@ -105,7 +105,7 @@ impl Gate {
         }
     }
 
-    fn wrote(&self) {
+    pub(super) fn wrote(&self) {
         let mut phase = self.phase();
         if matches!(*phase, Phase::Armed { .. }) {
             *phase = Phase::Flowing;

@@ -5,6 +5,8 @@
 //! No redirects are followed, and nothing is sent twice once a byte has left
 //! (`docs/adr/0301-an-http-client-of-our-own.md`).
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod canned;
 mod connection;
 mod connector;
 mod gate;

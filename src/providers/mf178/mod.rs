@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use self::table::State;
-use super::answers::{self, Undocumented};
+use super::answers::{self, Object, Undocumented};
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, retry_after};
 use super::{BuildError, ProviderSettings, Secret};
 use crate::domain::route::ProductTable;
@@ -50,13 +50,14 @@ pub(super) struct Mf178 {
 #[derive(Deserialize)]
 struct Answer {
     code: i64,
-    data: Option<Order>,
+    data: Option<Object<Order>>,
 }
 
 /// An order, as far as we look at it.
 #[derive(Deserialize)]
 #[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 struct Order {
+    #[serde(default, deserialize_with = "answers::plain_reference")]
     order_id: Option<String>,
     third_id: Option<String>,
     state: i64,
@@ -97,11 +98,11 @@ impl Mf178 {
 
     fn submitted(&self, response: &HttpResponse, reference: &str, now: Timestamp) -> SubmitOutcome {
         let unknown = |cause| SubmitOutcome::Unknown(answers::unknown_by_status(response.status, cause));
-        let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else {
+        let Some(answer) = answers::read::<Answer>(&response.body) else {
             return answers::by_status(response, now, UnknownCause::BrokenBody);
         };
         match (answer.code, answer.data) {
-            (table::OK, Some(order)) if response.status.is_success() && order.is(reference) => {
+            (table::OK, Some(Object(order))) if response.status.is_success() && order.is(reference) => {
                 match self.state(&order) {
                     // They have it, and look into it by hand.
                     State::InProgress | State::UnknownToThem => {
@@ -129,9 +130,9 @@ impl Mf178 {
     fn told(&self, response: &HttpResponse, key: &QueryKey) -> QueryOutcome {
         let now = self.clock.now();
         let nothing = || answers::query_by_status(response, now);
-        let Ok(answer) = serde_json::from_slice::<Answer>(&response.body) else { return nothing() };
+        let Some(answer) = answers::read::<Answer>(&response.body) else { return nothing() };
         match (answer.code, answer.data) {
-            (table::OK, Some(order)) if response.status.is_success() && order.is(key.client_ref.as_str()) => {
+            (table::OK, Some(Object(order))) if response.status.is_success() && order.is(key.client_ref.as_str()) => {
                 match self.state(&order) {
                     State::InProgress => QueryOutcome::InProgress,
                     State::Succeeded => QueryOutcome::Succeeded(order.receipt()),
@@ -160,7 +161,11 @@ impl Mf178 {
             fields.find(|(name, _)| name == wanted).map(|(_, value)| value.into_owned())
         };
         let state = field("state").and_then(|state| state.parse().ok());
-        let order = Order { order_id: field("order_id"), third_id: field("third_id"), state: state.unwrap_or(0) };
+        let order = Order {
+            order_id: field("order_id").and_then(answers::plain),
+            third_id: field("third_id"),
+            state: state.unwrap_or(0),
+        };
         let client_ref = order.third_id.as_deref().map(ClientRef::from_stored);
         let provider_ref = order.order_id.clone();
         let said = match state.map(|_| self.state(&order)) {

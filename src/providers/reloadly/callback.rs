@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::domain::{ClientRef, Timestamp};
 use crate::ports::{CallbackRefusal, RawCallback};
+use crate::providers::answers::{self, Object};
 use crate::providers::{Secret, signature};
 
 /// A number above this is a time in milliseconds: in seconds it would lie thousands of years ahead.
@@ -12,7 +13,7 @@ const MILLIS_FROM: i64 = 100_000_000_000;
 
 #[derive(Deserialize)]
 pub(super) struct Told {
-    data: Data,
+    data: Object<Data>,
 }
 
 #[derive(Deserialize)]
@@ -48,7 +49,7 @@ fn moment(text: &str) -> Option<Timestamp> {
 }
 
 pub(super) fn read(body: &[u8]) -> Option<Told> {
-    serde_json::from_slice(body).ok()
+    answers::read(body)
 }
 
 impl Told {

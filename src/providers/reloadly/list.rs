@@ -15,7 +15,8 @@ use super::table::{self, Standing};
 use super::token::TokenSource;
 use super::{MEDIA_TYPE, Transaction, is_about_the_token, tokens};
 use crate::domain::{ClientRef, ProviderId, Timestamp};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
+use crate::providers::answers::{Object, read};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
 use crate::providers::{BuildError, ProviderSettings};
@@ -37,7 +38,7 @@ pub(in crate::providers) struct ReloadlyList {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {
-    content: Vec<Transaction>,
+    content: Vec<Object<Transaction>>,
     last: Option<bool>,
     total_pages: Option<u32>,
     total_elements: Option<u64>,
@@ -49,10 +50,11 @@ impl ReloadlyList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let tokens = tokens(&id, settings, &clock)?;
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, tokens, span, page: Some(1), place: 0 })
     }
 
@@ -113,13 +115,15 @@ impl Statement for ReloadlyList {
         if [401, 403].contains(&response.status.as_u16()) {
             return Err(self.lister.refused(response.status));
         }
-        let page = serde_json::from_slice::<Page>(&response.body).ok().filter(|_| response.status.is_success());
+        let page = read::<Page>(&response.body).filter(|_| response.status.is_success());
         let Some(page) = page else {
             let status = response.status.as_u16();
             return Err(self.lister.unusable(format_args!(
                 "page {number} is no report (status {status}): give its day file with --file"
             )));
         };
+        let first = page.content.first().and_then(|transaction| transaction.transaction_id);
+        self.lister.look_at_beginning(number, first.map(|id| id.to_string()))?;
         let listed: Vec<Listed> = page.content.iter().map(|transaction| self.listed(transaction)).collect();
         let told = page.last.or_else(|| page.total_pages.map(|pages| number >= pages));
         // Without a word about its pages a list ends with an empty one.

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 pub(super) use self::list::ReloadlyList;
 use self::table::Standing;
 use self::token::{Token, TokenSource};
-use super::answers::{self, Undocumented};
+use super::answers::{self, Object, Undocumented};
 use super::decimal::{from_decimal, to_decimal};
 use super::http::{HttpRequest, HttpResponse, HttpResult, HttpTransport, escaped};
 use super::{BuildError, ProviderSettings, Secret};
@@ -82,13 +82,13 @@ struct ApiError {
 #[derive(Deserialize)]
 struct StatusAnswer {
     status: String,
-    transaction: Option<Transaction>,
+    transaction: Option<Object<Transaction>>,
 }
 
 /// `GET /topups/reports/transactions`.
 #[derive(Deserialize)]
 struct Report {
-    content: Vec<Transaction>,
+    content: Vec<Object<Transaction>>,
 }
 
 #[derive(Deserialize)]
@@ -105,6 +105,13 @@ struct Transaction {
 }
 
 impl Transaction {
+    /// Whether it is the one that was asked about by its number, as far as it says.
+    fn is(&self, key: &QueryKey) -> bool {
+        let (reference, number) = (self.custom_identifier.as_deref(), self.transaction_id.map(|id| id.to_string()));
+        reference.is_none_or(|reference| reference == key.client_ref.as_str())
+            && (number.is_none() || number == key.provider_ref)
+    }
+
     fn receipt(&self) -> Receipt {
         let currency = self.delivered_amount_currency_code.as_deref().and_then(|code| Currency::parse(code).ok());
         let delivered = match (&self.delivered_amount, currency) {
@@ -177,13 +184,13 @@ impl Reloadly {
 
     fn submitted(&self, response: &HttpResponse) -> SubmitOutcome {
         let now = self.clock.now();
-        if let Ok(taken) = serde_json::from_slice::<Taken>(&response.body) {
+        if let Some(taken) = answers::read::<Taken>(&response.body) {
             if response.status.is_success() {
                 return SubmitOutcome::Accepted { provider_ref: Some(taken.transaction_id.to_string()) };
             }
             return SubmitOutcome::Unknown(answers::unknown_by_status(response.status, UnknownCause::BrokenBody));
         }
-        let Ok(error) = serde_json::from_slice::<ApiError>(&response.body) else {
+        let Some(error) = answers::read::<ApiError>(&response.body) else {
             return answers::by_status(response, now, UnknownCause::BrokenBody);
         };
         if error.error_code == table::DUPLICATE {
@@ -229,9 +236,8 @@ fn tokens(id: &ProviderId, settings: &ProviderSettings, clock: &Arc<dyn Clock>) 
 
 /// Whether an answer says no more than that the token has ended.
 fn is_about_the_token(response: &HttpResponse) -> bool {
-    let expired = || {
-        serde_json::from_slice::<ApiError>(&response.body).is_ok_and(|error| error.error_code == table::TOKEN_EXPIRED)
-    };
+    let expired =
+        || answers::read::<ApiError>(&response.body).is_some_and(|error| error.error_code == table::TOKEN_EXPIRED);
     response.status == StatusCode::UNAUTHORIZED && expired()
 }
 
@@ -281,13 +287,16 @@ impl RechargeProvider for Reloadly {
             return answer();
         }
         if key.provider_ref.is_none() {
-            let report = serde_json::from_slice::<Report>(&response.body).ok();
+            let report = answers::read::<Report>(&response.body);
             return report.and_then(|report| self.reported(&report, key.client_ref.as_str())).unwrap_or_else(answer);
         }
-        let Ok(told) = serde_json::from_slice::<StatusAnswer>(&response.body) else { return answer() };
-        let receipt = told.transaction.as_ref().map(Transaction::receipt).unwrap_or_default();
-        self.told(&told.status, receipt)
+        let Some(told) = answers::read::<StatusAnswer>(&response.body) else { return answer() };
+        match told.transaction {
+            Some(transaction) if !transaction.is(key) => answer(),
+            transaction => self.told(&told.status, transaction.map(|one| one.receipt()).unwrap_or_default()),
+        }
     }
+
     fn used_up_until(&self) -> Option<Timestamp> {
         self.transport.used_up_until()
     }

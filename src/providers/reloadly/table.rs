@@ -33,6 +33,8 @@ const REFUSALS: [Refusal<&str>; 8] = [
 
 /// Limits of our account are documented by the beginning of their names alone.
 const DAILY_LIMITS: &str = "MAX_DAILY_";
+/// What of such a name is a word of theirs: it stands in the log of events.
+const NAME_MAX: usize = 64;
 
 /// Where a top-up stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +47,9 @@ pub(super) enum Standing {
 
 /// What a submit that created nothing was refused for, if it is documented.
 pub(super) fn refused(code: &str) -> Option<Failure> {
-    let limited = || Failure { class: LimitReached, code: code.to_owned(), advice: AfterOperatorAction };
+    let is_name = code.len() <= NAME_MAX && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let name = if is_name { code } else { DAILY_LIMITS };
+    let limited = || Failure { class: LimitReached, code: name.to_owned(), advice: AfterOperatorAction };
     refusal(&REFUSALS, code).or_else(|| code.starts_with(DAILY_LIMITS).then(limited))
 }
 

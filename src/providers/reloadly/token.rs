@@ -12,13 +12,15 @@ use tracing::{info, warn};
 
 use crate::domain::ProviderId;
 use crate::ports::Clock;
-use crate::providers::Secret;
 use crate::providers::http::{HttpRequest, HttpResult, HttpTransport};
+use crate::providers::{Secret, answers};
 
 /// A token is replaced this long before its end, or at half of its life if that is shorter.
 const BEFORE_ITS_END: Duration = Duration::from_mins(5);
 /// A token that says nothing of its end is asked for again after this long.
 const UNTOLD: Duration = Duration::from_mins(10);
+/// None is kept for longer than this, however long it is said to last.
+const LONGEST: Duration = Duration::from_hours(90 * 24);
 /// After a failure, the next try.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -159,7 +161,7 @@ impl TokenSource {
                 return None;
             }
         };
-        let granted = serde_json::from_slice::<Granted>(&response.body).ok().filter(|_| response.status.is_success());
+        let granted = answers::read::<Granted>(&response.body).filter(|_| response.status.is_success());
         let Some(granted) = granted else {
             // Not its words: they may repeat what was sent.
             warn!(provider = %self.provider, status = response.status.as_u16(),
@@ -168,7 +170,7 @@ impl TokenSource {
         };
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", granted.access_token)).ok()?;
         bearer.set_sensitive(true);
-        let lasts = granted.expires_in.map_or(UNTOLD, Duration::from_secs);
+        let lasts = granted.expires_in.map_or(UNTOLD, Duration::from_secs).min(LONGEST);
         info!(provider = %self.provider, seconds = lasts.as_secs(), "a new token");
         Some((bearer, lasts))
     }

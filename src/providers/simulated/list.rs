@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::login;
 use crate::domain::{ClientRef, Currency, Money, ProviderId, Timestamp};
-use crate::ports::{Clock, Listed, ListedState, Statement, StatementError};
+use crate::ports::{Clock, ListPermits, Listed, ListedState, Statement, StatementError};
+use crate::providers::answers::{Object, plain_reference, read};
 use crate::providers::http::{HttpResponse, escaped};
 use crate::providers::lister::{BodySays, ListSpan, Lister};
 use crate::providers::{BuildError, ProviderSettings};
@@ -30,7 +31,7 @@ pub(in crate::providers) struct SimulatedList {
 
 #[derive(Deserialize)]
 struct Page {
-    recharges: Vec<Recharge>,
+    recharges: Vec<Object<Recharge>>,
     /// Behind which the next page begins, where there is one.
     after: Option<String>,
 }
@@ -42,6 +43,7 @@ struct Recharge {
     amount_minor: Option<i64>,
     currency: Option<Currency>,
     at: Timestamp,
+    #[serde(default, deserialize_with = "plain_reference")]
     provider_ref: Option<String>,
 }
 
@@ -57,10 +59,11 @@ impl SimulatedList {
         id: ProviderId,
         settings: &ProviderSettings,
         clock: Arc<dyn Clock>,
+        permits: Arc<dyn ListPermits>,
         span: ListSpan,
     ) -> Result<Self, BuildError> {
         let headers = login(&id, settings)?;
-        let lister = Lister::new(id, settings, clock, span.pace)?;
+        let lister = Lister::new(id, settings, clock, permits, span.pace)?;
         Ok(Self { lister, headers, span, after: String::new(), ended: false, place: 0 })
     }
 
@@ -97,7 +100,7 @@ impl Statement for SimulatedList {
         if [401, 403].contains(&response.status.as_u16()) {
             return Err(self.lister.refused(response.status));
         }
-        let page = serde_json::from_slice::<Page>(&response.body).ok().filter(|_| response.status.is_success());
+        let page = read::<Page>(&response.body).filter(|_| response.status.is_success());
         let Some(Page { recharges, after }) = page else {
             let status = response.status.as_u16();
             return Err(self
@@ -106,16 +109,19 @@ impl Statement for SimulatedList {
         };
         self.ended = after.is_none();
         self.after = after.unwrap_or_default();
-        recharges.into_iter().map(|recharge| self.listed(recharge)).collect::<Result<_, _>>().map(Some)
+        recharges.into_iter().map(|Object(recharge)| self.listed(recharge)).collect::<Result<_, _>>().map(Some)
     }
 }
 
 /// It refuses for pace, and bans, with any status.
 fn too_fast(response: &HttpResponse) -> BodySays {
-    match serde_json::from_slice::<Refusal>(&response.body) {
-        Ok(Refusal { code, retry_after_ms }) if code == "throttled" || code == "banned" => {
+    match read::<Refusal>(&response.body) {
+        Some(Refusal { code, retry_after_ms }) if code == "throttled" => {
             BodySays::TooFast(retry_after_ms.map(Duration::from_millis))
         }
-        Ok(_) | Err(_) => BodySays::Nothing,
+        Some(Refusal { code, retry_after_ms }) if code == "banned" => {
+            BodySays::Banned(retry_after_ms.map(Duration::from_millis))
+        }
+        Some(_) | None => BodySays::Nothing,
     }
 }

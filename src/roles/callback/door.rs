@@ -1,13 +1,14 @@
 //! Where callbacks come in. Who sent one is not told why it was refused, nor by how long that took: a forged one and one
 //! about nothing of ours are turned away before anything is looked up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info};
 
-use crate::domain::{ClientRef, OrderId, ProviderId};
+use crate::domain::{ClientRef, OrderId, ProviderId, Timestamp};
 use crate::ports::{CallbackAnswer, CallbackDoor, CallbackNews, CallbackRefusal, RawCallback};
 
 use super::{Callbacks, Caller, Told, WITHIN};
@@ -21,7 +22,7 @@ pub struct Door {
 
 /// Why one is turned away; also as the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TurnedAway {
+pub(crate) enum TurnedAway {
     /// The address names nobody who may call.
     Unknown,
     /// It comes from elsewhere.
@@ -48,52 +49,51 @@ impl Door {
     pub(super) fn new(role: Arc<Callbacks>, told: mpsc::Sender<Told>) -> Self {
         Self { role, told }
     }
+}
 
-    /// Whom it is from, whose attempt it is about, and what it says.
-    fn read(&self, callback: &RawCallback) -> Result<(&Caller, OrderId, u16, CallbackNews), TurnedAway> {
-        let callers = &self.role.rules.callers;
-        let caller = callers.get(callback.provider.as_str()).ok_or(TurnedAway::Unknown)?;
-        if !caller.may_call_from(callback.from) {
-            return Err(TurnedAway::Network);
-        }
-        let addressed = match &callback.token {
-            Some(token) => {
-                let links = caller.links.as_ref().ok_or(TurnedAway::Forged)?;
-                Some(links.open(token).ok_or(TurnedAway::Forged)?)
-            }
-            None => None,
-        };
-        let news = caller.provider.read_callback(callback, self.role.clock.now()).map_err(|refusal| match refusal {
-            CallbackRefusal::Forged => TurnedAway::Forged,
-            CallbackRefusal::Stale => TurnedAway::Stale,
-        })?;
-        // Without a signature it is the address that shows who was asked to call.
-        if addressed.is_none() && !news.is_proven {
-            return Err(TurnedAway::Forged);
-        }
-        let format = caller.provider.capabilities().client_ref;
-        let named = match (&addressed, &news.client_ref) {
-            (Some((order_id, attempt)), Some(said)) => {
-                let is_same = ClientRef::for_attempt(order_id, *attempt, format) == *said;
-                return if is_same {
-                    Ok((caller, order_id.clone(), *attempt, news))
-                } else {
-                    Err(TurnedAway::Reference)
-                };
-            }
-            (Some((order_id, attempt)), None) => Some((order_id.clone(), *attempt)),
-            (None, Some(said)) => said.attempt(format),
-            (None, None) => None,
-        };
-        let (order_id, attempt) = named.ok_or(TurnedAway::Reference)?;
-        Ok((caller, order_id, attempt, news))
+/// Whom it is from, whose attempt it is about, and what it says.
+pub(crate) fn read<'c>(
+    callers: &'c HashMap<ProviderId, Caller>,
+    callback: &RawCallback,
+    now: Timestamp,
+) -> Result<(&'c Caller, OrderId, u16, CallbackNews), TurnedAway> {
+    let caller = callers.get(callback.provider.as_str()).ok_or(TurnedAway::Unknown)?;
+    if !caller.may_call_from(callback.from) {
+        return Err(TurnedAway::Network);
     }
+    let addressed = match &callback.token {
+        Some(token) => {
+            let links = caller.links.as_ref().ok_or(TurnedAway::Forged)?;
+            Some(links.open(token).ok_or(TurnedAway::Forged)?)
+        }
+        None => None,
+    };
+    let news = caller.provider.read_callback(callback, now).map_err(|refusal| match refusal {
+        CallbackRefusal::Forged => TurnedAway::Forged,
+        CallbackRefusal::Stale => TurnedAway::Stale,
+    })?;
+    // Without a signature it is the address that shows who was asked to call.
+    if addressed.is_none() && !news.is_proven {
+        return Err(TurnedAway::Forged);
+    }
+    let format = caller.provider.capabilities().client_ref;
+    let named = match (&addressed, &news.client_ref) {
+        (Some((order_id, attempt)), Some(said)) => {
+            let is_same = ClientRef::for_attempt(order_id, *attempt, format) == *said;
+            return if is_same { Ok((caller, order_id.clone(), *attempt, news)) } else { Err(TurnedAway::Reference) };
+        }
+        (Some((order_id, attempt)), None) => Some((order_id.clone(), *attempt)),
+        (None, Some(said)) => said.attempt(format),
+        (None, None) => None,
+    };
+    let (order_id, attempt) = named.ok_or(TurnedAway::Reference)?;
+    Ok((caller, order_id, attempt, news))
 }
 
 #[async_trait]
 impl CallbackDoor for Door {
     async fn take(&self, callback: RawCallback) -> CallbackAnswer {
-        let (caller, order_id, attempt, news) = match self.read(&callback) {
+        let (caller, order_id, attempt, news) = match read(&self.role.rules.callers, &callback, self.role.clock.now()) {
             Ok(read) => read,
             Err(why) => {
                 // A name that anybody may write is no label.
@@ -106,7 +106,8 @@ impl CallbackDoor for Door {
         };
         let provider: ProviderId = caller.provider.id().clone();
         let (done, dealt) = oneshot::channel();
-        let told = Told { provider: provider.clone(), order_id: order_id.clone(), attempt, news, done };
+        let told =
+            Told { provider: provider.clone(), order_id: order_id.clone(), attempt, news, done, twins: Vec::new() };
         let handed_in = async {
             self.told.send(told).await.ok()?;
             dealt.await.ok()

@@ -2,11 +2,15 @@
 //!
 //! A callback's way: the listener hands it to the [`Door`], which has its provider's adapter check and read it and finds
 //! whose attempt it speaks of; then it waits a moment for company, and a batch is dealt with together (`batch`). What is
-//! proven settles its order, like the answer to a query; what is not only leads to a question. It is acknowledged when
-//! the database or the broker owns what follows, else the provider is to send it again.
+//! proven settles its order, like the answer to a query (`settle`); what is not only leads to a question (`heed`). It is
+//! acknowledged when the database or the broker owns what follows, else the provider is to send it again.
 
 mod batch;
 mod door;
+mod heed;
+mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,6 +30,8 @@ use crate::roles::commands::CommandWriter;
 use super::{LaneBoard, RoleError, StopSignals};
 
 pub use door::Door;
+#[cfg(any(test, fuzzing))]
+pub(crate) use door::read as read_callback;
 
 /// Callbacks wait this long for company.
 const LINGER: Duration = Duration::from_millis(2);
@@ -99,6 +105,8 @@ struct Told {
     news: CallbackNews,
     /// Told when it is dealt with; dropped, its provider is to send it again.
     done: oneshot::Sender<()>,
+    /// Others of its batch that say the same, and hear the same.
+    twins: Vec<oneshot::Sender<()>>,
 }
 
 impl Callbacks {

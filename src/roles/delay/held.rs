@@ -19,8 +19,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(record: InRecord, waiting: Waiting) -> Self {
-        Self { size: size(&record), record, waiting }
+    pub(super) fn new(record: InRecord, waiting: Waiting) -> Box<Self> {
+        Box::new(Self { size: size(&record), record, waiting })
     }
 }
 
@@ -38,7 +38,8 @@ struct Entry {
     leaves_at: Timestamp,
     /// Of two that leave together the one that came first does so first.
     order: u64,
-    held: Held,
+    /// Far from here, so that what is sorted is small.
+    held: Box<Held>,
 }
 
 impl PartialEq for Entry {
@@ -78,20 +79,20 @@ pub(super) struct InHand {
 
 impl InHand {
     /// Takes what was just read.
-    pub(super) fn push(&mut self, held: Held, leaves_at: Timestamp) {
+    pub(super) fn push(&mut self, held: Box<Held>, leaves_at: Timestamp) {
         let partition = held.record.partition;
         self.put(held, leaves_at);
         self.count(partition, leaves_at).leaves_at = leaves_at;
     }
 
     /// Takes back what was read before, for the rest of its time.
-    pub(super) fn put_back(&mut self, held: Held, leaves_at: Timestamp) {
+    pub(super) fn put_back(&mut self, held: Box<Held>, leaves_at: Timestamp) {
         let partition = held.record.partition;
         self.put(held, leaves_at);
         self.count(partition, leaves_at);
     }
 
-    fn put(&mut self, held: Held, leaves_at: Timestamp) {
+    fn put(&mut self, held: Box<Held>, leaves_at: Timestamp) {
         self.counter += 1;
         self.bytes += held.size;
         self.entries.push(Reverse(Entry { leaves_at, order: self.counter, held }));
@@ -104,7 +105,7 @@ impl InHand {
     }
 
     /// The next that leaves by `now`.
-    pub(super) fn pop_by(&mut self, now: Timestamp) -> Option<Held> {
+    pub(super) fn pop_by(&mut self, now: Timestamp) -> Option<Box<Held>> {
         if self.next_at()? > now {
             return None;
         }
@@ -191,12 +192,12 @@ pub(super) mod fixture {
     }
 
     /// A record of a partition that waits until then.
-    pub(in crate::roles::delay) fn held(partition: i32, due_at: Timestamp) -> Held {
+    pub(in crate::roles::delay) fn held(partition: i32, due_at: Timestamp) -> Box<Held> {
         held_of(&Arc::new(Lasting::default()), partition, due_at)
     }
 
     /// The same, of an assignment.
-    pub(in crate::roles::delay) fn held_of(assignment: &Arc<Lasting>, partition: i32, due_at: Timestamp) -> Held {
+    pub(in crate::roles::delay) fn held_of(assignment: &Arc<Lasting>, partition: i32, due_at: Timestamp) -> Box<Held> {
         let (topic, ack) = (Arc::from("recharge.delay.30m"), Ack::new(Arc::<Lasting>::clone(assignment), 0));
         let (key, value, headers) = (None, None, Vec::new());
         let record = InRecord { topic, partition, offset: 0, timestamp: None, key, value, headers, ack };

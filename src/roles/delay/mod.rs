@@ -240,7 +240,11 @@ impl Forwarder {
     fn read(&self, record: &InRecord, now: Timestamp) -> Result<Waiting, Unfit> {
         let waiting = Waiting::read(record, now)?;
         let rules = &self.role.rules;
-        if rules.targets.contains(&waiting.target) || waiting.target.starts_with(&*rules.lanes) {
+        if let Some(known) = rules.targets.get(&waiting.target) {
+            // Thousands wait for the same one.
+            return Ok(Waiting { target: Arc::clone(known), ..waiting });
+        }
+        if waiting.target.starts_with(&*rules.lanes) {
             return Ok(waiting);
         }
         // Not its name: anything may stand there.

@@ -54,7 +54,7 @@ enum Batch {
 pub(super) enum Done {
     /// It lies at its destination.
     Forwarded {
-        held: Held,
+        held: Box<Held>,
         /// The tier, if it is one.
         into: Option<Arc<str>>,
         /// When it was handed over to be written.

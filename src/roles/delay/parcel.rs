@@ -13,7 +13,7 @@ use super::held::{Held, size};
 /// A record, and where it goes next.
 #[derive(Debug)]
 pub(super) struct Parcel {
-    pub(super) held: Held,
+    pub(super) held: Box<Held>,
     /// The tier that it enters, where it has a further way to go than to its target.
     pub(super) into: Option<Arc<str>>,
     /// How often it was tried in vain.
@@ -21,7 +21,7 @@ pub(super) struct Parcel {
 }
 
 impl Parcel {
-    pub(super) fn new(held: Held, into: Option<Arc<str>>) -> Self {
+    pub(super) fn new(held: Box<Held>, into: Option<Arc<str>>) -> Self {
         Self { held, into, tries: 0 }
     }
 
@@ -40,7 +40,7 @@ impl Parcel {
             topic: Arc::clone(&self.held.waiting.target),
             key: record.key.clone(),
             value: record.value.clone(),
-            headers: original_headers(record.headers.clone()),
+            headers: original_headers(&record.headers),
         };
         match &self.into {
             None => bare,

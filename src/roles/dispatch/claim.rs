@@ -68,6 +68,8 @@ pub(super) struct Leftover {
     pub(super) later: Vec<PutOff>,
     /// Commands to look at again, and when.
     pub(super) again: Vec<(Queued, PermitClass, Timestamp)>,
+    /// Orders whose numbers the provider takes again only when it is too late for them, and when that is.
+    pub(super) too_cool: Vec<(Queued, PermitClass, Timestamp)>,
 }
 
 /// How a command and its row fit together.
@@ -126,8 +128,8 @@ impl Lane {
         Ok(leftover)
     }
 
-    /// Keeps those whose numbers their provider takes now. The others come back when it does; one for which that is too
-    /// late is held until its deadline ends it.
+    /// Keeps those whose numbers their provider takes now. The others come back when it does; those for which that is too
+    /// late may go on in another lane.
     async fn with_numbers(
         &self,
         transitions: Vec<Transition>,
@@ -149,12 +151,15 @@ impl Lane {
             };
             let (order, until) = (&transition.after, until.max(now + LOOK_AGAIN));
             debug!(order_id = %order.order_id, %until, "its number was recharged a moment ago");
-            if until < order.deadline_at {
+            if self.is_in_time(order, until) {
                 let command = Command { wake_at: Some(until), ..picked.queued.command.clone() };
                 let record = self.command_record(&command, order);
                 leftover.put_off(picked, record);
+            } else if self.leads_on {
+                leftover.permits.extend(picked.permit.map(|permit| (picked.class, permit)));
+                leftover.too_cool.push((picked.queued, picked.class, until));
             } else {
-                leftover.put_back(picked, order.deadline_at);
+                leftover.put_back(picked, until.min(order.deadline_at));
             }
         }
         Ok(kept)

@@ -2,6 +2,8 @@
 //! claimed, so that two orders for one number do not meet there, whoever handles them; it gives it back where
 //! nothing was recharged.
 
+use std::time::Duration;
+
 use crate::domain::{AttemptState, Order, State, Timestamp, Transition, plus};
 use crate::ports::{Cooling, StoreError, Written};
 use crate::roles::patience;
@@ -57,6 +59,13 @@ impl Lane {
         if let Err(error) = self.cooldowns.give_back(&batch).await {
             debug!(error = ?error, "numbers were not given back: they cool down in vain");
         }
+    }
+
+    /// Whether a call that begins then can end by the order's deadline.
+    pub(super) fn is_in_time(&self, order: &Order, then: Timestamp) -> bool {
+        let policy = self.rules.policy.provider(self.provider.id());
+        let service = policy.map_or(Duration::ZERO, |policy| policy.expected_service);
+        plus(then, service) <= order.deadline_at
     }
 
     /// Until the provider takes the number again, whenever inside its send window the request leaves.

@@ -52,10 +52,12 @@ pub(super) enum Event {
     PutOff(Vec<Queued>),
     /// With what stays.
     Rerouted(Result<Staying, StoreError>),
+    PassedOn(Result<Staying, StoreError>),
     Buried,
 }
 
 /// All of a lane's state; what it starts next is in `start`.
+#[expect(clippy::struct_excessive_bools, reason = "each tells of a task of its own, or of what was told")]
 pub(super) struct Scheduler {
     pub(super) lane: Arc<Lane>,
     pub(super) stop: StopSignals,
@@ -69,6 +71,8 @@ pub(super) struct Scheduler {
     pub(super) is_sick: bool,
     /// A batch is on its way to another lane.
     pub(super) rerouting: bool,
+    /// So is one whose numbers cool down for too long here.
+    pub(super) passing_on: bool,
     pub(super) adoption: Adoption,
     pub(super) put_off: PuttingOff,
     /// When to note next how far the fresh orders were read.
@@ -150,6 +154,7 @@ impl Scheduler {
             asking: false,
             is_sick: false,
             rerouting: false,
+            passing_on: false,
             adoption: Adoption::default(),
             note_at: Timestamp::default(),
             claim_time: Duration::ZERO,
@@ -230,9 +235,16 @@ impl Scheduler {
             Event::Adopted(Err(error)) if !self.stop.abort.is_cancelled() => return Err(error.into()),
             Event::Adopted(_) => self.adoption.looked(self.lane.clock.now()),
             Event::Noted(Err(error)) => debug!(error = ?error, "how far was read is noted the next time"),
-            Event::Rerouted(Ok(stay)) => self.take_staying(stay),
-            Event::Rerouted(Err(_)) if self.stop.abort.is_cancelled() => {}
-            Event::Rerouted(Err(error)) => return Err(error.into()),
+            Event::Rerouted(Ok(stay)) => {
+                self.rerouting = false;
+                self.take_staying(stay);
+            }
+            Event::PassedOn(Ok(stay)) => {
+                self.passing_on = false;
+                self.take_staying(stay);
+            }
+            Event::Rerouted(Err(_)) | Event::PassedOn(Err(_)) if self.stop.abort.is_cancelled() => {}
+            Event::Rerouted(Err(error)) | Event::PassedOn(Err(error)) => return Err(error.into()),
             Event::PutOff(left) => {
                 self.put_off.ended();
                 let now = self.lane.clock.now();
@@ -293,6 +305,7 @@ impl Scheduler {
         for (queued, class, until) in leftover.again {
             self.queues.of(class).heap.push(queued, Some(until), now);
         }
+        self.pass_on(leftover.too_cool);
     }
 
     fn take_records(&mut self, records: Vec<InRecord>) {

@@ -49,6 +49,17 @@ enum Next {
     Never,
 }
 
+/// What follows from an answer that settled nothing.
+#[expect(clippy::large_enum_variant, reason = "it is nearly always the next question")]
+pub(super) enum Then {
+    /// The command for the next question is written, and then this.
+    Ask(OutRecord, Step),
+    /// Nobody asks any more, and somebody is told.
+    Tell(Box<Pending>),
+    /// Nothing.
+    Rest,
+}
+
 /// What is to be written.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -85,12 +96,12 @@ impl Lane {
         self.rules.commands.due(&self.rules.topics, command, &order.recipient, self.clock.now())
     }
 
-    /// The next question about an order, and the hold until then; `None` where nothing is left to ask.
-    pub(super) fn next_question(&self, one: Unsettled, now: Timestamp, policy: &Policy) -> Option<(OutRecord, Step)> {
+    /// The next question about an order, and the hold until then.
+    pub(super) fn next_question(&self, one: Unsettled, now: Timestamp, policy: &Policy) -> Then {
         let Unsettled { order, next, asker, place } = one;
         let hold = match asker {
             Asker::Held(hold) => hold,
-            Asker::Told(confirming) => return self.confirm_again(confirming, &order, next, now, place),
+            Asker::Told(confirming) => return self.confirm_again(confirming, order, next, now, place),
         };
         let provider = policy.provider(self.provider.id());
         let next = provider.and_then(|provider| match next {
@@ -101,35 +112,37 @@ impl Lane {
         let Some(next) = next else {
             tracing::debug!(order_id = %order.order_id, "nothing more is asked about it");
             hold.done();
-            return None;
+            return Then::Rest;
         };
         let record = self.question_record(&order, next);
-        Some((record, Step::AskOn(hold.replaced_by(&order, next), hold, place)))
+        Then::Ask(record, Step::AskOn(hold.replaced_by(&order, next), hold, place))
     }
 
-    /// The same question about an attempt that a callback spoke of, as long as there is hope for an answer.
+    /// The same question about an attempt that a callback spoke of, as long as there is hope for an answer; then a person
+    /// hears of it.
     fn confirm_again(
         &self,
         confirming: Confirming,
-        order: &Order,
+        order: Order,
         next: Next,
         now: Timestamp,
         place: OwnedSemaphorePermit,
-    ) -> Option<(OutRecord, Step)> {
-        let asker = Asker::Told(confirming);
-        let again = match (&asker, next) {
-            (Asker::Told(Confirming { command, .. }), Next::AtLeast(_) | Next::Soon) => command.again(now),
-            (Asker::Told(_) | Asker::Held(_), _) => {
-                asker.done();
-                return None;
+    ) -> Then {
+        let attempt = confirming.command.attempt;
+        let again = match next {
+            Next::AtLeast(_) | Next::Soon => confirming.command.again(now),
+            Next::Never => {
+                Asker::Told(confirming).done();
+                return Then::Rest;
             }
         };
-        let Some(command) = again else {
-            warn!(order_id = %order.order_id, "what a callback said of it was not confirmed in half a day: reconcile its day");
-            asker.done();
-            return None;
-        };
-        Some((self.command_record(&command, order), Step::Done(asker, place)))
+        let asker = Asker::Told(confirming);
+        if let Some(command) = again {
+            return Then::Ask(self.command_record(&command, &order), Step::Done(asker, place));
+        }
+        warn!(order_id = %order.order_id, attempt, "what a callback said of it was not confirmed in half a day: it gets a case");
+        let input = Input::Unconfirmed { attempt };
+        Then::Tell(Box::new(Pending { order, input, asker: Some(asker), next: Next::Never, place }))
     }
 }
 

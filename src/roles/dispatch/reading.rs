@@ -13,7 +13,7 @@ const EARLY_MAX: Duration = Duration::from_mins(1);
 const NEVER: Duration = Duration::from_hours(24 * 366);
 
 /// Reads a record of a lane's topics.
-pub(super) fn read_command(record: &InRecord, now: Timestamp) -> Result<Command, Unfit> {
+pub(crate) fn read_command(record: &InRecord, now: Timestamp) -> Result<Command, Unfit> {
     let value = record.value.as_deref();
     let value = value.ok_or_else(|| Unfit::new(DeadLetterReason::NullValue, "a command without a value"))?;
     let command: Command = serde_json::from_slice(value).map_err(|error| {
@@ -33,7 +33,7 @@ pub(super) fn read_command(record: &InRecord, now: Timestamp) -> Result<Command,
 }
 
 /// Until when a command is kept here; a question that comes far too early is looked at now.
-pub(super) fn held_until(command: &Command, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn held_until(command: &Command, now: Timestamp) -> Option<Timestamp> {
     let is_far = |until: &Timestamp| *until > plus(now, EARLY_MAX);
     command.wake_at.filter(|until| command.kind == CommandKind::Submit || !is_far(until))
 }

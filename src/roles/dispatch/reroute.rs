@@ -1,5 +1,5 @@
-//! Orders of a lane that takes none for now: into the next lane of their route, where there is one and nothing of them is
-//! open here. The others wait.
+//! Orders of a lane that takes none for now, or not theirs in time: into the next lane of their route, where there is one and
+//! nothing of them is open here. The others wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::domain::{CommandKind, Decision, Input, OrderId, Transition, decide};
+use crate::domain::{CommandKind, Decision, Input, Order, OrderId, Timestamp, Transition, decide};
 use crate::ports::{OutRecord, PermitClass, StoreError, Written};
 use crate::roles::patience;
 
@@ -20,8 +20,11 @@ use super::lane::{Event, Scheduler};
 /// What can go nowhere else is looked at again after this long, or when the lane is open again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// A command that stays, and in which queue.
-pub(super) type Staying = Vec<(Queued, PermitClass)>;
+/// A command, and in which queue it is.
+type Placed = (Queued, PermitClass);
+
+/// Commands that stay, and until when where that is known.
+pub(super) type Staying = Vec<(Placed, Option<Timestamp>)>;
 
 impl Lane {
     /// How many recharges may begin now, as far as the lane is concerned.
@@ -46,31 +49,31 @@ impl Lane {
         }
     }
 
-    /// Moves orders on; returns the commands that stay. An error means that the store refuses for good, or that the role was
-    /// told to drop everything.
+    /// Moves orders on, each for its reason; returns the commands that stay. An error means that the store refuses for good,
+    /// or that the role was told to drop everything.
     pub(super) async fn reroute(
         &self,
-        batch: Vec<(Queued, PermitClass)>,
+        batch: Vec<(Placed, Input)>,
         abort: &CancellationToken,
     ) -> Result<Staying, StoreError> {
         let (mut stay, mut moving, mut transitions) = (Staying::new(), Vec::new(), Vec::new());
-        let ids: Vec<OrderId> = batch.iter().map(|(queued, _)| queued.command.order_id.clone()).collect();
+        let ids: Vec<OrderId> = batch.iter().map(|((queued, _), _)| queued.command.order_id.clone()).collect();
         let rows = patience::stored_unless("load", abort, || self.store.load(&ids)).await?;
         let (now, policy) = (self.clock.now(), self.policy());
-        for ((queued, class), row) in batch.into_iter().zip(rows) {
+        for (((queued, class), why), row) in batch.into_iter().zip(rows) {
             let Some(row) = order_of(&queued.command, row) else {
                 queued.ack.done();
                 continue;
             };
             match self.judge(&queued.command, &row, now) {
                 Fit::Dead => queued.ack.done(),
-                Fit::Ahead | Fit::Early(_) => stay.push((queued, class)),
-                Fit::Acts => match decide(Some(&row), &Input::LaneShut, now, &policy) {
+                Fit::Ahead | Fit::Early(_) => stay.push(((queued, class), None)),
+                Fit::Acts => match decide(Some(&row), &why, now, &policy) {
                     Decision::Apply(transition) => {
                         transitions.push(*transition);
                         moving.push((queued, class));
                     }
-                    Decision::Keep(_) => stay.push((queued, class)),
+                    Decision::Keep(_) => stay.push(((queued, class), until(&why, &row))),
                 },
             }
         }
@@ -80,7 +83,7 @@ impl Lane {
             || !patience::published("orders of a lane that rests", self.publisher.as_ref(), hints, abort).await
         {
             // A lane that is not configured here, or told to drop everything.
-            stay.extend(moving);
+            stay.extend(moving.into_iter().map(|placed| (placed, None)));
             return Ok(stay);
         }
         if transitions.is_empty() {
@@ -94,7 +97,7 @@ impl Lane {
                     moved += 1;
                     queued.ack.done();
                 }
-                Written::Overtaken | Written::Locked | Written::Refused => stay.push((queued, class)),
+                Written::Overtaken | Written::Locked | Written::Refused => stay.push(((queued, class), None)),
             }
         }
         info!(lane = %self.provider.id(), orders = moved, "orders go to the next lane of their route");
@@ -110,6 +113,11 @@ impl Lane {
         let topics = self.rules.lanes.get(&follow_up.lane)?;
         Some(self.rules.commands.fresh(topics, &follow_up.command, &transition.after.recipient))
     }
+}
+
+/// What waits for its number in vain has its end here as soon as that is sure.
+fn until(why: &Input, row: &Order) -> Option<Timestamp> {
+    if let Input::NumberCools { until } = why { Some((*until).min(row.deadline_at)) } else { None }
 }
 
 impl Scheduler {
@@ -134,7 +142,7 @@ impl Scheduler {
                 && let Some(queued) = self.queues.of(class).heap.pop()
             {
                 debug_assert_eq!(queued.command.kind, CommandKind::Submit);
-                batch.push((queued, class));
+                batch.push(((queued, class), Input::LaneShut));
             }
         }
         if batch.is_empty() {
@@ -145,13 +153,29 @@ impl Scheduler {
         self.under_way.spawn(async move { Event::Rerouted(lane.reroute(batch, &abort).await) });
     }
 
+    /// Moves on what would wait for its number beyond its deadline. In a task of its own, since the claims beside it have no
+    /// time to wait for a broker; and a batch at a time: what comes meanwhile is looked at again.
+    pub(super) fn pass_on(&mut self, too_cool: Vec<(Queued, PermitClass, Timestamp)>) {
+        if too_cool.is_empty() {
+            return;
+        }
+        if self.passing_on {
+            self.take_staying(too_cool.into_iter().map(|(queued, class, _)| ((queued, class), None)).collect());
+            return;
+        }
+        self.passing_on = true;
+        let place = |(queued, class, until)| ((queued, class), Input::NumberCools { until });
+        let batch = too_cool.into_iter().map(place).collect();
+        let (lane, abort) = (Arc::clone(&self.lane), self.stop.abort.clone());
+        self.under_way.spawn(async move { Event::PassedOn(lane.reroute(batch, &abort).await) });
+    }
+
     /// Keeps what stays until there is a reason to look again.
     pub(super) fn take_staying(&mut self, stay: Staying) {
-        self.rerouting = false;
         let now = self.lane.clock.now();
-        let until = crate::domain::plus(now, self.opens_in().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
-        for (queued, class) in stay {
-            self.queues.of(class).heap.push(queued, Some(until), now);
+        let soon = crate::domain::plus(now, self.opens_in().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
+        for ((queued, class), until) in stay {
+            self.queues.of(class).heap.push(queued, Some(until.unwrap_or(soon)), now);
         }
     }
 

@@ -21,7 +21,7 @@ use crate::roles::{RoleError, patience};
 use super::Lane;
 use super::call::Outcome;
 use super::hints::Hints;
-use super::pending::{Ended, Pending, Step, Unsettled};
+use super::pending::{Ended, Pending, Step, Then, Unsettled};
 use super::question::{Asker, OwnHold};
 
 /// Outcomes wait this long for company.
@@ -298,14 +298,17 @@ impl Settlement {
     /// that keeps others back until then, so that a crash between the two costs nothing.
     fn ask_on(&mut self, unsettled: Vec<Unsettled>) {
         let (now, policy) = (self.lane.clock.now(), self.lane.policy());
+        let mut telling = Vec::new();
         for one in unsettled {
-            if let Some((record, step)) = self.lane.next_question(one, now, &policy) {
-                if is_planted(Bug::ForgetTheQuestion) {
-                    self.direct.push(step);
-                } else {
-                    self.hints.push(record, step);
-                }
+            match self.lane.next_question(one, now, &policy) {
+                Then::Ask(_, step) if is_planted(Bug::ForgetTheQuestion) => self.direct.push(step),
+                Then::Ask(record, step) => self.hints.push(record, step),
+                Then::Tell(pending) => telling.push(*pending),
+                Then::Rest => {}
             }
+        }
+        if !telling.is_empty() {
+            self.decide(telling);
         }
     }
 

@@ -150,7 +150,7 @@ mod tests {
 
     /// What the tiers make of a record, at the end of its way.
     fn forwarded(waiting: &OutRecord, offset: i64, seconds: i64) -> InRecord {
-        let headers = crate::roles::delayed::original_headers(waiting.headers.clone());
+        let headers = crate::roles::delayed::original_headers(&waiting.headers);
         InRecord {
             key: waiting.key.clone(),
             value: waiting.value.clone(),

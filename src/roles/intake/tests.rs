@@ -110,7 +110,7 @@ impl Publisher for Broker {
                 let waits = self.0.record(&record.topic, record.clone());
                 let waiting = Waiting::read(&waits, Clock::now(&*self.0)).unwrap();
                 assert_eq!(&*waiting.target, "timers");
-                let (world, headers) = (Arc::clone(&self.0), original_headers(record.headers.clone()));
+                let (world, headers) = (Arc::clone(&self.0), original_headers(&record.headers));
                 let back = OutRecord { topic: waiting.target, headers, ..record.clone() };
                 let wait = (waiting.due_at - Clock::now(&*self.0)).to_std().unwrap_or_default();
                 tokio::spawn(async move {

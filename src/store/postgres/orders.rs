@@ -1,15 +1,14 @@
 //! Orders: each write is one statement, which is its own transaction.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::columns::Columns;
 use super::error::is_about_a_lock;
+use super::locks::{Locks, Work, bearing};
 use crate::domain::{OrderId, Timestamp, Transition};
 use crate::ports::{Inserted, Loaded, OrderStore, SchemaError, StoreError, Written};
 use crate::store::batch::{Stored, apply_answers, insert_answers, not_stored, sorted};
@@ -39,15 +38,11 @@ impl OrderStore for PostgresStore {
     }
 
     async fn apply(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
-        let firsts = sorted(batch);
-        if firsts.is_empty() {
-            return Ok(Vec::new());
-        }
-        match self.hot.run("apply", apply(&Columns::of_updates(&firsts))).await {
-            Ok(answer) => Ok(apply_answers(batch, firsts.len(), &answer.stored())),
-            Err(error) if is_about_a_lock(&error) => self.apply_beside(batch, &firsts, error).await,
-            Err(error) => Err(error),
-        }
+        self.write(batch, Locks::Borne).await
+    }
+
+    async fn apply_promptly(&self, batch: &[Transition]) -> Result<Vec<Written>, StoreError> {
+        self.write(batch, Locks::HardlyBorne).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -60,11 +55,24 @@ impl OrderStore for PostgresStore {
 }
 
 impl PostgresStore {
+    async fn write(&self, batch: &[Transition], locks: Locks) -> Result<Vec<Written>, StoreError> {
+        let firsts = sorted(batch);
+        if firsts.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.hot.run("apply", bearing(locks, apply(&Columns::of_updates(&firsts)))).await {
+            Ok(answer) => Ok(apply_answers(batch, firsts.len(), &answer.stored())),
+            Err(error) if is_about_a_lock(&error) => self.write_beside(batch, &firsts, locks, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes what can be written beside the rows that somebody holds.
-    async fn apply_beside(
+    async fn write_beside(
         &self,
         batch: &[Transition],
         firsts: &[&Transition],
+        locks: Locks,
         error: StoreError,
     ) -> Result<Vec<Written>, StoreError> {
         let ids = firsts.iter().map(|first| first.after.order_id.as_str().to_owned()).collect();
@@ -76,7 +84,7 @@ impl PostgresStore {
         let free: Vec<&Transition> = firsts.iter().copied().filter(is_free).collect();
         let written = match free.as_slice() {
             [] => HashSet::new(),
-            free => match self.hot.run("apply", apply(&Columns::of_updates(free))).await?.stored() {
+            free => match self.hot.run("apply", bearing(locks, apply(&Columns::of_updates(free)))).await?.stored() {
                 Stored::All => free.iter().map(|one| one.after.order_id.as_str().to_owned()).collect(),
                 Stored::Some(ids) => ids,
             },
@@ -90,26 +98,6 @@ impl PostgresStore {
         Ok(answers)
     }
 
-    /// Those of some orders whose rows other sessions hold for longer than a transaction takes. The statement that has
-    /// just failed is one of them: its locks outlive the news of its end for a moment.
-    pub(super) async fn locked(
-        &self,
-        operation: &'static str,
-        ids: Vec<String>,
-    ) -> Result<HashSet<String>, StoreError> {
-        const LOOKS: u32 = 4;
-        const BETWEEN: Duration = Duration::from_millis(50);
-        let mut locked: HashSet<String> = ids.into_iter().collect();
-        for _ in 0..LOOKS {
-            tokio::time::sleep(BETWEEN).await;
-            let asked: Vec<String> = locked.iter().cloned().collect();
-            for free in self.hot.run(operation, move |on| Box::pin(unlocked(on, asked))).await? {
-                locked.remove(&free);
-            }
-        }
-        Ok(locked)
-    }
-
     pub(super) async fn server_time(&self, operation: &'static str) -> Result<Timestamp, StoreError> {
         self.hot
             .run(operation, |on| {
@@ -119,13 +107,6 @@ impl PostgresStore {
             })
             .await
     }
-}
-
-/// A query with its arguments, for a connection.
-trait Write: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static {}
-impl<F> Write for F where
-    F: for<'c> FnOnce(&'c mut PgConnection) -> BoxFuture<'c, Result<Answer, sqlx::Error>> + Send + 'static
-{
 }
 
 /// What a write answers: the ids only where some of its orders were not stored.
@@ -146,7 +127,7 @@ impl Answer {
 /// `(… in (select …)) is true`, here and below, is looked up in a hash table; without `is true` it
 /// would become a join, and joins go by key only on these connections.
 #[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
-fn insert(columns: &Columns<'_>) -> impl Write + use<> {
+fn insert(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let (refunds, opened) = (Extras::json(&columns.extras.refunds), Extras::json(&columns.extras.opened));
     let (timers, told) = (Extras::json(&columns.extras.timers), Extras::json(&columns.extras.told));
     let query = sqlx::query_as!(
@@ -266,7 +247,7 @@ fn insert(columns: &Columns<'_>) -> impl Write + use<> {
 
 /// Rows that still have the expected version, and with them their log entries, refunds and cases, and what ends a timer.
 #[expect(clippy::too_many_lines, reason = "one statement, and its arguments one by one")]
-fn apply(columns: &Columns<'_>) -> impl Write + use<> {
+fn apply(columns: &Columns<'_>) -> impl Work<Answer> + use<> {
     let refunds = Extras::json(&columns.extras.refunds);
     let (opened, resolved) = (Extras::json(&columns.extras.opened), Extras::json(&columns.extras.resolved));
     let (refund_news, told) = (Extras::json(&columns.extras.refund_news), Extras::json(&columns.extras.told));
@@ -393,24 +374,6 @@ fn apply(columns: &Columns<'_>) -> impl Write + use<> {
         told,
     );
     move |on| Box::pin(query.fetch_one(on))
-}
-
-/// Those that nobody holds, and those that are not there; the locks go with the statement.
-async fn unlocked(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar!(
-        r#"
-        with free as materialized (
-            select order_id from orders where order_id = any ($1) for no key update skip locked
-        )
-        select asked.order_id as "order_id!"
-        from unnest($1::text[]) as asked (order_id)
-        where (asked.order_id in (select order_id from free)) is true
-           or not exists (select from orders as o where o.order_id = asked.order_id)
-        "#,
-        &ids,
-    )
-    .fetch_all(on)
-    .await
 }
 
 async fn load(on: &mut PgConnection, ids: Vec<String>) -> Result<Vec<OrderRow>, sqlx::Error> {

@@ -1,14 +1,15 @@
 //! Holds on orders that are asked about.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::error::is_about_a_lock;
+use super::locks::{Locks, Work, bearing};
 use crate::domain::Timestamp;
-use crate::ports::{Haste, Held, Hold, Questions, StoreError};
+use crate::ports::{Haste, Held, Hold, Hurried, Questions, StoreError};
 use crate::store::row::version_column;
 
 #[async_trait]
@@ -38,46 +39,33 @@ impl Questions for PostgresStore {
         Ok(batch.iter().map(|hold| answers.get(hold.order_id.as_str()).copied().unwrap_or(UNKNOWN)).collect())
     }
 
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
         let mut sorted: Vec<&Haste> = batch.iter().collect();
         sorted.sort_by(|a, b| a.order_id.cmp(&b.order_id));
-        let order_id: Vec<String> = sorted.iter().map(|haste| haste.order_id.as_str().to_owned()).collect();
-        let asked_version: Vec<i32> = sorted.iter().map(|haste| version_column(haste.asked_version)).collect();
-        let first: Vec<Timestamp> = sorted.iter().map(|haste| haste.to.first).collect();
-        let again: Vec<Timestamp> = sorted.iter().map(|haste| haste.to.again).collect();
-        let write = self.hot.run("hasten", move |on| {
-            Box::pin(async move {
-                // Whoever was asked about has a hold, over or not. It is read as it was before this statement.
-                sqlx::query!(
-                    r#"
-                    with asked as (
-                        select * from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
-                            as a (order_id, asked_version, first, again)
-                    ), hastened as (
-                        update orders o set held_until = a.again
-                        from asked a
-                        where o.order_id = a.order_id and o.order_id = any ($1) and o.asked_version = a.asked_version
-                          and o.held_until > a.again
-                    )
-                    select o.order_id, case when o.held_until is null then a.first
-                                            else least(greatest(o.held_until, a.first), a.again) end as "at!"
-                    from orders o join asked a on a.order_id = o.order_id
-                    where o.order_id = any ($1) and o.asked_version = a.asked_version
-                    "#,
-                    &order_id,
-                    &asked_version,
-                    &first,
-                    &again,
-                )
-                .fetch_all(on)
-                .await
-            })
-        });
-        let hastened: HashMap<String, Timestamp> = write.await?.into_iter().map(|row| (row.order_id, row.at)).collect();
-        Ok(batch.iter().map(|haste| hastened.get(haste.order_id.as_str()).copied()).collect())
+        let mut locked = HashSet::new();
+        let prompt = |hastes: &[&Haste]| self.hot.run("hasten", bearing(Locks::HardlyBorne, hasten(hastes)));
+        let answers = match prompt(&sorted).await {
+            Err(error) if is_about_a_lock(&error) => {
+                let ids = sorted.iter().map(|haste| haste.order_id.as_str().to_owned()).collect();
+                locked = self.locked("hasten", ids).await?;
+                if locked.is_empty() {
+                    return Err(error);
+                }
+                sorted.retain(|haste| !locked.contains(haste.order_id.as_str()));
+                prompt(&sorted).await?
+            }
+            answers => answers?,
+        };
+        let answers: HashMap<String, Timestamp> = answers.into_iter().collect();
+        let answer = |haste: &Haste| match answers.get(haste.order_id.as_str()) {
+            Some(at) => Hurried::From(*at),
+            None if locked.contains(haste.order_id.as_str()) => Hurried::Locked,
+            None => Hurried::Overtaken,
+        };
+        Ok(batch.iter().map(answer).collect())
     }
 }
 
@@ -136,4 +124,40 @@ async fn hold(on: &mut PgConnection, asked: Columns, now: Timestamp) -> Result<V
         (row.order_id, if row.granted { Held::Granted } else { Held::Taken { until, asked_version } })
     });
     Ok(answers.collect())
+}
+
+/// Whoever was asked about has a hold, over or not. It is read as it was before this statement.
+fn hasten(hastes: &[&Haste]) -> impl Work<Vec<(String, Timestamp)>> + use<> {
+    let order_id: Vec<String> = hastes.iter().map(|haste| haste.order_id.as_str().to_owned()).collect();
+    let asked_version: Vec<i32> = hastes.iter().map(|haste| version_column(haste.asked_version)).collect();
+    let first: Vec<Timestamp> = hastes.iter().map(|haste| haste.to.first).collect();
+    let again: Vec<Timestamp> = hastes.iter().map(|haste| haste.to.again).collect();
+    move |on| {
+        Box::pin(async move {
+            let rows = sqlx::query!(
+                r#"
+                    with asked as (
+                        select * from unnest($1::text[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
+                            as a (order_id, asked_version, first, again)
+                    ), hastened as (
+                        update orders o set held_until = a.again
+                        from asked a
+                        where o.order_id = a.order_id and o.order_id = any ($1) and o.asked_version = a.asked_version
+                          and o.held_until > a.again
+                    )
+                    select o.order_id, case when o.held_until is null then a.first
+                                            else least(greatest(o.held_until, a.first), a.again) end as "at!"
+                    from orders o join asked a on a.order_id = o.order_id
+                    where o.order_id = any ($1) and o.asked_version = a.asked_version
+                    "#,
+                &order_id,
+                &asked_version,
+                &first,
+                &again,
+            )
+            .fetch_all(on)
+            .await?;
+            Ok(rows.into_iter().map(|row| (row.order_id, row.at)).collect())
+        })
+    }
 }

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 
 use super::SqliteStore;
 use crate::domain::Timestamp;
-use crate::ports::{Haste, Held, Hold, Questions, StoreError};
+use crate::ports::{Haste, Held, Hold, Hurried, Questions, StoreError};
 
 #[async_trait]
 impl Questions for SqliteStore {
@@ -43,7 +43,7 @@ impl Questions for SqliteStore {
         .await
     }
 
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError> {
         let batch = batch.to_vec();
         self.write("hasten", move |on| {
             Box::pin(async move {
@@ -55,7 +55,7 @@ impl Questions for SqliteStore {
                         .fetch_optional(&mut *on)
                         .await?;
                     let Some(row) = row else {
-                        hastened.push(None);
+                        hastened.push(Hurried::Overtaken);
                         continue;
                     };
                     let (first, again) = (haste.to.first.timestamp_micros(), haste.to.again.timestamp_micros());
@@ -69,7 +69,7 @@ impl Questions for SqliteStore {
                             .await?;
                     }
                     let at = held.map_or(first, |until| until.max(first).min(again));
-                    hastened.push(Timestamp::from_timestamp_micros(at));
+                    hastened.push(Timestamp::from_timestamp_micros(at).map_or(Hurried::Overtaken, Hurried::From));
                 }
                 Ok(hastened)
             })

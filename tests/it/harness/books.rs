@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use recharged::audit::{self, Deliveries, Report};
+use recharged::audit::{self, Ledger, Ledgers, Report};
 use recharged::domain::{Money, Order, OrderId, State};
 use recharged::ports::OrderFilter;
-use recharged::providers::simulator::read_ledger;
+use recharged::providers::simulator::{Delivery, read_ledger};
 
 use super::{Line, PATIENCE};
 
@@ -65,19 +65,15 @@ impl Line {
 
     /// What the provider truly delivered, by reference.
     pub(crate) fn delivered(&self) -> HashMap<String, u32> {
-        self.deliveries().into_iter().map(|(reference, delivered)| (reference, delivered.times)).collect()
+        let mut times = HashMap::new();
+        for delivery in self.ledger().into_iter().filter(|delivery| delivery.reverses.is_none()) {
+            *times.entry(delivery.client_ref.to_string()).or_default() += 1;
+        }
+        times
     }
 
-    fn deliveries(&self) -> Deliveries {
-        let mut deliveries = Deliveries::new();
-        for delivery in read_ledger(&self.folder.path().join("ledger.jsonl")).unwrap() {
-            let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
-            match delivery.reverses {
-                None => audit::count_delivery(&mut deliveries, delivery.client_ref.to_string(), delivery.phone, amount),
-                Some(_) => audit::count_reversal(&mut deliveries, delivery.client_ref.as_str()),
-            }
-        }
-        deliveries
+    fn ledger(&self) -> Vec<Delivery> {
+        read_ledger(&self.folder.path().join("ledger.jsonl")).unwrap()
     }
 
     /// The references that reached the provider more than once, and the orders of which more than one did.
@@ -101,7 +97,15 @@ impl Line {
         if self.store.now().await.is_err() {
             self.store.now().await.unwrap();
         }
-        audit::reckon(self.store.as_ref(), &self.deliveries(), None, |_| ()).await.unwrap()
+        let mut ledger = Ledger::default();
+        for delivery in self.ledger() {
+            let amount = Money { minor: delivery.amount_minor, currency: delivery.currency };
+            match delivery.reverses {
+                None => ledger.delivered(delivery.client_ref.to_string(), delivery.phone, amount),
+                Some(_) => ledger.took_back(delivery.client_ref.as_str()),
+            }
+        }
+        audit::reckon(self.store.as_ref(), &Ledgers::Anyones(ledger), None, |_| ()).await.unwrap()
     }
 
     /// Every row, in the order of ids.

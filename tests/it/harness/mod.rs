@@ -5,6 +5,7 @@ mod books;
 mod events;
 mod history;
 mod orders;
+mod provider;
 mod service;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::store::place::Place;
 pub(crate) use events::last_versions;
 pub(crate) use history::is_held_up;
 pub(crate) use orders::order_json;
+pub(crate) use provider::Provider;
 pub(crate) use service::{Service, free_address, get};
 
 /// Longer than anything takes that works, also on a busy machine.
@@ -51,6 +53,8 @@ pub(crate) struct Wishes {
     pub(crate) tiers: &'static str,
     /// Whose `duplicates` the service is told of, too.
     pub(crate) profile: Profile,
+    /// Other providers, in place of the line's own.
+    pub(crate) providers: Option<String>,
     /// Further configuration, below everything else.
     pub(crate) toml: String,
     /// When the lane rests: never, where a provider that always fails is what a test is about.
@@ -73,6 +77,7 @@ impl Default for Wishes {
             // Each tier is one client more in each process.
             tiers: r#"["1s"]"#,
             profile: Profile::default(),
+            providers: None,
             toml: String::new(),
             breaker: "{ failing = 2.0, in_a_row = 65535, account_in_a_row = 65535 }",
             callback_key: None,
@@ -128,27 +133,15 @@ impl Line {
         let prefix = format!("line-{}.", uuid::Uuid::new_v4().simple());
         let config = folder.path().join("recharged.toml");
         std::fs::write(folder.path().join("phone-key"), "a key for tests, long enough").unwrap();
-        let parsed = |text| humantime::parse_duration(text).unwrap();
-        let grace = parsed(wishes.call_timeout) + parsed(wishes.send_window) + Duration::from_secs(1);
+        let providers = wishes.providers.clone().unwrap_or_else(|| own_provider(&wishes, &simulator.base_url()));
         let text = format!(
             "[kafka]\nbrokers = {brokers:?}\ntopic_prefix = {prefix:?}\ngroup_prefix = {prefix:?}\n\
              [kafka.topics]\npartitions = {}\nreplication = 1\n\
              [delay]\ntiers = {}\n[store]\nurl = {url:?}\n[security]\nphone_key_file = {:?}\n[http]\nlisten = \"127.0.0.1:0\"\n\
-             [providers.sim.capabilities]\nduplicates = {:?}\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
-             [providers.sim]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = {:?}\nsend_window = {:?}\nexpected_service = \"500ms\"\n\
-             quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\nbreaker = {}\n{}\n",
+             {providers}\n{}\n",
             wishes.partitions,
             wishes.tiers,
             folder.path().join("phone-key"),
-            duplicates(wishes.profile.duplicates),
-            wishes.query_not_before,
-            humantime::format_duration(grace).to_string(),
-            simulator.base_url(),
-            wishes.call_timeout,
-            wishes.send_window,
-            wishes.permits_per_second,
-            wishes.burst,
-            wishes.breaker,
             wishes.toml,
         );
         std::fs::write(&config, text).unwrap();
@@ -216,6 +209,25 @@ impl Line {
     pub(crate) fn topic(&self, name: &str) -> Arc<str> {
         format!("{}{name}", self.prefix).into()
     }
+}
+
+/// The line's one provider.
+fn own_provider(wishes: &Wishes, base_url: &str) -> String {
+    let parsed = |text| humantime::parse_duration(text).unwrap();
+    let grace = parsed(wishes.call_timeout) + parsed(wishes.send_window) + Duration::from_secs(1);
+    format!(
+        "[providers.sim.capabilities]\nduplicates = {:?}\nquery_not_before = {:?}\nquery_min_interval = \"1s\"\nnot_found_grace = {:?}\n\
+         [providers.sim]\nkind = \"simulator\"\nbase_url = {base_url:?}\ncall_timeout = {:?}\nsend_window = {:?}\nexpected_service = \"500ms\"\n\
+         quota = {{ permits_per_second = {:?}, burst = {}, in_flight_max = 500 }}\nbreaker = {}",
+        duplicates(wishes.profile.duplicates),
+        wishes.query_not_before,
+        humantime::format_duration(grace).to_string(),
+        wishes.call_timeout,
+        wishes.send_window,
+        wishes.permits_per_second,
+        wishes.burst,
+        wishes.breaker,
+    )
 }
 
 /// Thousands of topics that nobody uses any more would slow the broker down for everybody.

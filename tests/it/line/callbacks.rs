@@ -319,6 +319,56 @@ async fn a_genuine_callback_that_cannot_be_written_is_to_be_sent_again() {
     assert_eq!(called.row("held").await.unwrap().state, State::Succeeded);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_somebody_holds_costs_its_own_callback_and_none_that_came_with_it() {
+    for is_signed in [true, false] {
+        let wishes = Wishes { profile: patient(), query_not_before: "2m", ..Wishes::default() };
+        let called = Called::set_up(wishes, is_signed).await;
+        let ids: Vec<String> = (0..20).map(|nth| format!("with-{nth}")).collect();
+        for id in &ids {
+            called.sell(id).await;
+        }
+        for id in &ids {
+            called.until(id, "accepted", |row| attempt_state(row) == Some(AttemptState::Accepted)).await;
+        }
+        // As after a question that was answered: the hold is what a word of no proof moves.
+        called
+            .line
+            .doctor(
+                "update orders set claimed_at = claimed_at - interval '3 minutes', wake_at = now() - interval '1 second',
+                 held_until = now() + interval '5 minutes', held_version = asked_version",
+            )
+            .await;
+        let mut other = called.line.connect().await;
+        let hold = "begin; select 1 from orders where order_id = 'with-7' for update";
+        sqlx::raw_sql(hold).execute(&mut other).await.unwrap();
+        let post_all = async |ids: &[String]| {
+            let posts = ids.iter().map(|id| {
+                let called = &called;
+                async move {
+                    let body = told(&format!("{id}-1"), "succeeded").to_string();
+                    let path = if is_signed { "/callbacks/sim".to_owned() } else { path_of(id, 1) };
+                    (id.clone(), called.post(&path, &signed(KEY, 0, &body), &body).await.0)
+                }
+            });
+            futures_util::future::join_all(posts).await
+        };
+        let began = Instant::now();
+        for (id, status) in post_all(&ids).await {
+            let expected = if id == "with-7" { 503 } else { 200 };
+            assert_eq!(status, expected, "{id}, signed: {is_signed}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(called.became("with-7").await, []);
+        sqlx::raw_sql("rollback").execute(&mut other).await.unwrap();
+        assert_eq!(post_all(&ids[7..8]).await[0].1, 200);
+        let became = if is_signed { Became::Settled } else { Became::Asked };
+        for id in &ids {
+            assert_eq!(called.became(id).await, [(1, "succeeded".to_owned(), became)], "{id}");
+        }
+    }
+}
+
 /// A provider that calls back in every way, and whose submits fail in some.
 const BUSY: &str = "
 accepted_first = 0.6

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use recharged::clock::SystemClock;
 use recharged::domain::{EventType, State};
-use recharged::providers::simulator::{Profile, ReferenceView, Simulator, SimulatorHandle, SimulatorOptions};
+use recharged::providers::simulator::{Profile, Simulator, SimulatorHandle, SimulatorOptions};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use super::refusals::{Ended, ended};
 use super::support::{changed, timeline, until};
 use crate::harness::{Line, PATIENCE, Service, Wishes};
 
@@ -18,19 +20,19 @@ const QUICK: &str = "reply = { fixed = \"5ms\" }\n";
 /// A line whose route leads from `sim` on to `second`, a simulator of its own.
 struct TwoLanes {
     line: Line,
-    second: SimulatorHandle,
-}
-
-async fn simulator(profile: &str) -> SimulatorHandle {
-    let profile = Profile::from_toml(profile).unwrap();
-    let options = SimulatorOptions { profile, seed: Some(11), ..SimulatorOptions::default() };
-    Simulator::start(options, Arc::new(SystemClock::new())).await.unwrap()
+    /// Where its ledger is.
+    folder: TempDir,
+    _second: SimulatorHandle,
 }
 
 impl TwoLanes {
     /// `breaker` is that of the first provider.
     async fn set_up(first: &str, breaker: &'static str, second: &str) -> Self {
-        let second = simulator(second).await;
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::from_toml(second).unwrap();
+        let ledger = Some(folder.path().join("ledger.jsonl"));
+        let options = SimulatorOptions { profile, ledger, seed: Some(11), ..SimulatorOptions::default() };
+        let second = Simulator::start(options, Arc::new(SystemClock::new())).await.unwrap();
         let toml = format!(
             "[providers.second]\nkind = \"simulator\"\nbase_url = {:?}\ncall_timeout = \"5s\"\nexpected_service = \"500ms\"\n\
              quota = {{ permits_per_second = 2000 }}\ncapabilities = {{ not_found_grace = \"7s\" }}\n\
@@ -39,7 +41,7 @@ impl TwoLanes {
         );
         let profile = Profile::from_toml(first).unwrap();
         let line = Line::set_up(Wishes { profile, toml, breaker, ..Wishes::default() }).await;
-        Self { line, second }
+        Self { line, folder, _second: second }
     }
 
     /// How many succeeded in each lane.
@@ -51,14 +53,23 @@ impl TwoLanes {
         by_lane
     }
 
+    /// The ledgers of both, as `audit` takes them.
+    fn ledgers(&self) -> [String; 4] {
+        let path = |folder: &TempDir| folder.path().join("ledger.jsonl").display().to_string();
+        let [sim, second] = [path(&self.line.folder), path(&self.folder)];
+        ["--ledger".to_owned(), format!("sim={sim}"), "--ledger".to_owned(), format!("second={second}")]
+    }
+
+    async fn audit(&self, ledgers: &[String]) -> Ended {
+        let ledgers = ledgers.iter().map(String::as_str);
+        let arguments: Vec<&str> = ["--json", "audit"].into_iter().chain(ledgers).collect();
+        ended(self.line.command(&arguments), PATIENCE).await
+    }
+
     /// No order was recharged twice, at one provider or at both.
     async fn audited(&self) {
-        let first = self.line.delivered();
-        let is_delivered = |view: &&ReferenceView| view.state == "delivered";
-        let second = self.second.references("", 10_000).iter().filter(|view| is_delivered(view)).count();
-        let succeeded = self.line.rows().await.iter().filter(|row| row.state == State::Succeeded).count();
-        assert!(first.values().all(|times| *times == 1), "{first:?}");
-        assert_eq!(first.len() + second, succeeded, "each success is one delivery");
+        let audited = self.audit(&self.ledgers()).await;
+        assert_eq!(audited.code, Some(0), "{audited:?}");
     }
 
     fn lanes(&self, arguments: &[&str]) -> Value {
@@ -111,6 +122,55 @@ async fn what_the_first_provider_refuses_the_second_delivers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_with_the_ledgers_of_both_finds_what_both_have_delivered_and_says_whose_it_wants() {
+    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\n[declines]\nretryable = 0.5\n", "{}", QUICK).await;
+    let _service = two.line.start("one", &[]).await;
+    two.line.send("on", 50).await;
+    two.line.until_succeeded(50).await;
+    two.audited().await;
+    // One that the first has refused is delivered there all the same.
+    let rows = two.line.rows().await;
+    let order = rows.iter().find(|row| row.attempt_number() == 2).unwrap().order_id.to_string();
+    let mut ledger: Vec<Value> = ledger_lines(&two.folder.path().join("ledger.jsonl"));
+    let mut delivery = ledger.iter().find(|line| line["client_ref"] == format!("{order}-2")).unwrap().clone();
+    ledger = ledger_lines(&two.line.folder.path().join("ledger.jsonl"));
+    (delivery["client_ref"], delivery["seq"]) = (json!(format!("{order}-1")), json!(ledger.len() + 1));
+    ledger.push(delivery);
+    let doctored = two.line.folder.path().join("doctored.jsonl");
+    let text: Vec<String> = ledger.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&doctored, text.concat()).unwrap();
+    let [flag, sim, _, second] = two.ledgers();
+    let of_sim = |path: &str| format!("sim={path}");
+    let doctored = of_sim(doctored.to_str().unwrap());
+    let found = two.audit(&[flag.clone(), doctored, flag.clone(), second.clone()]).await;
+    let report: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found.code, &report["audit"]["double"]), (Some(1), &json!(1)), "{report}");
+    // What was sent to the second lane counts as delivered by no other.
+    let swapped = [sim.replace("sim=", "second="), second.replace("second=", "sim=")];
+    let found = two.audit(&[flag.clone(), swapped[0].clone(), flag.clone(), swapped[1].clone()]).await;
+    let report: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!((found.code, &report["audit"]["lost"]), (Some(1), &json!(50)), "{report}");
+    assert_eq!(report["audit"]["unaccounted"], 50, "{report}");
+    let unnamed = sim.trim_start_matches("sim=").to_owned();
+    for (given, word) in [
+        ([unnamed.clone(), second.clone()], "of several, each says whose it is"),
+        ([sim.clone(), sim.clone()], "sim has one already"),
+        (
+            [of_sim(&unnamed).replace("sim=", "smi="), second],
+            "there is no lane \"smi\"; the configuration has second, sim",
+        ),
+    ] {
+        let refused = two.audit(&[flag.clone(), given[0].clone(), flag.clone(), given[1].clone()]).await;
+        assert_eq!((refused.code, refused.said.len()), (Some(2), 1), "{refused:?}");
+        assert!(refused.said[0].starts_with("--ledger ") && refused.said[0].contains(word), "{refused:?}");
+    }
+}
+
+fn ledger_lines(path: &std::path::Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_provider_that_is_away_costs_its_orders_nothing_while_another_is_there_and_gets_them_back() {
     let breaker = "{ in_a_row = 5, rest_first = \"500ms\", rest_max = \"1s\" }";
     let two = TwoLanes::set_up(QUICK, breaker, QUICK).await;
@@ -152,6 +212,8 @@ async fn an_empty_balance_rests_the_lane_until_it_is_filled_again() {
     line.send("poor", 100).await;
     until_breaker(&service, "open").await;
     assert!(service.log_text().contains("cause=\"account\"") || service.log_text().contains("\"cause\":\"account\""));
+    // What was claimed before it opened leaves by the end of its send window.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let before = line.simulator.stats().submits;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let tried = line.simulator.stats().submits - before;
@@ -213,4 +275,19 @@ async fn two_orders_for_one_number_do_not_meet_at_a_provider_that_lets_it_cool_d
         assert_eq!(row.attempt_number(), 1, "{}", row.order_id);
     }
     until("each was delivered once", || line.delivered().len() == 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_whose_number_cools_down_at_one_provider_beyond_its_deadline_is_served_by_the_next() {
+    let two = TwoLanes::set_up("reply = { fixed = \"5ms\" }\ncooldown = \"10m\"\n", "{}", QUICK).await;
+    let cooldown = [("RECHARGED__PROVIDERS__SIM__CAPABILITIES__SAME_NUMBER_COOLDOWN", "10m")];
+    let _service = two.line.start("one", &cooldown).await;
+    let same = |id: &str| two.line.record(id, &changed(id, &json!({ "phone": "+8613800000017" })));
+    let began = Instant::now();
+    two.line.write(vec![same("same-1"), same("same-2")]).await;
+    two.line.until_succeeded(2).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "at once, and not at its deadline: {:?}", began.elapsed());
+    assert_eq!(two.by_lane().await, BTreeMap::from([("sim".to_owned(), 1), ("second".to_owned(), 1)]));
+    assert_eq!(two.line.simulator.stats().refused, 0, "no request met the cooldown");
+    two.audited().await;
 }

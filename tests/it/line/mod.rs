@@ -4,6 +4,7 @@ mod books;
 mod callbacks;
 mod cases;
 mod crashes;
+mod death;
 mod delays;
 mod demo;
 mod early;

@@ -55,10 +55,15 @@ impl Stretch {
 
 impl Fleet {
     async fn of_three(rate: f64, burst: u32, orders: u64) -> Self {
+        Self::of_three_at(8, rate, burst, orders).await
+    }
+
+    /// With so many partitions.
+    async fn of_three_at(partitions: u16, rate: f64, burst: u32, orders: u64) -> Self {
         let ticker = Ticker::start();
         let reply = Latency::Lognormal { p50: Duration::from_millis(20), p99: Duration::from_millis(100) };
         let line = Line::set_up(Wishes {
-            partitions: 8,
+            partitions,
             permits_per_second: rate,
             burst,
             profile: Profile { reply, ..Profile::default() },

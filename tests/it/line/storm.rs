@@ -161,13 +161,13 @@ fn each_class_for_certain() -> Script {
     Script::for_orders(classes.into_iter().enumerate().map(|(place, class)| (orders(place), class)))
 }
 
-fn all_decided(counts: &BTreeMap<State, u64>, orders: u64) -> bool {
+pub(super) fn all_decided(counts: &BTreeMap<State, u64>, orders: u64) -> bool {
     let open = [State::Queued, State::InFlight, State::RetryWait];
     counts.values().sum::<u64>() == orders && open.iter().all(|state| !counts.contains_key(state))
 }
 
 /// Refund requests by order; a request that was told twice has one event id.
-fn refunded(records: &[InRecord]) -> HashMap<String, usize> {
+pub(super) fn refunded(records: &[InRecord]) -> HashMap<String, usize> {
     let mut ids: HashMap<String, HashSet<String>> = HashMap::new();
     for record in records {
         let order = body(record)["order_id"].as_str().unwrap().to_owned();

@@ -26,7 +26,10 @@ pub(super) struct Stage {
 
 impl Stage {
     async fn set(dialect: Dialect, profile: Profile) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::set_in(tempfile::tempdir().unwrap(), dialect, profile).await
+    }
+
+    async fn set_in(dir: TempDir, dialect: Dialect, profile: Profile) -> Self {
         let options = SimulatorOptions {
             profile,
             dialect,
@@ -99,6 +102,24 @@ async fn an_order_is_delivered_once_told_of_once_and_known_ever_after() {
         let never = order("R00000000002");
         let asked = provider.query(&question(&never, &SubmitOutcome::Duplicate)).await;
         assert_eq!(asked, QueryOutcome::NotFound, "{dialect:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_ledger_remembers_is_found_after_a_restart() {
+    for dialect in Dialect::ALL {
+        let stage = Stage::set(dialect, quick()).await;
+        let sent = order("R00000000001");
+        let outcome = stage.provider().submit(&sent).await;
+        let Stage { dir, simulator, .. } = stage;
+        simulator.shutdown().await;
+        let stage = Stage::set_in(dir, dialect, quick()).await;
+        for key in [question(&sent, &outcome), question(&sent, &SubmitOutcome::Duplicate)] {
+            let told = stage.provider().query(&key).await;
+            assert!(matches!(told, QueryOutcome::Succeeded(_)), "{dialect:?}: {told:?} to {key:?}");
+        }
+        let never = question(&order("R00000000002"), &SubmitOutcome::Duplicate);
+        assert_eq!(stage.provider().query(&never).await, QueryOutcome::NotFound, "{dialect:?}");
     }
 }
 

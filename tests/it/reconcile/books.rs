@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use recharged::domain::{CaseKind, Input, Order, ProviderId, Receipt, RefFormat, SubmitOutcome};
+use recharged::domain::route::{Lane, Route, RouteTable};
+use recharged::domain::{CaseKind, ClaimId, Input, Order, ProviderId, Receipt, RefFormat, RetryAdvice, SubmitOutcome};
 use recharged::ports::{CaseFilter, Listed, ListedState, Store};
 use recharged::reconcile::{CaseState, Class, Day, Entry, Here, ReconcileError, Reconciled, Task, reconcile};
 
@@ -20,6 +21,8 @@ on_every_adapter!(
     near_midnight_nothing_is_called_missing_that_may_stand_on_the_neighbours_list,
     what_was_claimed_on_another_day_is_known_by_its_reference,
     too_many_cases_are_none_and_a_dry_run_writes_nothing,
+    a_list_that_lacks_most_of_what_was_delivered_is_not_believed_unless_somebody_says_so,
+    an_attempt_of_an_order_that_went_on_in_another_lane_is_no_strangers,
     two_at_once_open_each_case_once,
     a_list_that_cannot_be_true_ends_it_before_a_case_is_opened,
     many_attempts_pass_in_batches,
@@ -29,10 +32,10 @@ const NOON: Duration = Duration::from_hours(12);
 
 struct Runs {
     dry: bool,
-    most: usize,
+    most: Option<usize>,
 }
 
-const WRITES: Runs = Runs { dry: false, most: 1_000 };
+const WRITES: Runs = Runs { dry: false, most: None };
 
 async fn run(books: &Books<'_>, day: Day, lines: &[Listed], runs: &Runs) -> Result<Reconciled, ReconcileError> {
     let policy = policy();
@@ -178,7 +181,7 @@ async fn near_midnight_nothing_is_called_missing_that_may_stand_on_the_neighbour
     ] {
         let day = day_that_began(books.now, super::AGO + since_claim);
         assert_eq!(day.holds(books.at()), of_day);
-        let done = run(&books, day, &[], &Runs { dry: true, most: 0 }).await.unwrap();
+        let done = run(&books, day, &[], &Runs { dry: true, most: Some(0) }).await.unwrap();
         let counts = (done.report.at_the_edge, done.report.missing_there.count);
         assert_eq!(counts, (edge, missing), "midnight {since_claim:?} before the claim");
     }
@@ -189,7 +192,7 @@ async fn near_midnight_nothing_is_called_missing_that_may_stand_on_the_neighbour
     let late = books.now - Duration::from_secs(5);
     books.tell(&sent, &Input::SubmitReply { attempt, claim_id, outcome }, late).await;
     let ended = day_that_began(books.now, Duration::from_secs(24 * 3_600 + 20));
-    let done = run(&books, ended, &[], &Runs { dry: true, most: 0 }).await.unwrap();
+    let done = run(&books, ended, &[], &Runs { dry: true, most: Some(0) }).await.unwrap();
     assert_eq!((done.report.at_the_edge, done.report.missing_there.count), (1, 1), "the other had its end inside");
     // The day after the claim: it is none of that day's business, unless it is filed there.
     let after = day_that_began(books.now, super::AGO - Duration::from_secs(3));
@@ -239,7 +242,7 @@ async fn what_was_claimed_on_another_day_is_known_by_its_reference(place: &Place
     // Of another provider nothing is ours.
     let policy = policy();
     let provider = ProviderId::new("another");
-    let task = Task { provider, day, now: books.now, policy: &policy, dry_run: true, cases_max: 9 };
+    let task = Task { provider, day, now: books.now, policy: &policy, dry_run: true, cases_max: None };
     let done = reconcile(books.store, &mut Lines::of(&lines), &task, |_| ()).await.unwrap();
     assert_eq!((done.report.missing_here.count, done.report.attempts), (5, 5));
 }
@@ -254,14 +257,58 @@ async fn too_many_cases_are_none_and_a_dry_run_writes_nothing(place: &Place) {
     let dry = run(&books, day, &[], &Runs { dry: true, ..WRITES }).await.unwrap();
     let none = recharged::reconcile::CaseCounts::default();
     assert_eq!(counts(&dry), (4, recharged::reconcile::CaseCounts { due: 4, ..none }));
-    let withheld = run(&books, day, &[], &Runs { most: 3, ..WRITES }).await.unwrap();
+    let withheld = run(&books, day, &[], &Runs { most: Some(3), ..WRITES }).await.unwrap();
     assert_eq!(counts(&withheld), (4, recharged::reconcile::CaseCounts { withheld: 4, ..none }));
     assert_eq!(cases(books.store).await, []);
-    let opened = run(&books, day, &[], &Runs { most: 4, ..WRITES }).await.unwrap();
+    let opened = run(&books, day, &[], &Runs { most: Some(4), ..WRITES }).await.unwrap();
     assert_eq!(counts(&opened), (4, recharged::reconcile::CaseCounts { opened: 4, ..none }));
     // What is known counts for nothing.
-    let known = run(&books, day, &[], &Runs { most: 0, ..WRITES }).await.unwrap();
+    let known = run(&books, day, &[], &Runs { most: Some(0), ..WRITES }).await.unwrap();
     assert_eq!(counts(&known), (4, recharged::reconcile::CaseCounts { known: 4, ..none }));
+}
+
+async fn a_list_that_lacks_most_of_what_was_delivered_is_not_believed_unless_somebody_says_so(place: &Place) {
+    let books = Books::open(place.store.as_ref()).await;
+    let names: Vec<String> = (0..25).map(|number| format!("o-{number}")).collect();
+    super::insert_delivered(&books, &names).await;
+    let (day, at) = (day_that_began(books.now, NOON), books.at());
+    let first = |count: usize| -> Vec<Listed> {
+        names.iter().take(count).map(|name| line(&format!("{name}-1"), Delivered, Some(5000), at)).collect()
+    };
+    // Empty, and cut off between two lines.
+    for listed in [0, 12] {
+        let done = run(&books, day, &first(listed), &WRITES).await.unwrap();
+        let cases = done.report.cases;
+        assert_eq!((cases.withheld, cases.opened), (25 - listed as u64, 0), "{listed} are listed");
+        assert_eq!(done.report.missing_there.count, cases.withheld);
+    }
+    assert_eq!(cases(books.store).await, []);
+    let done = run(&books, day, &first(13), &WRITES).await.unwrap();
+    assert_eq!(done.report.cases.opened, 12, "most are there");
+    let done = run(&books, day, &[], &Runs { most: Some(25), ..WRITES }).await.unwrap();
+    assert_eq!((done.report.cases.opened, done.report.cases.known), (13, 12), "somebody says so");
+}
+
+async fn an_attempt_of_an_order_that_went_on_in_another_lane_is_no_strangers(place: &Place) {
+    let mut two_lanes = policy();
+    let second = ProviderId::new("second");
+    two_lanes.providers.insert(second.clone(), two_lanes.providers[&lane()].clone());
+    let lanes = [lane(), second.clone()].map(|id| Lane { id, products: Vec::new(), sells_anything: true });
+    two_lanes.routes = std::sync::Arc::new(RouteTable::new(vec![Route::everything(lanes.into())]));
+    let books = Books::open_with(place.store.as_ref(), two_lanes).await;
+    let sent = books.sent("moved").await;
+    let moved = books.reply(&sent, SubmitOutcome::Rejected(super::no(RetryAdvice::Never))).await;
+    assert_eq!(moved.provider, Some(second));
+    let again = books.tell(&moved, &Input::Claim { claim_id: ClaimId::random() }, books.at()).await;
+    books.reply(&again, SubmitOutcome::Succeeded(Receipt::default())).await;
+    // The first provider files it on the next day, and delivered it after all.
+    let day = day_that_began(books.now, super::AGO - SLACK - Duration::from_secs(5));
+    let at = day.from + Duration::from_secs(1);
+    // The second attempt was made elsewhere: of that reference this provider knows nothing of ours.
+    let lines = [line("moved-1", Delivered, Some(5000), at), line("moved-2", Delivered, Some(5000), at)];
+    let (_, entries) = found(&books, day, &lines).await;
+    let double = Some((CaseKind::DoubleSuccess, CaseState::Opened));
+    assert_eq!(told(&entries), [("moved-1", Class::StateDiffers, double), ("moved-2", Class::MissingHere, None)]);
 }
 
 async fn two_at_once_open_each_case_once(place: &Place) {
@@ -270,7 +317,8 @@ async fn two_at_once_open_each_case_once(place: &Place) {
         books.delivered(&format!("o-{number}")).await;
     }
     let day = day_that_began(books.now, NOON);
-    let (one, other) = tokio::join!(run(&books, day, &[], &WRITES), run(&books, day, &[], &WRITES));
+    let runs = Runs { most: Some(40), ..WRITES };
+    let (one, other) = tokio::join!(run(&books, day, &[], &runs), run(&books, day, &[], &runs));
     let (one, other) = (one.unwrap().report.cases, other.unwrap().report.cases);
     assert_eq!(one.opened + other.opened, 40, "{one:?} {other:?}");
     assert_eq!(one.known + other.known, 40, "{one:?} {other:?}");

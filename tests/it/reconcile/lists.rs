@@ -2,12 +2,15 @@
 //! is documented, or not at all.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
 
 use recharged::clock::SystemClock;
 use recharged::domain::{Currency, ProviderId, Timestamp};
-use recharged::ports::{Clock as _, Listed, ListedState, StatementError, StatementTrouble};
+use recharged::ports::{Clock as _, ListPermits, Listed, ListedState, StatementError, StatementTrouble};
 use recharged::providers::simulator::{
     Dialect, Latency, Outcomes, Profile, Script, Simulator, SimulatorHandle, SimulatorOptions, Spell, Step, Throttle,
 };
@@ -72,9 +75,36 @@ fn settings(kind: ProviderKind, base_url: &str) -> ProviderSettings {
     settings
 }
 
+/// As many as are wanted.
+#[derive(Debug, Default)]
+struct Permits {
+    taken: AtomicUsize,
+    rests: Mutex<Vec<Duration>>,
+}
+
+#[async_trait]
+impl ListPermits for Permits {
+    async fn wait(&self) -> Result<(), StatementError> {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    async fn rest(&self, rest: Duration) -> Result<(), StatementError> {
+        self.rests.lock().unwrap().push(rest);
+        Ok(())
+    }
+}
+
 async fn read(settings: &ProviderSettings, span: ListSpan) -> Result<Vec<Listed>, StatementError> {
-    let clock = Arc::new(SystemClock::new());
-    let mut statement = list(&ProviderId::new("p"), settings, clock, span).unwrap().unwrap();
+    read_with(&Arc::default(), settings, span).await
+}
+
+async fn read_with(
+    permits: &Arc<Permits>,
+    settings: &ProviderSettings,
+    span: ListSpan,
+) -> Result<Vec<Listed>, StatementError> {
+    let (clock, permits) = (Arc::new(SystemClock::new()), Arc::<Permits>::clone(permits));
+    let mut statement = list(&ProviderId::new("p"), settings, clock, permits, span).unwrap().unwrap();
     let mut all = Vec::new();
     while let Some(page) = statement.next_page().await? {
         all.extend(page);
@@ -234,7 +264,8 @@ fn span() -> ListSpan {
 #[tokio::test]
 async fn dtone_is_asked_as_documented_and_its_headers_tell_the_end() {
     let headers = "X-Total: 2\r\nX-Total-Pages: 2\r\nX-Per-Page: 1\r\n";
-    let second = DTONE.replace("\"R01\"", "\"R02\"").replace("COMPLETED", "REJECTED");
+    let second =
+        DTONE.replace("\"R01\"", "\"R02\"").replace("COMPLETED", "REJECTED").replace("2188600123", "2188600124");
     let one = |body: &str| answer("200 OK", headers, &format!("[{body}]"));
     let pages = vec![("page=1&".to_owned(), one(DTONE)), ("page=2&".to_owned(), one(&second))];
     let peer = Peer::start(Answers::ByLine(pages)).await;
@@ -250,6 +281,60 @@ async fn dtone_is_asked_as_documented_and_its_headers_tell_the_end() {
     let wanted = "GET /api/transactions?from_date=2026-01-05T00%3A00%3A00.000000Z&to_date=2026-01-05T12%3A00%3A00.000000Z\
                   &page=1&per_page=100 HTTP/1.1";
     assert_eq!(line, wanted);
+}
+
+#[tokio::test]
+async fn what_somebody_made_in_the_providers_portal_makes_no_list_unusable() {
+    let by_hand = DTONE.replace(r#""external_id":"R01","#, "").replace("2188600123", "77");
+    let without = DTONE.replace(r#""R01""#, "null").replace("2188600123", "78");
+    let body = format!("[{DTONE},{by_hand},{without}]");
+    let peer = Peer::start(Answers::Answer(answer("200 OK", "X-Total-Pages: 1\r\n", &body))).await;
+    let listed = read(&settings(ProviderKind::Dtone, &peer.base_url()), span()).await.unwrap();
+    let references: Vec<&str> = listed.iter().map(|one| one.client_ref.as_str()).collect();
+    assert_eq!(references, ["R01", "#77", "#78"]);
+}
+
+#[tokio::test]
+async fn every_call_of_a_list_takes_a_permit_and_a_ban_lets_the_whole_account_rest() {
+    let headers = "X-Total: 2\r\nX-Total-Pages: 2\r\n";
+    let second = DTONE.replace("2188600123", "77");
+    let one = |body: &str| answer("200 OK", headers, &format!("[{body}]"));
+    let pages = vec![("page=1&".to_owned(), one(DTONE)), ("page=2&".to_owned(), one(&second))];
+    let peer = Peer::start(Answers::ByLine(pages)).await;
+    let permits = Arc::new(Permits::default());
+    let dtone = |peer: &Peer| settings(ProviderKind::Dtone, &peer.base_url());
+    read_with(&permits, &dtone(&peer), span()).await.unwrap();
+    assert_eq!(permits.taken.load(Ordering::Relaxed), 2);
+    assert!(permits.rests.lock().unwrap().is_empty());
+
+    // What it wants for longer than anybody waits is told at once, and asked for once.
+    for (status, is_ban) in [("429 Too Many Requests", false), ("403 Forbidden", true)] {
+        let peer = Peer::start(Answers::Answer(answer(status, "Retry-After: 1800\r\n", "{}"))).await;
+        let permits = Arc::new(Permits::default());
+        let error = read_with(&permits, &dtone(&peer), span()).await.unwrap_err();
+        assert_eq!(error.trouble, StatementTrouble::Away, "{error}");
+        assert!(error.to_string().contains("it takes no calls of ours for 30 min"), "{error}");
+        assert_eq!(peer.texts().len(), 1, "{status}");
+        let half_an_hour = Duration::from_mins(30);
+        assert_eq!(*permits.rests.lock().unwrap(), if is_ban { vec![half_an_hour] } else { vec![] });
+    }
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_are_all_the_same_is_not_read_for_ever() {
+    let top_up = r#"{"transactionId":1,"status":"SUCCESSFUL","customIdentifier":"R01"}"#;
+    for (kind, body) in
+        [(ProviderKind::Dtone, format!("[{DTONE}]")), (ProviderKind::Reloadly, format!("{{\"content\":[{top_up}]}}"))]
+    {
+        let token = answer("200 OK", "", r#"{"access_token":"t","expires_in":600}"#);
+        let pages = vec![("/oauth/token".to_owned(), token), (String::new(), answer("200 OK", "", &body))];
+        let peer = Peer::start(Answers::ByLine(pages)).await;
+        let mut settings = settings(kind, &peer.base_url());
+        settings.auth_url = peer.base_url().parse().ok();
+        let error = tokio::time::timeout(Duration::from_secs(20), read(&settings, span())).await.unwrap().unwrap_err();
+        assert_eq!(error.trouble, StatementTrouble::Unusable, "{kind:?}: {error}");
+        assert!(error.to_string().contains("the same as the one before it"), "{kind:?}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod books;
 mod command;
 mod lists;
+mod permits;
 
 use std::collections::VecDeque;
 use std::time::Duration;

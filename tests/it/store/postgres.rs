@@ -3,14 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use recharged::domain::inquiry::Hastened;
 use recharged::domain::{
     Input, LoggedEvent, NewOrder, Notification, Policy, Reason, State, Timestamp, Transition, decide,
 };
-use recharged::ports::{DeadlinePosition, Held, Hold, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written};
+use recharged::ports::{
+    DeadlinePosition, Haste, Held, Hold, Hurried, Inserted, Loaded, LogPosition, Store, StoreErrorKind, Written,
+};
 use recharged::store::{StoreOptions, open};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
@@ -295,6 +298,44 @@ async fn a_row_that_somebody_holds_keeps_no_other_of_its_batch_from_being_writte
     assert_eq!(store.apply(&ends[1..2]).await.unwrap(), [Written::Locked]);
     console.execute("rollback").await.unwrap();
     assert_eq!(store.apply(&ends).await.unwrap(), [Written::Overtaken, Written::Stored, Written::Overtaken]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_waited_for_waits_a_fraction_of_a_second_for_a_row_that_somebody_holds_and_nobody_else_does() {
+    let place = Place::postgres().await;
+    let options = StoreOptions { max_connections: 1, ..StoreOptions::default() };
+    let store = open(&place.url, &options).await.unwrap();
+    let (now, mut orders) = (store.now().await.unwrap(), Vec::new());
+    for order in ["a", "held", "z"] {
+        orders.push(in_flight(store.as_ref(), order).await);
+    }
+    let holds = orders.iter().map(|order| Hold {
+        order_id: order.order_id.clone(),
+        asked_version: order.asked_version,
+        replaces: None,
+        until: now + Duration::from_mins(1),
+    });
+    assert_eq!(store.hold(&holds.collect::<Vec<_>>(), now).await.unwrap(), [Held::Granted; 3]);
+    let mut console = PgConnection::connect(&place.url).await.unwrap();
+    console.execute("begin").await.unwrap();
+    console.execute("select 1 from orders where order_id = 'held' for update").await.unwrap();
+    let to = Hastened { first: now, again: now + Duration::from_secs(5) };
+    let hastes =
+        orders.iter().map(|order| Haste { order_id: order.order_id.clone(), asked_version: order.asked_version, to });
+    let began = Instant::now();
+    let hurried = store.hasten(&hastes.collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(hurried, [Hurried::From(to.again), Hurried::Locked, Hurried::From(to.again)]);
+    let ends: Vec<_> = orders.iter().map(|order| succeed(order, now)).collect();
+    let written = store.apply_promptly(&ends).await.unwrap();
+    assert_eq!(written, [Written::Stored, Written::Locked, Written::Stored]);
+    let prompt = began.elapsed();
+    assert!(prompt < Duration::from_millis(1_500), "both took {prompt:?}: a callback is not waited for longer");
+    // The connection waits for locks as before.
+    let began = Instant::now();
+    assert_eq!(store.apply(&ends[1..2]).await.unwrap(), [Written::Locked]);
+    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    console.execute("rollback").await.unwrap();
+    assert_eq!(store.apply_promptly(&ends).await.unwrap(), [Written::Overtaken, Written::Stored, Written::Overtaken]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

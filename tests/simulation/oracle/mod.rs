@@ -42,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) missed: [usize; 2],
     /// Orders that met their deadline or missed it, by their rows.
     judged: u64,
+    /// When requests came to the provider.
+    pub(crate) arrivals: Vec<Timestamp>,
     log: Vec<LoggedEvent>,
 }
 
@@ -162,6 +164,7 @@ impl Oracle<'_> {
             missed: self.missed.get(),
             weather: self.world.weather.clone(),
             judged: rows.values().filter(|row| row.sla.is_some()).count() as u64,
+            arrivals: self.world.outside.provider.arrivals(),
             states,
             log: self.log,
         }

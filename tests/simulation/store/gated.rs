@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
     Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
-    Grant, Haste, Held, Hold, Horizon, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion,
+    Grant, Haste, Held, Hold, Horizon, Hurried, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion,
     QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, StoreError,
     TimerPage, Timers, Written,
 };
@@ -90,7 +90,7 @@ gated! {
 gated! {
     Questions {
         async fn hold(&self, batch: &[Hold], now: Timestamp) -> Result<Vec<Held>, StoreError>;
-        async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError>;
+        async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError>;
     }
 }
 

@@ -7,8 +7,8 @@ use recharged::domain::{
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
     CallbackBook, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
-    Grant, Haste, Held, Hold, Horizon, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions, Quota,
-    Reservation, StoreError,
+    Grant, Haste, Held, Hold, Horizon, Hurried, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions,
+    Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
 
@@ -181,7 +181,7 @@ impl Questions for MemStore {
         Ok(answers)
     }
 
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError> {
         self.there("hasten").await?;
         let mut hastened = Vec::new();
         {
@@ -193,7 +193,7 @@ impl Questions for MemStore {
                 if let Some(held) = held {
                     held.0 = held.0.min(to.again);
                 }
-                hastened.push(fits.then_some(at));
+                hastened.push(if fits { Hurried::From(at) } else { Hurried::Overtaken });
             }
         }
         self.back("hasten").await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::story::{Story, TRY_AGAIN, at, delivered, found_delivered, no, policy, timed_out};
-use crate::domain::decide::Input;
+use crate::domain::decide::{Input, Why};
 use crate::domain::inquiry::{Hastened, hastened};
 use crate::domain::*;
 
@@ -90,4 +90,38 @@ fn what_is_not_confirmed_is_asked_about_ever_more_rarely_and_at_last_no_more() {
     assert!((8..24).contains(&all.num_hours()), "{} h", all.num_hours());
     let text = serde_json::to_string(&command).unwrap();
     assert_eq!(serde_json::from_str::<Command>(&text).unwrap(), command);
+}
+
+#[test]
+fn a_word_that_was_not_confirmed_is_a_case_once_and_moves_nothing() {
+    let unconfirmed = |attempt| Input::Unconfirmed { attempt };
+    let mut delivered_at_once = Story::in_flight(RejectsAlways);
+    delivered_at_once.reply(delivered(), 1);
+    let mut refused = Story::in_flight(RejectsAlways);
+    refused.reply(SubmitOutcome::Rejected(no(FailureClass::InvalidRecipient, RetryAdvice::Never)), 1);
+    let mut on_its_way = Story::in_flight(RejectsAlways);
+    on_its_way.reply(SubmitOutcome::Rejected(no(FailureClass::OperatorUnavailable, TRY_AGAIN)), 1);
+    on_its_way.claim(20);
+    for mut story in [delivered_at_once, refused, on_its_way] {
+        let before = story.row().clone();
+        assert_eq!(story.tell(unconfirmed(9), 50), Some(Why::NotApplicable), "there is no such attempt");
+        assert_eq!(story.tell(unconfirmed(1), 50), None);
+        assert_eq!((story.last(), story.has_open(CaseKind::Unconfirmed)), (EventType::CaseOpened, true));
+        assert_eq!(story.tell(unconfirmed(1), 51), Some(Why::Known));
+        let after = Order { version: before.version, cases: before.cases, ..story.row().clone() };
+        assert_eq!((after, story.refunds.len()), (before.clone(), usize::from(before.refund_requested)));
+        story.check_replay();
+    }
+}
+
+#[test]
+fn what_is_confirmed_after_all_is_a_case_of_its_own_and_one_that_is_there_needs_no_other() {
+    let mut story = Story::in_flight(RejectsAlways);
+    story.reply(SubmitOutcome::Rejected(no(FailureClass::InvalidRecipient, RetryAdvice::Never)), 1);
+    let mut told = story.clone();
+    story.tell(Input::Unconfirmed { attempt: 1 }, 50);
+    story.report(1, found_delivered(), 60);
+    assert!(story.has_open(CaseKind::LateSuccess), "also where somebody has closed the first by then");
+    told.report(1, found_delivered(), 40);
+    assert_eq!(told.tell(Input::Unconfirmed { attempt: 1 }, 50), Some(Why::Known));
 }

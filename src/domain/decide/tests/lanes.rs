@@ -123,6 +123,42 @@ fn an_order_that_waits_in_a_lane_that_is_shut_goes_on_in_the_next_one() {
 }
 
 #[test]
+fn a_number_that_cools_down_beyond_the_deadline_is_a_no_of_this_lane_alone() {
+    let cools = |until| Input::NumberCools { until: at(until) };
+    let fresh = || {
+        let mut story = Story::new(two_lanes(RejectsAlways));
+        story.tell(arrived(new_order(Some(at(0)))), 0);
+        story
+    };
+    let service = i64::try_from(fresh().policy.providers[&lane()].expected_service.as_secs()).unwrap();
+    let mut story = fresh();
+    assert_eq!(story.tell(cools(180 - service), 5), Some(Why::TooEarly), "a call can still end in time here");
+    assert_eq!(story.tell(cools(181 - service), 5), None);
+    assert_eq!((story.row().state, story.row().provider.clone()), (State::Queued, Some(second())));
+    assert_eq!(story.log.last().unwrap().data.cause.as_deref(), Some("number_cools"));
+    assert_eq!(story.tell(cools(300), 6), Some(Why::NotApplicable), "behind the last there is none");
+    story.check_replay();
+    // Nobody knows what became of its first send: it stays where it is.
+    let mut unknown = in_flight(RejectsAlways);
+    unknown.reply(timed_out(), 15);
+    assert_eq!(unknown.tell(cools(300), 16), Some(Why::Overtaken));
+    unknown.report(1, QueryOutcome::NotFound, 30);
+    unknown.report(1, QueryOutcome::NotFound, 60);
+    assert_eq!(unknown.row().state, State::RetryWait);
+    assert_eq!(unknown.tell(cools(300), 61), Some(Why::NotApplicable));
+    // One that was at its pace has done nothing.
+    let mut throttled = in_flight(RejectsAlways);
+    throttled.reply(SubmitOutcome::Throttled { retry_after: None }, 1);
+    assert_eq!(throttled.attempt().state, AttemptState::Prepared);
+    assert_eq!(throttled.tell(cools(300), 2), None);
+    assert_eq!(
+        (throttled.attempt().state, throttled.row().provider.clone()),
+        (AttemptState::NotExecuted, Some(second()))
+    );
+    throttled.check_replay();
+}
+
+#[test]
 fn no_order_goes_to_a_lane_that_is_shut_too_or_that_would_be_too_late() {
     let mut story = refused(OperatorUnavailable, TRY_AGAIN);
     assert_eq!(story.row().provider, Some(second()));

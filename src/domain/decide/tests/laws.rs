@@ -36,6 +36,10 @@ enum Event {
         back: i32,
         dispute: Dispute,
     },
+    /// What a callback said.
+    StaysUnconfirmed {
+        back: i32,
+    },
     ConfirmsRefund(u8),
     RefundOverdue,
     CallerLost,
@@ -117,6 +121,7 @@ fn events() -> impl Strategy<Value = Event> {
         8 => (prop_oneof![5 => Just(0), 1 => -1..4], prop_oneof![4 => Just(0_i64), 1 => -3_i64..30], query_outcomes())
             .prop_map(|(back, asked_ago, outcome)| Event::Reports { back, asked_ago, outcome }),
         2 => (0_i32..3, disputes()).prop_map(|(back, dispute)| Event::Disputes { back, dispute }),
+        1 => (0_i32..3).prop_map(|back| Event::StaysUnconfirmed { back }),
         2 => (0_u8..3).prop_map(Event::ConfirmsRefund),
         1 => Just(Event::RefundOverdue),
         2 => Just(Event::CallerLost),
@@ -191,6 +196,10 @@ impl Life {
             Event::Disputes { back, dispute } => {
                 let Ok(attempt) = u16::try_from(i32::from(current) - back) else { return };
                 Input::Disputed { attempt, dispute }
+            }
+            Event::StaysUnconfirmed { back } => {
+                let Ok(attempt) = u16::try_from(i32::from(current) - back) else { return };
+                Input::Unconfirmed { attempt }
             }
             Event::ConfirmsRefund(refund) => {
                 Input::RefundConfirmed { refund_id: format!("refund-{refund}").into(), at: at(self.now) }

@@ -33,7 +33,9 @@ pub(super) struct World {
     pub(super) published: Mutex<Vec<OutRecord>>,
     /// Offsets of commands that are done.
     pub(super) done: Mutex<HashSet<i64>>,
-    policy: Policy,
+    /// Orders whose numbers cool down for others, and until when.
+    pub(super) cools: Mutex<HashMap<OrderId, Timestamp>>,
+    pub(super) policy: Policy,
 }
 
 /// When a command comes, on which topic, and the row that asks for it.
@@ -59,6 +61,23 @@ fn capabilities() -> Capabilities {
 
 fn topics() -> LaneTopics {
     LaneTopics { requests: "requests".into(), due: "due".into() }
+}
+
+/// The lane that the route leads on to, where there is one.
+pub(super) fn second() -> ProviderId {
+    ProviderId::new("second")
+}
+
+/// The command about an order; of one that asks about a callback's word, the last that there is.
+fn command_of(kind: CommandKind, order: &Order) -> Command {
+    if kind != CommandKind::Confirm {
+        return Command::of(kind, order);
+    }
+    let mut last = Command::confirm(order, 1, None);
+    while let Some(next) = last.again(start()) {
+        last = Command { wake_at: None, ..next };
+    }
+    last
 }
 
 impl World {
@@ -97,6 +116,7 @@ impl World {
             paused: Mutex::default(),
             published: Mutex::default(),
             done: Mutex::default(),
+            cools: Mutex::default(),
             policy,
         }
     }
@@ -147,6 +167,19 @@ impl World {
         order
     }
 
+    /// A second lane behind the first, whose provider lets numbers cool down.
+    pub(super) fn with_a_second_lane(mut self) -> Self {
+        let mut own = self.policy.providers[&ProviderId::new("lane")].clone();
+        self.policy.providers.insert(second(), own.clone());
+        own.capabilities.same_number_cooldown = Some(Duration::from_mins(2));
+        self.policy.providers.insert(ProviderId::new("lane"), own);
+        let lanes = [ProviderId::new("lane"), second()];
+        let lanes = lanes.map(|id| route::Lane { id, products: Vec::new(), sells_anything: true });
+        let routes = vec![route::Route::everything(lanes.into())];
+        self.policy.routes = Arc::new(route::RouteTable::new(routes));
+        self
+    }
+
     /// So long after the beginning.
     pub(super) fn moment(since: Duration) -> Timestamp {
         plus(start(), since)
@@ -169,7 +202,11 @@ impl World {
             read_marks: Arc::<Self>::clone(self),
             cooldowns: Arc::<Self>::clone(self),
             publisher: Arc::<Self>::clone(self),
-            provider: Arc::new(Provider(Arc::clone(self), provider.clone(), capabilities())),
+            provider: Arc::new(Provider(
+                Arc::clone(self),
+                provider.clone(),
+                self.policy.providers[&provider].capabilities.clone(),
+            )),
             clock: Arc::<Self>::clone(self),
             metrics: LaneMetrics::new(&provider),
             outcomes: Arc::new(OutcomeMetrics::new()),
@@ -177,7 +214,10 @@ impl World {
             rules: LaneRules {
                 policy: self.policy.clone(),
                 topics: topics(),
-                lanes: HashMap::from([(provider.clone(), topics())]),
+                lanes: HashMap::from([
+                    (provider.clone(), topics()),
+                    (second(), LaneTopics { requests: "second".into(), due: "second.due".into() }),
+                ]),
                 breaker: BreakerRules::default(),
                 commands: CommandWriter { phone_key: PhoneKey::new(b"a key for tests only").unwrap(), tiers },
                 dead_letters: "dead".into(),
@@ -302,15 +342,16 @@ impl Questions for World {
     async fn hold(&self, batch: &[Hold], _now: Timestamp) -> Result<Vec<Held>, StoreError> {
         Ok(batch.iter().map(|_| Held::Granted).collect())
     }
-    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Option<Timestamp>>, StoreError> {
-        Ok(batch.iter().map(|_| None).collect())
+    async fn hasten(&self, batch: &[Haste]) -> Result<Vec<Hurried>, StoreError> {
+        Ok(batch.iter().map(|_| Hurried::Overtaken).collect())
     }
 }
 
 #[async_trait]
 impl Cooldowns for World {
     async fn cool(&self, batch: &[Cooling], _now: Timestamp) -> Result<Vec<Option<Timestamp>>, StoreError> {
-        Ok(vec![None; batch.len()])
+        let cools = self.cools.lock().unwrap();
+        Ok(batch.iter().map(|one| cools.get(&one.order_id).copied()).collect())
     }
     async fn give_back(&self, _batch: &[Cooling]) -> Result<(), StoreError> {
         Ok(())
@@ -409,7 +450,7 @@ impl Script {
     }
 
     fn push(&mut self, offset: i64, one: &Coming) {
-        let command = Command::of(one.kind, &one.order);
+        let command = command_of(one.kind, &one.order);
         let record = InRecord {
             topic: Arc::clone(&self.topic),
             partition: 0,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{
-    Command, CommandKind, Failure, FailureClass, QueryOutcome, Receipt, RetryAdvice, State, SubmitOutcome,
+    CaseKind, Command, CommandKind, Failure, FailureClass, Order, OrderId, QueryOutcome, Receipt, RetryAdvice, State,
+    SubmitOutcome,
 };
 
-use fakes::{Coming, World};
+use fakes::{Coming, World, second};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -207,4 +208,70 @@ async fn questions_do_not_wait_behind_retries_and_no_retry_is_lost() {
     let sent = world.sent.lock().unwrap().len();
     assert!(published >= 430 && done <= published + sent + 1, "{done} done, {published} put off, {sent} sent");
     assert!(published + sent + 40 >= 500, "{done} done, {published} put off, {sent} sent");
+}
+
+fn row(world: &World, id: &str) -> Order {
+    world.rows.lock().unwrap()[&OrderId::parse(id).unwrap()].clone()
+}
+
+/// Orders whose numbers cool down: beyond their deadline, and for some seconds; and one whose does not.
+async fn cooled(world: World) -> Arc<World> {
+    let world = Arc::new(world);
+    for (id, until) in [("too-long", SECOND * 200), ("a-while", SECOND * 20)] {
+        world.cools.lock().unwrap().insert(OrderId::parse(id).unwrap(), World::moment(until));
+    }
+    let coming = ["too-long", "a-while", "free"].map(|id| {
+        let order = world.order(id, State::Queued, 170);
+        Coming { at: SECOND, kind: CommandKind::Submit, order }
+    });
+    world.run(coming.into(), 20, SECOND * 5).await;
+    assert_eq!(row(&world, "free").state, State::Succeeded);
+    let waits = row(&world, "a-while");
+    assert_eq!((waits.state, waits.version), (State::Queued, 3), "it waits for its number where it is");
+    assert!(world.done.lock().unwrap().is_superset(&[1, 2].into()));
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_whose_number_cools_down_beyond_its_deadline_goes_on_in_the_next_lane() {
+    let world = cooled(World::new(delivered, no_answer).with_a_second_lane()).await;
+    let moved = row(&world, "too-long");
+    assert_eq!((moved.state, moved.provider), (State::Queued, Some(second())));
+    let published = world.published.lock().unwrap();
+    let asked: Vec<Command> = published
+        .iter()
+        .filter(|record| record.topic.as_ref() == "second")
+        .map(|record| serde_json::from_slice(record.value.as_ref().unwrap()).unwrap())
+        .collect();
+    let [asked] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((asked.order_id.as_str(), asked.kind, asked.version), ("too-long", CommandKind::Submit, moved.version));
+    assert!(world.done.lock().unwrap().contains(&0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_whose_number_cools_down_beyond_its_deadline_waits_where_no_other_lane_takes_it() {
+    let mut world = World::new(delivered, no_answer).with_a_second_lane();
+    // Its call would end too late there, too.
+    world.policy.providers.get_mut(&second()).unwrap().expected_service = SECOND * 300;
+    let world = cooled(world).await;
+    let waits = row(&world, "too-long");
+    assert_eq!((waits.state, waits.version), (State::Queued, 3));
+    assert!(!world.done.lock().unwrap().contains(&0), "its command is not lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_callback_said_and_nobody_confirmed_in_half_a_day_is_a_case_for_a_person() {
+    let not_found = |_: &str| (SECOND / 10, QueryOutcome::NotFound);
+    for world in [World::new(delivered, no_answer), World::new(delivered, not_found)].map(Arc::new) {
+        let order = world.order("doubtful", State::Failed, 170);
+        let order = Order { attempt: world.order("other", State::RetryWait, 170).attempt, ..order };
+        world.rows.lock().unwrap().insert(order.order_id.clone(), order.clone());
+        // Both come for the last time.
+        let coming = || Coming { at: SECOND, kind: CommandKind::Confirm, order: order.clone() };
+        world.run(vec![coming(), coming()], 20, SECOND * 15).await;
+        let after = row(&world, "doubtful");
+        assert_eq!((after.state, after.version), (State::Failed, order.version + 1), "one case, and nothing else");
+        assert_eq!(after.cases, CaseKind::Unconfirmed.bit());
+        assert_eq!(*world.done.lock().unwrap(), [0, 1].into());
+    }
 }

@@ -1,4 +1,4 @@
-//! The quota at rates from 1 to 2,000 permits a second, for `scripts/campaign quota`: minutes of
+//! The quota at rates from 1 to 5,000 permits a second, for `scripts/campaign quota`: minutes of
 //! load in a release build, with nothing else on the machine.
 //!
 //! A run is one unbroken time, cut into phases: three processes at rest, a fourth joins, four at
@@ -78,7 +78,11 @@ fn most_above(arrivals: &[u64], rate: f64) -> f64 {
 }
 
 async fn prove(rate: f64, burst: u32, orders: u64, length: Duration) {
-    let fleet = Fleet::of_three(rate, burst, orders).await;
+    prove_of(Fleet::of_three(rate, burst, orders).await, length).await;
+}
+
+async fn prove_of(fleet: Fleet, length: Duration) {
+    let rate = fleet.rate;
     fleet.line.until_under_way(rate as u64).await;
     let mut run = Run { fleet, length, quiet: Vec::new(), changes: Vec::new() };
     let began_us = now_us();
@@ -165,4 +169,17 @@ async fn a_thousand_a_second_are_used_and_never_exceeded() {
 #[ignore = "minutes of load, and meant for a release build: scripts/campaign quota"]
 async fn two_thousand_a_second_are_used_and_never_exceeded() {
     prove(2_000.0, 200, 400_000, Duration::from_secs(10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes of load, and meant for a release build: scripts/campaign quota"]
+async fn five_thousand_a_second_are_used_and_never_exceeded() {
+    prove(5_000.0, 500, 500_000, Duration::from_secs(4)).await;
+}
+
+/// Where only one of the processes has work, all of the quota is its.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "minutes of load, and meant for a release build: scripts/campaign quota"]
+async fn with_all_of_the_backlog_in_one_partition_a_thousand_a_second_are_used_and_never_exceeded() {
+    prove_of(Fleet::of_three_at(1, 1_000.0, 100, 190_000).await, Duration::from_secs(10)).await;
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use recharged::domain::inquiry::Hastened;
 use recharged::domain::{Input, ProviderId, SubmitOutcome, Timestamp, decide};
-use recharged::ports::{Became, Haste, Held, Hold, NotedCallback, Store, Written};
+use recharged::ports::{Became, Haste, Held, Hold, Hurried, NotedCallback, Store, Written};
 
 use super::super::fixture::{applied, apply_one, id, in_flight, load_one, policy};
 use super::super::on_every_adapter;
@@ -55,7 +55,7 @@ async fn waiting(place: &Place, order: &str) -> (u32, Timestamp) {
     (accepted.after.asked_version, accepted.after.wake_at.unwrap())
 }
 
-async fn hasten(store: &dyn Store, order: &str, version: u32, to: Hastened) -> Option<Timestamp> {
+async fn hasten(store: &dyn Store, order: &str, version: u32, to: Hastened) -> Hurried {
     store.hasten(&[Haste { order_id: id(order), asked_version: version, to }]).await.unwrap()[0]
 }
 
@@ -64,10 +64,10 @@ async fn a_question_that_nobody_has_asked_comes_as_soon_as_it_may(place: &Place)
     let (version, wake_at) = waiting(place, "unasked").await;
     let before = load_one(store, &id("unasked")).await.unwrap();
     let to = Hastened { first: wake_at - 6 * SECOND, again: wake_at - SECOND };
-    assert_eq!(hasten(store, "unasked", version, to).await, Some(to.first));
+    assert_eq!(hasten(store, "unasked", version, to).await, Hurried::From(to.first));
     assert_eq!(load_one(store, &id("unasked")).await.unwrap(), before, "it is no transition");
-    assert_eq!(hasten(store, "unasked", version + 1, to).await, None, "something else was asked for");
-    assert_eq!(hasten(store, "nobody", version, to).await, None);
+    assert_eq!(hasten(store, "unasked", version + 1, to).await, Hurried::Overtaken, "something else was asked for");
+    assert_eq!(hasten(store, "nobody", version, to).await, Hurried::Overtaken);
 }
 
 async fn a_question_that_may_just_have_been_asked_waits_for_its_turn(place: &Place) {
@@ -78,7 +78,7 @@ async fn a_question_that_may_just_have_been_asked_waits_for_its_turn(place: &Pla
     let hold = Hold { order_id: id("asked"), asked_version: version, replaces: None, until };
     assert_eq!(store.hold(std::slice::from_ref(&hold), now).await.unwrap(), [Held::Granted]);
     let to = Hastened { first: wake_at - 6 * SECOND, again: wake_at - SECOND };
-    assert_eq!(hasten(store, "asked", version, to).await, Some(to.again));
+    assert_eq!(hasten(store, "asked", version, to).await, Hurried::From(to.again));
     let taken = Held::Taken { until: Some(to.again), asked_version: Some(version) };
     assert_eq!(store.hold(std::slice::from_ref(&hold), to.again - SECOND).await.unwrap(), [taken], "not before");
     assert_eq!(store.hold(&[hold], to.again).await.unwrap(), [Held::Granted]);
@@ -92,7 +92,7 @@ async fn a_question_is_never_put_off_by_haste(place: &Place) {
     let hold = Hold { order_id: id("soon"), asked_version: version, replaces: None, until };
     assert_eq!(store.hold(std::slice::from_ref(&hold), now).await.unwrap(), [Held::Granted]);
     let later = Hastened { first: now, again: now + 5 * SECOND };
-    assert_eq!(hasten(store, "soon", version, later).await, Some(until), "its hold ends sooner");
+    assert_eq!(hasten(store, "soon", version, later).await, Hurried::From(until), "its hold ends sooner");
     assert_eq!(store.hold(&[hold], until).await.unwrap(), [Held::Granted]);
     assert!(store.hasten(&[]).await.unwrap().is_empty());
 }
