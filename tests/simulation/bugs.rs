@@ -40,7 +40,7 @@ const BUGS: [(Bug, &[Law], u64); 33] = [
     (Bug::NotifyAgain, &[Law::NotifiedOnce], 1),
     (Bug::ForgetTheEarly, &[Law::Offsets, Law::EveryOrderEnds], 1),
     (Bug::ForgetTheRefund, &[Law::RefundsFollowed], 1),
-    (Bug::TellAfterTheEnd, &[Law::NotifiedOnce], 1),
+    (Bug::TellAfterTheEnd, &[Law::NotifiedOnce], 2),
     (Bug::ForwardTooEarly, &[Law::NeverEarly], 1),
     (Bug::AcknowledgeBeforeForwarded, &[Law::Offsets], 1),
 ];

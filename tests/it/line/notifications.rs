@@ -95,7 +95,7 @@ async fn the_end_is_told_where_that_is_wanted_and_then_nothing_is_told_after_it(
     };
     assert_eq!(of("paid"), [("end_notification_requested", json!("succeeded"))], "it ended before it was due");
     assert_eq!(of("late"), [("end_notification_requested", json!("failed"))], "it ended as it came");
-    let [ended, waits] = &of("unpaid")[..] else { panic!("{:?}", of("unpaid")) };
+    let [waits, ended] = &of("unpaid")[..] else { panic!("{:?}", of("unpaid")) };
     assert_eq!(*ended, ("end_notification_requested", json!("cancelled")));
     assert_eq!(*waits, ("notification_requested", json!("awaiting_payment")));
     assert_eq!(told.len(), 4, "nobody else is told of: {told:?}");

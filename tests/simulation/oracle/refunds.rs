@@ -74,17 +74,18 @@ impl Oracle<'_> {
             return;
         };
         let due_at = plus(requested.at, CONFIRM_WITHIN);
-        let bound = self.patience(due_at, self.committed_at(requested)) + LOOK_EVERY + MOVED_MEANWHILE;
+        let set_at = self.committed_at(requested);
+        let bound = self.patience(due_at, set_at) + LOOK_EVERY + MOVED_MEANWHILE;
         if let Some(opened) = opened {
             let early = due_at - opened.at;
             let is_early = early > chrono::TimeDelta::from_std(self.world.time.precision()).unwrap();
             self.hold(Law::RefundsFollowed, !is_early, || format!("{id}: its refund was missed {early} early"));
-            let late = (self.committed_at(opened) - due_at).to_std().unwrap_or_default();
+            let late = (self.committed_at(opened) - due_at.max(set_at)).to_std().unwrap_or_default();
             self.hold(Law::RefundsFollowed, late <= bound, || {
                 format!("{id}: its refund was missed {late:?} late, {bound:?} allowed")
             });
         }
-        let in_time = made.is_some_and(|made| made.at <= plus(due_at, bound));
+        let in_time = made.is_some_and(|made| made.at <= plus(due_at.max(set_at), bound));
         self.hold(Law::RefundsFollowed, opened.is_some() || in_time, || {
             format!("{id}: its refund was due at {due_at}, made at {:?}, and nobody was told", made.map(|made| made.at))
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use recharged::domain::{Input, NewOrder, QueryOutcome, Receipt, State};
+use recharged::domain::{CaseChange, CaseKind, Input, NewOrder, QueryOutcome, Receipt, State};
 use recharged::ports::{CaseFilter, Inserted, OrderFilter, Written};
 
 use super::super::fixture::{
@@ -17,6 +17,7 @@ on_every_adapter!(
     of_two_writers_one_wins,
     an_overtaken_write_leaves_no_trace,
     a_case_opens_with_doubt_and_closes_with_its_resolution,
+    a_case_of_every_kind_can_be_opened,
     a_refund_is_requested_once,
     closed_states_cannot_be_left,
     a_caller_that_goes_away_leaves_no_half_write,
@@ -104,6 +105,25 @@ async fn a_case_opens_with_doubt_and_closes_with_its_resolution(place: &Place) {
     let resolution = cases[0].resolution.as_ref().expect("it is resolved");
     assert_eq!((resolution.by.as_str(), resolution.evidence.as_str()), ("a person", "the provider's statement"));
     assert_eq!((cases.len(), cases[0].next_query_at), (1, None));
+}
+
+async fn a_case_of_every_kind_can_be_opened(place: &Place) {
+    let store = place.store.as_ref();
+    let order = in_flight(store, "all-kinds").await;
+    let mut told = into_doubt(&order);
+    let open = |kind: &CaseKind| CaseChange::Open {
+        kind: *kind,
+        escalate_at: order.deadline_at,
+        evidence: "for the sake of it".to_owned(),
+        next_query_at: None,
+    };
+    told.cases = CaseKind::ALL.iter().map(open).collect();
+    told.after.cases = CaseKind::ALL.iter().fold(0, |set, kind| set | kind.bit());
+    assert_eq!(apply_one(store, &told).await, Written::Stored);
+    let mut found: Vec<CaseKind> =
+        store.cases(&CaseFilter::default(), None, 99).await.unwrap().iter().map(|case| case.key.kind).collect();
+    found.sort_unstable();
+    assert_eq!(found, CaseKind::ALL);
 }
 
 async fn a_refund_is_requested_once(place: &Place) {
