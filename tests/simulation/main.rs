@@ -60,7 +60,7 @@ fn in_any_weather_no_order_is_lost_doubled_or_wrongly_ended() {
         let idle: Vec<_> = Fault::ALL.iter().filter(|fault| strikes[fault] == 0).collect();
         assert!(idle.is_empty(), "these never struck: {idle:?}");
         let [missed, strictly] = missed.into_inner().unwrap();
-        eprintln!("{missed} orders missed their deadline, {strictly} of them were held to a quarter of a second");
+        eprintln!("{missed} orders missed their deadline, {strictly} of them were held to a third of a second");
         assert!(strictly * 2 > missed, "most are excused: {strictly} of {missed} were held to the shortest bound");
     }
 }

@@ -8,8 +8,9 @@ use super::Oracle;
 use crate::laws::Law;
 use crate::life::{EPOCH, PRECISION, TRIED_AGAIN};
 
-/// Where nothing held up any watchdog.
-const SOON: Duration = Duration::from_millis(250);
+/// Where nothing held up any watchdog: a quarter of a second, and what a few operations take that are slow by themselves and
+/// yet too quick to count as held up.
+const SOON: Duration = Duration::from_millis(350);
 /// The watchdog looks so often for deadlines that it did not know of.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// And so often for what became visible behind its deadline.

@@ -208,7 +208,8 @@ impl Oracle<'_> {
             State::Cancelled => {
                 self.hold(Law::ExecutedOnce, delivered == 0, || format!("{id} was cancelled, and delivered"));
                 let wanted = usize::from(self.world.shop.paid.contains(&row.order_id));
-                self.hold(Law::RefundedOnce, refunds == wanted, || {
+                let is_refunded = refunds == wanted || refunds == 0 && self.is_given_up(id);
+                self.hold(Law::RefundedOnce, is_refunded, || {
                     format!("{id} was cancelled, {wanted} payments came, and it was refunded {refunds} times")
                 });
                 let is_legal = match row.reason {

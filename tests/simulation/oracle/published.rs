@@ -11,8 +11,9 @@ use super::Oracle;
 use crate::laws::Law;
 use crate::shop::NOTIFY_AFTER;
 
-/// An order that moves at the very moment at which it is to be told of is looked at again so much later.
-const MOVED_MEANWHILE: Duration = Duration::from_secs(3);
+/// An order that moves at the very moment at which it is to be told of is looked at again so much later, and who is back
+/// looks for the first time after a while.
+const MOVED_MEANWHILE: Duration = Duration::from_secs(5);
 
 /// The headers and the body of an event.
 type Told = (BTreeMap<String, String>, Value);

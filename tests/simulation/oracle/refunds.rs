@@ -11,10 +11,9 @@ use super::Oracle;
 use crate::laws::Law;
 use crate::payments::CONFIRM_WITHIN;
 
-/// The watchdog looks so often for refunds that are overdue.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// An order that moves at the very moment at which its case is opened is looked at again so much later.
-const MOVED_MEANWHILE: Duration = LOOK_EVERY;
+/// The watchdog looks every five seconds for refunds that are overdue, and what could not be done in one look, since the
+/// store failed or the order moved, waits for the next. After a day nobody minds a minute.
+const TOLD_WITHIN: Duration = Duration::from_mins(1);
 
 impl Oracle<'_> {
     /// What was said of refunds, by order: their names.
@@ -75,7 +74,7 @@ impl Oracle<'_> {
         };
         let due_at = plus(requested.at, CONFIRM_WITHIN);
         let set_at = self.committed_at(requested);
-        let bound = self.patience(due_at, set_at) + LOOK_EVERY + MOVED_MEANWHILE;
+        let bound = self.patience(due_at, set_at) + TOLD_WITHIN;
         if let Some(opened) = opened {
             let early = due_at - opened.at;
             let is_early = early > chrono::TimeDelta::from_std(self.world.time.precision()).unwrap();
@@ -117,6 +116,15 @@ impl Oracle<'_> {
         }
         let nobodys: BTreeSet<String> = self.world.shop.nobodys.iter().map(ToString::to_string).collect();
         self.hold(Law::EveryOrderEnds, orphans == nobodys, || format!("orphans {orphans:?}, nobody's {nobodys:?}"));
+    }
+
+    /// Whether something that was said of an order could not be brought to it: it lies among the dead letters, where a
+    /// person finds it.
+    pub(super) fn is_given_up(&self, id: &str) -> bool {
+        self.world.outside.broker.records("dead").iter().any(|letter| {
+            let body = serde_json::from_slice::<Value>(letter.value.as_deref().unwrap_or_default()).unwrap_or_default();
+            body["order_id"] == id && header(letter, "reason") == "undeliverable"
+        })
     }
 }
 
