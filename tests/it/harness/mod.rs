@@ -193,10 +193,12 @@ impl Line {
         rdkafka::ClientConfig::new().set("bootstrap.servers", &self.brokers).create().unwrap()
     }
 
-    /// Changes one setting of a topic; the others become the broker's own.
+    /// Changes one setting of a topic; the others become the broker's own, but for the size of its records, which
+    /// would be the first to be found too small.
     pub(crate) async fn set_topic(&self, name: &str, key: &str, value: &str) {
         let topic = self.topic(name);
-        let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(key, value);
+        let change =
+            AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(key, value).set("max.message.bytes", "2097152");
         let changed = self.admin().alter_configs(&[change], &AdminOptions::new()).await.unwrap();
         assert!(changed.iter().all(Result::is_ok), "{changed:?}");
     }
