@@ -179,9 +179,14 @@ impl Line {
         }
     }
 
+    /// Where its database is.
+    pub(crate) fn url(&self) -> &str {
+        &self.place.as_ref().unwrap().url
+    }
+
     pub(crate) async fn connect(&self) -> sqlx::PgConnection {
         use sqlx::Connection as _;
-        sqlx::PgConnection::connect(&self.place.as_ref().unwrap().url).await.unwrap()
+        sqlx::PgConnection::connect(self.url()).await.unwrap()
     }
 
     pub(crate) async fn doctor(&self, statement: &str) {

@@ -9,6 +9,7 @@ mod delays;
 mod demo;
 mod early;
 mod ending;
+mod examples;
 mod happy;
 mod input;
 mod lanes;

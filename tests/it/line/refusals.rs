@@ -23,7 +23,7 @@ pub(super) struct Ended {
     pub(super) stdout: String,
     /// What it said of itself, without the log.
     pub(super) said: Vec<String>,
-    stderr: String,
+    pub(super) stderr: String,
     took: Duration,
 }
 
