@@ -140,8 +140,8 @@ impl EventLog for MeasuredStore {
     async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError> {
         self.timed("advance_cursor", self.inner.advance_cursor(from, to)).await
     }
-    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.timed("timeline", self.inner.timeline(order_id)).await
+    async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+        self.timed("timelines", self.inner.timelines(ids)).await
     }
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
         self.timed("recipients", self.inner.recipients(ids)).await

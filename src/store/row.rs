@@ -289,12 +289,21 @@ pub(crate) fn state(text: &str) -> Result<State, Corrupt> {
 }
 
 /// An entry of the log from its line.
-pub(crate) fn logged_event(line: &str, operation: &'static str) -> Result<LoggedEvent, StoreError> {
-    LoggedEvent::from_line(line).map_err(|bad| StoreError {
-        operation,
-        kind: StoreErrorKind::Broken,
-        source: Box::new(bad),
-    })
+/// Which entries are of which order, each one's by version; in the order of the ids.
+pub(crate) fn timelines_of(ids: &[OrderId], lines: &[String]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+    let mut by_order: HashMap<OrderId, Vec<LoggedEvent>> = HashMap::new();
+    for line in lines {
+        let event = LoggedEvent::from_line(line).map_err(|bad| StoreError {
+            operation: "timelines",
+            kind: StoreErrorKind::Broken,
+            source: Box::new(bad),
+        })?;
+        by_order.entry(event.order_id.clone()).or_default().push(event);
+    }
+    for timeline in by_order.values_mut() {
+        timeline.sort_by_key(|event| (event.version, event.kind.is_aside()));
+    }
+    Ok(ids.iter().map(|id| by_order.get(id).cloned().unwrap_or_default()).collect())
 }
 
 /// A version as a column; one beyond the column's range is refused by its CHECK.

@@ -150,8 +150,8 @@ async fn export(store: &dyn Store, output: Output) -> Result<(), CliError> {
         let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await.map_err(|error| trouble(&error))?;
         let Some(last) = page.last() else { break };
         after = Some(last.order.order_id.clone());
-        for view in &page {
-            let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
+        let references = references_of(store, page.iter().map(|view| &view.order)).await;
+        for (view, references) in page.iter().zip(references.map_err(|error| trouble(&error))?) {
             output.object(&Row::of(view, references))?;
         }
         written += page.len() as u64;
@@ -172,12 +172,13 @@ async fn list(store: &dyn Store, filter: &OrderFilter, limit: u32, output: Outpu
             "ORDER", "STATE", "REASON", "AMOUNT", "", "ATTEMPT", "DEADLINE"
         ))?;
     }
-    for view in &page {
-        let order = &view.order;
-        if output.json {
-            let references = references_of(store, order).await.map_err(|error| trouble(&error))?;
+    if output.json {
+        let references = references_of(store, page.iter().map(|view| &view.order)).await;
+        for (view, references) in page.iter().zip(references.map_err(|error| trouble(&error))?) {
             output.object(&Row::of(view, references))?;
-        } else {
+        }
+    } else {
+        for order in page.iter().map(|view| &view.order) {
             output.line(format_args!(
                 "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
                 order.order_id.as_str(),

@@ -115,7 +115,7 @@ pub(super) async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Res
     };
     let waits = StillToCome::of(&view.order, store.waits(id).await.map_err(|error| trouble(&error))?);
     let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
-    let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
+    let references = references_of(store, [&view.order]).await.map_err(|error| trouble(&error))?.concat();
     let mut before: Option<Timestamp> = None;
     let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
     let called = store.callbacks_of(id).await.map_err(|error| trouble(&error))?;

@@ -108,7 +108,7 @@ gated! {
         async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError>;
         async fn cursor(&self) -> Result<LogPosition, StoreError>;
         async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
-        async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+        async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError>;
         async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError>;
     }
 }
