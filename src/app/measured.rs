@@ -10,7 +10,7 @@ use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
     DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
-    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
+    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderPage, OrderStore, OutRecord,
     OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
     RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
 };
@@ -196,7 +196,7 @@ impl OrderBook for MeasuredStore {
         filter: &OrderFilter,
         after: Option<&OrderId>,
         limit: usize,
-    ) -> Result<Vec<OrderView>, StoreError> {
+    ) -> Result<OrderPage, StoreError> {
         self.timed("page", self.inner.page(filter, after, limit)).await
     }
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {

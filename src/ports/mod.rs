@@ -19,7 +19,7 @@ mod store;
 mod subscription;
 mod timers;
 
-pub use book::{OrderBook, OrderFilter, OrderView, Waits};
+pub use book::{OrderBook, OrderFilter, OrderPage, OrderView, Waits};
 pub use callbacks::{
     Acknowledgement, Became, CallbackAnswer, CallbackBook, CallbackDoor, CallbackNews, CallbackRefusal, NotedCallback,
     RawCallback,

@@ -166,6 +166,24 @@ pub(crate) fn refund_page(rows: Vec<(Timestamp, String)>, limit: usize) -> Refun
     page
 }
 
+/// Rows that a page looks at, however few of them it is asked for.
+pub(crate) const SCANNED_MAX: i64 = 10_000;
+
+/// A page of at most `limit` rows; `last` is the last row that was looked at, where that was not the end.
+pub(crate) fn order_page(
+    rows: Vec<(OrderRow, bool)>,
+    last: Option<String>,
+    limit: usize,
+) -> Result<OrderPage, Corrupt> {
+    let view = |(row, case_open): (OrderRow, bool)| Ok(OrderView { order: row.into_order()?, case_open });
+    let orders = rows.into_iter().map(view).collect::<Result<Vec<OrderView>, Corrupt>>()?;
+    let next = match last {
+        Some(last) => Some(order_id(&last)?),
+        None => orders.last().filter(|_| orders.len() >= limit).map(|view| view.order.order_id.clone()),
+    };
+    Ok(OrderPage { orders, next })
+}
+
 /// Who stands in which row, in the order of the ids.
 pub(crate) fn recipients_of(ids: &[OrderId], phones: Vec<(String, String)>) -> Vec<Option<Recipient>> {
     let phones: HashMap<String, String> = phones.into_iter().collect();
@@ -288,7 +306,6 @@ pub(crate) fn state(text: &str) -> Result<State, Corrupt> {
     known("state", State::parse(text))
 }
 
-/// An entry of the log from its line.
 /// Which entries are of which order, each one's by version; in the order of the ids.
 pub(crate) fn timelines_of(ids: &[OrderId], lines: &[String]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
     let mut by_order: HashMap<OrderId, Vec<LoggedEvent>> = HashMap::new();

@@ -107,7 +107,7 @@ struct Step {
 pub(super) async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
     let filter = OrderFilter { ids: vec![id.clone()], ..OrderFilter::default() };
     let found = store.page(&filter, None, 1).await.map_err(|error| trouble(&error))?;
-    let Some(view) = found.into_iter().next() else {
+    let Some(view) = found.orders.into_iter().next() else {
         return Err(CliError::failed(format!(
             "there is no order {id} in the store: it was never accepted, or it is older than the retention \
              (a payment that came before it waits for it up to 15 min)"

@@ -128,7 +128,7 @@ async fn sold(seed: &str) -> BTreeMap<String, (i64, String)> {
         let number = order.recipient.msisdn().map(|number| number.expose().clone()).unwrap_or_default();
         (order.order_id.to_string(), (order.amount.minor, number))
     };
-    page.into_iter().map(|view| told(view.order)).collect()
+    page.orders.into_iter().map(|view| told(view.order)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use recharged::domain::{
     CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderView, OverdueQuestion,
+    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView, OverdueQuestion,
     QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage, Timers, Waits,
     Written,
 };
@@ -195,20 +195,17 @@ impl OrderBook for MemStore {
         filter: &OrderFilter,
         after: Option<&OrderId>,
         limit: usize,
-    ) -> Result<Vec<OrderView>, StoreError> {
-        let fits = |row: &&Order| {
-            (filter.ids.is_empty() || filter.ids.contains(&row.order_id))
-                && (filter.states.is_empty() || filter.states.contains(&row.state))
-                && filter.created_before.is_none_or(|before| row.created_at < before)
-                && after.is_none_or(|after| row.order_id > *after)
-        };
+    ) -> Result<OrderPage, StoreError> {
         let state = self.state.lock().unwrap();
         let is_open = |case: &Case, id: &OrderId| case.key.order_id == *id && case.resolution.is_none();
         let view = |row: &Order| OrderView {
             order: row.clone(),
             case_open: state.cases.values().any(|case| is_open(case, &row.order_id)),
         };
-        Ok(state.rows.values().filter(fits).take(limit).map(view).collect())
+        let rows = state.rows.values().filter(|row| after.is_none_or(|after| row.order_id > *after));
+        let orders: Vec<OrderView> = rows.map(view).filter(|view| filter.keeps(view)).take(limit).collect();
+        let next = orders.last().filter(|_| orders.len() >= limit).map(|view| view.order.order_id.clone());
+        Ok(OrderPage { orders, next })
     }
 
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {

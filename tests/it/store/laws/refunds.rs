@@ -24,12 +24,6 @@ on_every_adapter!(
 
 const WITHIN: Duration = Duration::from_hours(24);
 
-/// One that arrives without a hope, at a moment.
-fn hopeless(order: &str, now: Timestamp) -> Transition {
-    let input = Input::Arrived { new: Box::new(new_order(order, now)), verdict: Err(Reason::NoRoute) };
-    applied(decide(None, &input, now, &policy()))
-}
-
 fn confirmed(refund_id: &str, at: Timestamp) -> Input {
     Input::RefundConfirmed { refund_id: refund_id.into(), at }
 }
