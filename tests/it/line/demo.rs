@@ -118,8 +118,13 @@ async fn for_people_the_demo_tells_how_many_orders_each_fault_touched() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_demo_of_orders_that_are_not_paid_yet_ends_each_as_its_customer_has_it() {
-    let times = ["--scenario", "unpaid", "--unpaid-timeout", "10s", "--notify-after", "3s", "--seed", "21"];
-    let ended = ended(demo(&times), PATIENCE).await;
+    let scratch = Scratch::empty().await;
+    let brokers = variable("KAFKA_BROKERS");
+    // A real broker, a real database, and a real ten seconds.
+    let mut command =
+        demo(&["--scenario", "unpaid", "--unpaid-timeout", "10s", "--notify-after", "3s", "--seed", "21"]);
+    command.args(["--database", &scratch.url, "--kafka", &brokers]);
+    let ended = ended(command, PATIENCE).await;
     let report = ended.object();
     assert_eq!((ended.code, ended.said.len()), (Some(0), 0), "{ended:?}");
     assert_eq!((&report["orders"], &report["open"], &report["audit"]["clean"]), (&300.into(), &0.into(), &true.into()));
