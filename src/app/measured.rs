@@ -191,12 +191,7 @@ impl RefundBook for MeasuredStore {
 
 #[async_trait]
 impl OrderBook for MeasuredStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<OrderPage, StoreError> {
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         self.timed("page", self.inner.page(filter, after, limit)).await
     }
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {

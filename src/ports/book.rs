@@ -83,12 +83,7 @@ pub struct Waits {
 pub trait OrderBook: Send + Sync + std::fmt::Debug {
     /// Orders by id, after `after`, at most `limit`. A page may hold fewer, or none, although more follow: so that no statement takes long, it
     /// looks at some ten thousand rows, however few of them pass the filter.
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<OrderPage, StoreError>;
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError>;
 
     /// What is still to come of an order by itself; nothing, where there is no such order.
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError>;

@@ -11,8 +11,8 @@ use crate::domain::{
     Notification, Order, OrderId, ProviderId, Reason, Recipient, RefundNews, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{
-    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, RefundPage, Resolution, StoreError, StoreErrorKind,
-    TimerPage, UnreadableRow,
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, OrderPage, OrderView, RefundPage, Resolution,
+    StoreError, StoreErrorKind, TimerPage, UnreadableRow,
 };
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.

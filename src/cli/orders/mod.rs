@@ -96,7 +96,7 @@ pub enum Format {
 }
 
 pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError> {
-    let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from }) =
+    let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from, .. }) =
         &args.action;
     let loaded = from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;

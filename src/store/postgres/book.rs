@@ -10,12 +10,7 @@ use crate::store::row::{OrderRow, SCANNED_MAX, order_page, state};
 
 #[async_trait]
 impl OrderBook for PostgresStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<OrderPage, StoreError> {
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         let page = Page {
             ids: filter.ids.iter().map(|id| id.as_str().to_owned()).collect(),
             states: filter.states.iter().map(|state| state.as_str()).collect(),

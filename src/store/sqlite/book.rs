@@ -43,12 +43,7 @@ const WAITS: &str = "
 
 #[async_trait]
 impl OrderBook for SqliteStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<OrderPage, StoreError> {
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         let filter = filter.clone();
         let after = after.map_or_else(String::new, |id| id.as_str().to_owned());
         let ids = Extras::json(&filter.ids);

@@ -5,9 +5,9 @@ use recharged::domain::{
     CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView, OverdueQuestion,
-    QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage, Timers, Waits,
-    Written,
+    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView,
+    OverdueQuestion, QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage,
+    Timers, Waits, Written,
 };
 
 use super::{Commit, MemStore, State};
@@ -190,12 +190,7 @@ impl ReadMarks for MemStore {
 
 #[async_trait]
 impl OrderBook for MemStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<OrderPage, StoreError> {
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         let state = self.state.lock().unwrap();
         let is_open = |case: &Case, id: &OrderId| case.key.order_id == *id && case.resolution.is_none();
         let view = |row: &Order| OrderView {

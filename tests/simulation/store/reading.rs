@@ -355,7 +355,7 @@ impl EventLog for MemStore {
 
     async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
         let log = self.log();
-        let of = |id| log.iter().filter(|event| event.order_id == *id).cloned().collect();
+        let of = |id: &OrderId| log.iter().filter(|event| event.order_id == *id).cloned().collect();
         Ok(ids.iter().map(of).collect())
     }
 

@@ -75,10 +75,12 @@ async fn each(store: &dyn Store, mut look: impl FnMut(&Order)) -> Result<(), Sto
     let mut after: Option<OrderId> = None;
     loop {
         let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.order.order_id.clone());
-        for view in &page {
+        for view in &page.orders {
             look(&view.order);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
         }
     }
 }

@@ -8,7 +8,7 @@ use recharged::domain::{
 use recharged::ports::{CaseFilter, DeadlinePosition, LogPosition, RefundPage, Store, Waits, Written};
 
 use super::super::fixture::{
-    applied, apply_one, claim, id, insert_one, lane, load_one, new_order, policy, step, succeed,
+    applied, apply_one, claim, hopeless, id, insert_one, lane, load_one, new_order, policy, step, succeed,
 };
 use super::super::on_every_adapter;
 use super::super::place::Place;
