@@ -8,11 +8,12 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
-    DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
-    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderPage, OrderStore, OutRecord,
-    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
-    RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, CaseNote, Census, Clock, Cooldowns, Cooling, DayLog,
+    DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord,
+    Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderPage,
+    OrderStore, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
+    ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage,
+    Timers, Waits, Written,
 };
 
 /// A subscription that counts what is read.
@@ -299,6 +300,9 @@ impl CaseBook for MeasuredStore {
     }
     async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError> {
         self.timed("set_questions", self.inner.set_questions(batch)).await
+    }
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError> {
+        self.timed("note", self.inner.note(note)).await
     }
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         self.timed("escalate", self.inner.escalate(now, limit)).await

@@ -255,6 +255,7 @@ pub(crate) struct CaseRow {
     pub(crate) escalated: bool,
     pub(crate) next_query_at: Option<Timestamp>,
     pub(crate) evidence: String,
+    pub(crate) owner: Option<String>,
     pub(crate) resolved_at: Option<Timestamp>,
     pub(crate) resolved_by: Option<String>,
     pub(crate) resolved_evidence: Option<String>,
@@ -273,6 +274,7 @@ impl CaseRow {
             escalated: self.escalated,
             next_query_at: self.next_query_at,
             evidence: self.evidence,
+            owner: self.owner,
             resolution,
         })
     }
@@ -318,7 +320,7 @@ pub(crate) fn timelines_of(ids: &[OrderId], lines: &[String]) -> Result<Vec<Vec<
         by_order.entry(event.order_id.clone()).or_default().push(event);
     }
     for timeline in by_order.values_mut() {
-        timeline.sort_by_key(|event| (event.version, event.kind.is_aside()));
+        timeline.sort_by_key(|event| (event.version, event.kind.is_aside(), event.at));
     }
     Ok(ids.iter().map(|id| by_order.get(id).cloned().unwrap_or_default()).collect())
 }

@@ -102,6 +102,11 @@ struct Step {
     refund_made: Option<Made>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cases_opened: Vec<CaseKind>,
+    /// The person who did it, and what they said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<String>,
 }
 
 pub(super) async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
@@ -157,6 +162,8 @@ fn step(event: &LoggedEvent, before: &mut Option<Timestamp>) -> Step {
         refund_requested: event.data.refund.is_some(),
         refund_made: event.data.refund_made.as_deref().map(Into::into),
         cases_opened: event.data.cases_opened.clone(),
+        by: event.data.decided_by.as_ref().map(|person| person.name.clone()),
+        evidence: event.data.decided_by.as_ref().map(|person| person.evidence.clone()),
     }
 }
 
@@ -190,6 +197,8 @@ fn tell(
             step.wake_at.as_ref().map(|at| format!("  next at {at}")),
             step.refund_requested.then(|| "  refund requested".to_owned()),
             step.refund_made.as_ref().map(|made| format!("  refund {} made at {}", made.refund_id, made.at)),
+            step.by.as_ref().map(|name| format!("  by {name}")),
+            step.evidence.as_ref().map(|evidence| format!(": {evidence}")),
         ]
         .into_iter()
         .flatten()

@@ -5,7 +5,7 @@ use recharged::domain::{
     CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView,
+    Case, CaseBook, CaseFilter, CaseKey, CaseNote, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView,
     OverdueQuestion, QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage,
     Timers, Waits, Written,
 };
@@ -30,6 +30,7 @@ impl State {
                     escalated: false,
                     next_query_at: *next_query_at,
                     evidence: evidence.clone(),
+                    owner: None,
                     resolution: None,
                 };
                 self.cases.entry((order_id.clone(), kind.as_str())).or_insert(case);
@@ -109,14 +110,7 @@ impl RefundBook for MemStore {
 impl CaseBook for MemStore {
     async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError> {
         let place = |case: &Case| (case.opened_at, case.key.order_id.clone(), case.key.kind.as_str());
-        let fits = |case: &&Case| {
-            filter.order_id.as_ref().is_none_or(|id| *id == case.key.order_id)
-                && (filter.kinds.is_empty() || filter.kinds.contains(&case.key.kind))
-                && (filter.with_resolved || case.resolution.is_none())
-                && (!filter.only_escalated || case.escalated)
-                && filter.opened_before.is_none_or(|before| case.opened_at < before)
-                && after.is_none_or(|after| place(case) > place(after))
-        };
+        let fits = |case: &&Case| filter.keeps(case) && after.is_none_or(|after| place(case) > place(after));
         let state = self.state.lock().unwrap();
         let mut found: Vec<Case> = state.cases.values().filter(fits).cloned().collect();
         found.sort_by_key(place);
@@ -153,6 +147,18 @@ impl CaseBook for MemStore {
             }
         }
         self.back("set_questions").await
+    }
+
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError> {
+        self.there("note").await?;
+        let mut state = self.state.lock().unwrap();
+        let is_it = |case: &&mut Case| case.key == note.key && case.resolution.is_none() && case.owner == note.was;
+        let Some(case) = state.cases.values_mut().find(is_it) else { return Ok(Written::Overtaken) };
+        case.owner.clone_from(&note.owner);
+        state.next += 1;
+        let place = (state.next, state.next);
+        state.log.entry(place).or_default().push(note.entry.clone());
+        Ok(Written::Stored)
     }
 
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
