@@ -24,8 +24,6 @@ use crate::shop::{NOTIFY_AFTER, Plan, Saying, UNPAID_TIMEOUT, order_id};
 use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
-/// Permits that may be used at once.
-
 pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) outside: Outside,

@@ -117,7 +117,10 @@ async fn a_filter_keeps_what_it_names(place: &Place) {
     assert_eq!(ids(OrderFilter { deadline_before: due, ..OrderFilter::default() }).await, [id("old")]);
     assert_eq!(ids(OrderFilter { deadline_from: due, ..OrderFilter::default() }).await, fresh);
     let lanes = vec![flying.provider.clone().unwrap()];
-    assert_eq!(ids(OrderFilter { lanes, ..OrderFilter::default() }).await, std::slice::from_ref(&flying.order_id));
+    let meant = [flying.order_id.clone(), id("old"), id("young")];
+    assert_eq!(ids(OrderFilter { lanes, ..OrderFilter::default() }).await, meant);
+    let lanes = vec![recharged::domain::ProviderId::new("another")];
+    assert_eq!(ids(OrderFilter { lanes, ..OrderFilter::default() }).await, []);
     assert_eq!(ids(OrderFilter { only_with_case: true, ..OrderFilter::default() }).await, []);
     assert_eq!(ids(OrderFilter { only_refunded: true, ..OrderFilter::default() }).await, []);
     assert_eq!(apply_one(store, &into_doubt(&flying)).await, Written::Stored);
