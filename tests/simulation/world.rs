@@ -24,6 +24,9 @@ use crate::shop::{NOTIFY_AFTER, Plan, Saying, UNPAID_TIMEOUT, order_id};
 use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
+/// Permits that may be used at once.
+pub(crate) const BURST: u32 = 10;
+
 pub(crate) struct World {
     pub(crate) weather: Weather,
     pub(crate) outside: Outside,
@@ -106,7 +109,7 @@ impl World {
         );
         let quota = QuotaTerms {
             interval: Duration::from_secs_f64(1.0 / weather.permits_per_second),
-            burst: weather.burst,
+            burst: BURST,
             query_share: 0.2,
             retry_share: 0.2,
         };
@@ -117,7 +120,7 @@ impl World {
         let (tell, news) = mpsc::channel(100);
         let shop = Plan::new(&weather, &strikes, &mut rng);
         let mut world = Self {
-            outside: Outside { store, broker, provider, policy, terms: quota, dispatches, sizes: weather.sizes },
+            outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
             findings,
             strikes,
             healed_at: Duration::MAX,
