@@ -8,11 +8,12 @@ use tokio::sync::{Notify, watch};
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
-    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
-    DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
-    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
-    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
-    RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
+    ActedOn, CallbackBook, Case, CaseBook, CaseFilter, CaseNote, Census, Clock, Cooldowns, Cooling, DayLog,
+    DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord,
+    Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderPage,
+    OrderStore, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
+    ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage,
+    Timers, Waits, Written,
 };
 
 /// A subscription that counts what is read.
@@ -140,8 +141,8 @@ impl EventLog for MeasuredStore {
     async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError> {
         self.timed("advance_cursor", self.inner.advance_cursor(from, to)).await
     }
-    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
-        self.timed("timeline", self.inner.timeline(order_id)).await
+    async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+        self.timed("timelines", self.inner.timelines(ids)).await
     }
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {
         self.timed("recipients", self.inner.recipients(ids)).await
@@ -191,12 +192,7 @@ impl RefundBook for MeasuredStore {
 
 #[async_trait]
 impl OrderBook for MeasuredStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<Vec<OrderView>, StoreError> {
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         self.timed("page", self.inner.page(filter, after, limit)).await
     }
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {
@@ -304,6 +300,9 @@ impl CaseBook for MeasuredStore {
     }
     async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError> {
         self.timed("set_questions", self.inner.set_questions(batch)).await
+    }
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError> {
+        self.timed("note", self.inner.note(note)).await
     }
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         self.timed("escalate", self.inner.escalate(now, limit)).await

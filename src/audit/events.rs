@@ -90,13 +90,15 @@ impl EventTrail {
         let mut after: Option<OrderId> = None;
         loop {
             let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(found) };
-            after = Some(last.order.order_id.clone());
-            for order in page.iter().map(|view| &view.order) {
+            for order in page.orders.iter().map(|view| &view.order) {
                 let told = self.last.get(order.order_id.as_str());
                 let stored = (order.version, order.state);
                 found.phantom -= u64::from(told.is_some_and(|(version, _)| *version <= stored.0));
                 found.missing += u64::from(told.is_none_or(|told| told.0 <= stored.0 && *told != stored));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(found);
             }
         }
     }

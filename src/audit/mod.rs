@@ -134,15 +134,17 @@ pub async fn reckon(
     let mut after: Option<OrderId> = None;
     loop {
         let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.order.order_id.clone());
-        for view in &page {
-            let sent = sent::sends_of(store, &view.order, ledgers.are_named()).await?;
+        let sends = sent::sends_of(store, page.orders.iter().map(|view| &view.order), ledgers.are_named()).await?;
+        for (view, sent) in page.orders.iter().zip(sends) {
             let cases =
                 if tally.depends_on_cases(view, &sent) { cases_of(store, &view.order).await? } else { Vec::new() };
             tally.count(view, &sent, &cases);
         }
         on_progress(tally.report.orders);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
     }
     Ok(tally.close(sold))
 }

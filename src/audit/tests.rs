@@ -74,6 +74,7 @@ fn case(kind: CaseKind, closed_by: Option<&str>) -> Case {
         escalated: false,
         next_query_at: None,
         evidence: "what was known".to_owned(),
+        owner: None,
         resolution,
     }
 }

@@ -42,7 +42,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows everything in one process: broker, store, provider, load, and a report with an audit
-    #[command(after_help = "Example:\n  recharged demo --orders 5000 --rate 500 --faults storm --seed 7")]
+    #[command(after_help = "Examples:\n  recharged demo --orders 5000 --rate 500 --faults storm --seed 7\n  \
+                          recharged demo --scenario unpaid --orders 600 --rate 60")]
     Demo(demo::DemoArgs),
     /// Runs the service
     #[command(

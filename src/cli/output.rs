@@ -89,6 +89,13 @@ impl From<io::Error> for CliError {
     }
 }
 
+/// A field of CSV that is not ours: what a spreadsheet would take for a formula, or for two fields, stays a text.
+pub(super) fn csv_text(text: &str) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'#'));
+    if is_plain && !text.starts_with('-') { text } else { format!("\"'{}\"", text.replace('"', "\"\"")) }
+}
+
 /// How this invocation talks.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {

@@ -3,12 +3,18 @@
 use std::time::Duration;
 
 use crate::config::Span;
-use crate::domain::{CaseKind, OrderId, State};
+use crate::domain::{CaseKind, OrderId, State, Timestamp};
 
 /// `180s`, `30m`; not zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = Span::parse(text).map(Span::get).filter(|duration| !duration.is_zero());
     parsed.ok_or_else(|| "give a duration with its unit, such as 180s or 30m".to_owned())
+}
+
+/// A moment, with its offset from UTC.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    let parsed = chrono::DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
+    parsed.map_err(|_| "give a moment as in RFC 3339, such as 2026-01-31T08:00:00Z".to_owned())
 }
 
 /// A rate above zero.

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{CaseKind, OrderId, Timestamp};
+use crate::domain::{CaseKind, LoggedEvent, OrderId, Timestamp};
 
-use super::StoreError;
+use super::{StoreError, Written};
 
 /// Which case: an order has at most one of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Case {
     pub next_query_at: Option<Timestamp>,
     /// What was known when it was opened.
     pub evidence: String,
+    /// Who looks after it.
+    pub owner: Option<String>,
     /// How it ended.
     pub resolution: Option<Resolution>,
 }
@@ -58,6 +60,36 @@ pub struct CaseFilter {
     pub only_escalated: bool,
     /// Opened before this moment.
     pub opened_before: Option<Timestamp>,
+    /// Only those that this person looks after.
+    pub owner: Option<String>,
+    /// Only those that nobody looks after.
+    pub only_unowned: bool,
+}
+
+impl CaseFilter {
+    /// Whether a case passes; what the statements of the adapters say in SQL.
+    pub fn keeps(&self, case: &Case) -> bool {
+        self.order_id.as_ref().is_none_or(|id| *id == case.key.order_id)
+            && (self.kinds.is_empty() || self.kinds.contains(&case.key.kind))
+            && (self.with_resolved || case.resolution.is_none())
+            && (!self.only_escalated || case.escalated)
+            && self.opened_before.is_none_or(|before| case.opened_at < before)
+            && self.owner.as_ref().is_none_or(|owner| case.owner.as_ref() == Some(owner))
+            && (!self.only_unowned || case.owner.is_none())
+    }
+}
+
+/// What a person does about an open case without resolving it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseNote {
+    /// Which case.
+    pub key: CaseKey,
+    /// Who looked after it so far; the note is overtaken where that is somebody else by now.
+    pub was: Option<String>,
+    /// Who looks after it from now on.
+    pub owner: Option<String>,
+    /// The entry of the log that tells of it, with the person's name.
+    pub entry: LoggedEvent,
 }
 
 /// A question to a provider that should have been asked by now, as far as its case knows.
@@ -95,6 +127,10 @@ pub trait CaseBook: Send + Sync + std::fmt::Debug {
 
     /// Sets when questions are due.
     async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError>;
+
+    /// Writes who looks after an open case, and the entry that says so, together. Overtaken where the case is resolved by now, or looked after
+    /// by somebody else.
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError>;
 
     /// Marks open cases whose time has come as escalated, each once, and returns them.
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError>;

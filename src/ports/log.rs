@@ -48,8 +48,14 @@ pub trait EventLog: Send + Sync + std::fmt::Debug {
     /// Moves the cursor, if it still stands at `from`; `false` if another relay moved it.
     async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
 
+    /// The entries of orders, each one's by version, in the order of the ids; none for an unknown one. A page of orders costs hardly
+    /// more than one of them, where they were written together.
+    async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError>;
+
     /// One order's entries, by version.
-    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
+        Ok(self.timelines(std::slice::from_ref(order_id)).await?.pop().unwrap_or_default())
+    }
 
     /// Whom to tell of orders, of which the log holds a hash only; in the order of the ids.
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError>;

@@ -19,12 +19,12 @@ mod store;
 mod subscription;
 mod timers;
 
-pub use book::{OrderBook, OrderFilter, OrderView, Waits};
+pub use book::{OrderBook, OrderFilter, OrderPage, OrderView, Waits};
 pub use callbacks::{
     Acknowledgement, Became, CallbackAnswer, CallbackBook, CallbackDoor, CallbackNews, CallbackRefusal, NotedCallback,
     RawCallback,
 };
-pub use cases::{Case, CaseBook, CaseFilter, CaseKey, OverdueQuestion, QuestionTime, Resolution};
+pub use cases::{Case, CaseBook, CaseFilter, CaseKey, CaseNote, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
 pub use day_log::DayLog;
 pub use deadlines::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, UnreadableRow};

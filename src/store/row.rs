@@ -11,8 +11,8 @@ use crate::domain::{
     Notification, Order, OrderId, ProviderId, Reason, Recipient, RefundNews, Sla, State, Timestamp, Transition,
 };
 use crate::ports::{
-    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, RefundPage, Resolution, StoreError, StoreErrorKind,
-    TimerPage, UnreadableRow,
+    Case, CaseKey, Census, DeadlinePage, DeadlinePosition, Loaded, OrderPage, OrderView, RefundPage, Resolution,
+    StoreError, StoreErrorKind, TimerPage, UnreadableRow,
 };
 
 /// A stored value that is not one of ours: another version's, or someone else's hand.
@@ -166,6 +166,24 @@ pub(crate) fn refund_page(rows: Vec<(Timestamp, String)>, limit: usize) -> Refun
     page
 }
 
+/// Rows that a page looks at, however few of them it is asked for.
+pub(crate) const SCANNED_MAX: i64 = 10_000;
+
+/// A page of at most `limit` rows; `last` is the last row that was looked at, where that was not the end.
+pub(crate) fn order_page(
+    rows: Vec<(OrderRow, bool)>,
+    last: Option<String>,
+    limit: usize,
+) -> Result<OrderPage, Corrupt> {
+    let view = |(row, case_open): (OrderRow, bool)| Ok(OrderView { order: row.into_order()?, case_open });
+    let orders = rows.into_iter().map(view).collect::<Result<Vec<OrderView>, Corrupt>>()?;
+    let next = match last {
+        Some(last) => Some(order_id(&last)?),
+        None => orders.last().filter(|_| orders.len() >= limit).map(|view| view.order.order_id.clone()),
+    };
+    Ok(OrderPage { orders, next })
+}
+
 /// Who stands in which row, in the order of the ids.
 pub(crate) fn recipients_of(ids: &[OrderId], phones: Vec<(String, String)>) -> Vec<Option<Recipient>> {
     let phones: HashMap<String, String> = phones.into_iter().collect();
@@ -237,6 +255,7 @@ pub(crate) struct CaseRow {
     pub(crate) escalated: bool,
     pub(crate) next_query_at: Option<Timestamp>,
     pub(crate) evidence: String,
+    pub(crate) owner: Option<String>,
     pub(crate) resolved_at: Option<Timestamp>,
     pub(crate) resolved_by: Option<String>,
     pub(crate) resolved_evidence: Option<String>,
@@ -255,6 +274,7 @@ impl CaseRow {
             escalated: self.escalated,
             next_query_at: self.next_query_at,
             evidence: self.evidence,
+            owner: self.owner,
             resolution,
         })
     }
@@ -288,13 +308,21 @@ pub(crate) fn state(text: &str) -> Result<State, Corrupt> {
     known("state", State::parse(text))
 }
 
-/// An entry of the log from its line.
-pub(crate) fn logged_event(line: &str, operation: &'static str) -> Result<LoggedEvent, StoreError> {
-    LoggedEvent::from_line(line).map_err(|bad| StoreError {
-        operation,
-        kind: StoreErrorKind::Broken,
-        source: Box::new(bad),
-    })
+/// Which entries are of which order, each one's by version; in the order of the ids.
+pub(crate) fn timelines_of(ids: &[OrderId], lines: &[String]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+    let mut by_order: HashMap<OrderId, Vec<LoggedEvent>> = HashMap::new();
+    for line in lines {
+        let event = LoggedEvent::from_line(line).map_err(|bad| StoreError {
+            operation: "timelines",
+            kind: StoreErrorKind::Broken,
+            source: Box::new(bad),
+        })?;
+        by_order.entry(event.order_id.clone()).or_default().push(event);
+    }
+    for timeline in by_order.values_mut() {
+        timeline.sort_by_key(|event| (event.version, event.kind.is_aside(), event.at));
+    }
+    Ok(ids.iter().map(|id| by_order.get(id).cloned().unwrap_or_default()).collect())
 }
 
 /// A version as a column; one beyond the column's range is refused by its CHECK.

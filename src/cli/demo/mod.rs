@@ -18,6 +18,7 @@ mod props;
 mod report;
 mod stage;
 mod tap;
+mod unpaid;
 mod view;
 
 use stage::Stage;
@@ -51,24 +52,42 @@ impl Faults {
     }
 }
 
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Orders are paid when they are created: recharges against the deadline
+    Paid,
+    /// Orders are paid later, never, too late, or cancelled; each asks for a notification
+    Unpaid,
+}
+
 /// `recharged demo`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoArgs {
+    /// What is played
+    #[arg(long, value_enum, default_value_t = Scenario::Paid)]
+    pub scenario: Scenario,
     /// Orders to send; with faults a few dozen at least, so that each kind of them strikes somebody
     #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub orders: u64,
     /// Orders a second
     #[arg(long, value_name = "N", default_value_t = 250.0, value_parser = values::rate)]
     pub rate: f64,
-    /// How badly the simulated provider behaves
-    #[arg(long, value_enum, default_value_t = Faults::Some)]
-    pub faults: Faults,
+    /// How badly the simulated provider behaves; left out, `some`, and `none` in the scenario unpaid
+    #[arg(long, value_enum)]
+    pub faults: Option<Faults>,
     /// Seed of everything that is random; a random one, if left out
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Time from payment to the deadline
     #[arg(long, value_name = "TIME", default_value = "180s", value_parser = values::duration)]
     pub sla: Duration,
+    /// In the scenario unpaid: time to pay, from the creation of an order to its cancellation; 20s, if left out
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub unpaid_timeout: Option<Duration>,
+    /// In the scenario unpaid: time from the creation of an order to its notification; 5s, if left out
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub notify_after: Option<Duration>,
     /// The provider's quota, in calls a second; a little above the rate, if left out
     #[arg(long, value_name = "N", value_parser = values::rate)]
     pub quota: Option<f64>,
@@ -89,6 +108,15 @@ pub struct DemoArgs {
     pub report: Option<PathBuf>,
 }
 
+impl DemoArgs {
+    fn faults(&self) -> Faults {
+        self.faults.unwrap_or(match self.scenario {
+            Scenario::Paid => Faults::Some,
+            Scenario::Unpaid => Faults::None,
+        })
+    }
+}
+
 pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), CliError> {
     let level = if output.live { "off" } else { "warn" };
     telemetry::init(&LogConfig { format: LogFormat::Pretty, level: level.to_owned() })
@@ -102,7 +130,7 @@ pub(crate) async fn run(args: DemoArgs, output: Output) -> Result<(), CliError> 
         "{} orders at {} a second, faults {}, seed {}; probes and metrics at http://{}",
         args.orders,
         args.rate,
-        args.faults.as_str(),
+        args.faults().as_str(),
         stage.seed,
         stage.address
     ));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::Rng as _;
 
 use super::plan::Trouble;
-use super::{DemoArgs, Faults};
+use super::{DemoArgs, Faults, Scenario, unpaid};
 use crate::app::{self, chain, kafka_options, topic_plans};
 use crate::cli::output::CliError;
 use crate::config::{Config, Secrets};
@@ -27,8 +27,8 @@ pub(super) fn seller(args: &DemoArgs, seed: u64) -> Shop {
         orders: Some(args.orders),
         prefix: format!("demo-{:06x}", seed & 0xff_ffff),
         seed,
-        unusable: if args.faults == Faults::None { 0.0 } else { 0.005 },
-        repeated: if args.faults == Faults::None { 0.0 } else { 0.02 },
+        unusable: if args.faults() == Faults::None { 0.0 } else { 0.005 },
+        repeated: if args.faults() == Faults::None { 0.0 } else { 0.02 },
     }
 }
 
@@ -39,7 +39,7 @@ pub(super) fn quota(args: &DemoArgs) -> Option<f64> {
 pub(super) fn configure(args: &DemoArgs, folder: &Folder) -> Result<(Config, Secrets), CliError> {
     let rate = quota(args).unwrap_or(args.rate * 1.2 + 10.0);
     let url = args.database.clone().unwrap_or_else(|| format!("sqlite://{}", folder.file("demo.db").display()));
-    let sets = [
+    let mut sets = vec![
         format!("sla.deadline={}", humantime::format_duration(args.sla)),
         "kafka.brokers=127.0.0.1:1".to_owned(),
         "kafka.topics.partitions=4".to_owned(),
@@ -52,6 +52,9 @@ pub(super) fn configure(args: &DemoArgs, folder: &Folder) -> Result<(Config, Sec
         "providers.simulator.quota.in_flight_max=1000".to_owned(),
         "log.format=pretty".to_owned(),
     ];
+    if args.scenario == Scenario::Unpaid {
+        sets.extend(unpaid::sets(args));
+    }
     let environment = [("RECHARGED__STORE__URL".to_owned(), url)];
     let loaded = Config::load(None, environment, &sets)?;
     let key: [u8; 32] = rand::rng().random();

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::plan::Expected;
 use super::tap::Seen;
+use super::unpaid::Verdict;
 use crate::audit::{Percentiles, Report};
 use crate::cli::audit::Shown;
 use crate::providers::simulator::{FaultClass, Strike};
@@ -29,6 +30,9 @@ pub(super) struct DemoReport {
     /// Records that the embedded broker dropped before they were read: a failure of the demo.
     records_dropped: u64,
     seed: u64,
+    /// In the scenario unpaid: whether each order ended as its customer's doings say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unpaid: Option<Verdict>,
     /// Whether it was played to its end: then nothing is left open.
     #[serde(skip)]
     is_whole: bool,
@@ -47,7 +51,13 @@ impl DemoReport {
         let is_told = |strike: &&Strike| strike.requests > 0 || untouched.contains(&strike.class);
         let faults = strikes.iter().filter(is_told).copied().collect();
         let (retries, doubts) = (told.retries, told.doubts);
-        Self { report, retries, doubts, faults, untouched, never_by_chance, records_dropped, seed, is_whole }
+        let unpaid = None;
+        Self { report, retries, doubts, faults, untouched, never_by_chance, records_dropped, seed, unpaid, is_whole }
+    }
+
+    /// With what was found in the scenario unpaid.
+    pub(super) fn with_verdict(self, unpaid: Option<Verdict>) -> Self {
+        Self { unpaid, ..self }
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -57,6 +67,8 @@ impl DemoReport {
             && self.untouched.is_empty()
             && self.never_by_chance.is_empty()
             && self.left_open() == 0
+            // One that was broken off had no time for everything.
+            && (!self.is_whole || self.unpaid.as_ref().is_none_or(Verdict::is_clean))
     }
 
     /// Orders that nobody decided though the demo waited for that.
@@ -76,6 +88,9 @@ impl fmt::Display for DemoReport {
         writeln!(f, "retries       {:>10}   {} orders were in doubt for a time", self.retries, self.doubts)?;
         if self.report.delay_lateness_ms != Percentiles::default() {
             writeln!(f, "after the due {}, early {}", Shown(self.report.delay_lateness_ms), self.report.early)?;
+        }
+        if let Some(unpaid) = &self.unpaid {
+            writeln!(f, "{unpaid}")?;
         }
         write!(f, "{}", self.report)?;
         for (classes, what) in [

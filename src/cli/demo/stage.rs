@@ -8,24 +8,26 @@ use rand::Rng as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::DemoArgs;
 use super::plan::{Expected, TooFewOrders, Trouble};
 use super::props::{Folder, configure, open_broker, quota, refuse_used, seller, simulate};
 use super::report::DemoReport;
 use super::tap::{Seen, Tap};
+use super::unpaid::{self, Aftermath, Verdict, left_to_come};
 use super::view::{Frame, View};
+use super::{DemoArgs, Scenario};
 use crate::app::{self, App, Plan, Role, chain, kafka_options, store_options};
 use crate::audit::{self, Ledgers, micros_histogram, percentiles};
 use crate::cli::audit::read_ledger;
 use crate::cli::output::{CliError, Output};
 use crate::config::Config;
 use crate::domain::State;
-use crate::kafka::{ConsumerStatus, EmbeddedBroker, KafkaOptions, Producer, ProducerOptions, embedded};
+use crate::kafka::{ConsumerStatus, EmbeddedBroker, Producer, ProducerOptions, embedded};
 use crate::lifecycle::Outcome;
 use crate::metrics;
-use crate::ports::{CaseFilter, Publisher, Store};
+use crate::ports::{CaseFilter, Clock, Publisher, Store};
 use crate::providers::simulator::SimulatorHandle;
 use crate::shop::Shop;
+use crate::shop::customers::Customers;
 use crate::store;
 
 /// The shortest deadline into which a call fits, with its window, and a second one.
@@ -50,13 +52,18 @@ pub(super) struct Stage {
     app: Running,
     tap: Tap,
     simulator: SimulatorHandle,
-    seller: Shop,
-    trouble: Trouble,
-    kafka: KafkaOptions,
+    cast: Cast,
+    producer: Arc<dyn Publisher>,
     config: Config,
     // Dropped last: the others use them.
     broker: Option<EmbeddedBroker>,
     folder: Folder,
+}
+
+/// Who brings the orders, and what goes with them.
+enum Cast {
+    Paid { seller: Shop, trouble: Trouble },
+    Unpaid { customers: Customers, aftermath: Aftermath },
 }
 
 /// What is left of the service's parts once it runs.
@@ -75,20 +82,13 @@ impl Stage {
                 "--sla: {given} leaves no time for a call and another one: give at least {least}"
             )));
         }
+        unpaid::check(args)?;
         let seed = args.seed.unwrap_or_else(|| rand::rng().random());
         let folder = Folder::make()?;
         let (config, secrets) = configure(args, &folder)?;
         let seller = seller(args, seed);
-        let profile = args.faults.profile();
-        let trouble = Trouble::plan(&profile, &seller).map_err(|TooFewOrders { classes, least }| {
-            CliError::config(format!(
-                "--orders: with {} there are too few for --faults {}, of whose {classes} classes each must strike \
-                 somebody: give --orders {} or more (--seed {seed} needs {least}), or --faults none",
-                args.orders,
-                args.faults.as_str(),
-                least.next_multiple_of(50),
-            ))
-        })?;
+        let profile = args.faults().profile();
+        let trouble = Trouble::plan(&profile, &seller).map_err(|few| too_few(args, seed, few))?;
         let simulator = simulate(profile, &trouble, seed, &folder).await?;
         metrics::keep_lateness(micros_histogram());
         let mut config = config;
@@ -111,6 +111,8 @@ impl Stage {
             embedded_broker: broker.is_some(),
             providers: None,
         };
+        let producer = Producer::new(&kafka, ProducerOptions::default());
+        let producer: Arc<dyn Publisher> = Arc::new(producer.map_err(|error| CliError::failed(chain(&error)))?);
         let app = app::start(plan).await?;
         let App { lifecycle, store, clock, consumers, address, .. } = app;
         let stop_service = lifecycle.drain();
@@ -121,22 +123,17 @@ impl Stage {
             drop(silent);
             outcome
         });
+        let cast = match args.scenario {
+            Scenario::Paid => Cast::Paid { seller, trouble },
+            Scenario::Unpaid => {
+                let customers = unpaid::customers(args, seed, &config.topics());
+                let time = Arc::clone(&clock) as Arc<dyn Clock>;
+                let aftermath = Aftermath::start(&kafka, &config, broker.is_some(), &producer, &time)?;
+                Cast::Unpaid { customers, aftermath }
+            }
+        };
         let app = Running { store, clock, consumers };
-        Ok(Self {
-            seed,
-            address,
-            service,
-            stop_service,
-            app,
-            tap,
-            simulator,
-            seller,
-            trouble,
-            kafka,
-            config,
-            broker,
-            folder,
-        })
+        Ok(Self { seed, address, service, stop_service, app, tap, simulator, cast, producer, config, broker, folder })
     }
 
     /// Sells the orders, shows how they fare, and waits until nothing moves any more. Returns how
@@ -145,10 +142,6 @@ impl Stage {
         self.until_joined().await;
         let stop = CancellationToken::new();
         let _stop_with_us = stop.clone().drop_guard();
-        let topic = self.config.topics().orders;
-        let options = ProducerOptions::default();
-        let Ok(producer) = Producer::new(&self.kafka, options) else { return 0 };
-        let producer: Arc<dyn Publisher> = Arc::new(producer);
         let sold = std::sync::atomic::AtomicU64::new(0);
         let room = || {
             let sold = sold.load(std::sync::atomic::Ordering::Relaxed);
@@ -164,7 +157,13 @@ impl Stage {
         };
         let all_sold = std::sync::atomic::AtomicBool::new(false);
         let selling = async {
-            let sold = self.seller.sell(producer, &topic, self.app.clock.as_ref(), &room, &on_sold, &stop).await;
+            let (producer, clock) = (Arc::clone(&self.producer), self.app.clock.as_ref());
+            let sold = match &self.cast {
+                Cast::Paid { seller, .. } => {
+                    seller.sell(producer, &self.config.topics().orders, clock, &room, &on_sold, &stop).await
+                }
+                Cast::Unpaid { customers, .. } => customers.come(producer, clock, &room, &on_sold, &stop).await,
+            };
             all_sold.store(true, std::sync::atomic::Ordering::Relaxed);
             sold.acknowledged
         };
@@ -218,14 +217,26 @@ impl Stage {
             // An order of which nothing is ever heard is waited for longer, and then it is lost. One
             // that is open is decided at its deadline; in doubt is a decision. Where none comes, the report says so.
             let undecided = seen.open() - seen.of(State::InDoubt);
-            let is_over = args.sla + audit::DECIDED_WITHIN + QUIET;
-            let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { undecided == 0 || quiet > is_over };
-            if all_sold && at_rest || self.service.is_finished() {
+            let longest = args.sla.max(self.config.sla.unpaid_timeout.get());
+            let is_over = quiet > longest + audit::DECIDED_WITHIN + QUIET;
+            let at_rest = if seen.orders < sold { quiet > 3 * QUIET } else { undecided == 0 || is_over };
+            if all_sold && at_rest && (is_over || !self.is_left(sold).await) || self.service.is_finished() {
                 break;
             }
             last = seen;
         }
         view.close();
+    }
+
+    /// Whether something is still to come of orders that are decided.
+    async fn is_left(&self, sold: u64) -> bool {
+        match &self.cast {
+            Cast::Paid { .. } => false,
+            Cast::Unpaid { aftermath, .. } => {
+                // A store that is busy is asked again.
+                left_to_come(self.app.store.as_ref(), aftermath, sold).await.unwrap_or(true)
+            }
+        }
     }
 
     /// Up to a thousand; a store that is busy is asked again the next time.
@@ -264,12 +275,32 @@ impl Stage {
             (report.delay_lateness_ms, report.early) = (percentiles(&kept.late), kept.early);
         }
         let seen = self.tap.seen();
+        let (expected, verdict) = match self.cast {
+            Cast::Paid { trouble, .. } => (trouble.expected(), None),
+            Cast::Unpaid { customers, aftermath } => {
+                let notify_after = self.config.sla.notify_after.get();
+                let verdict = Verdict::find(store, &customers, &aftermath, notify_after).await;
+                aftermath.close().await;
+                (Expected::default(), Some(verdict.map_err(|error| told(&error))?))
+            }
+        };
         self.tap.close().await;
         drop(self.broker);
         // One that was broken off had no time for everything.
-        let expected = if sold.is_some() { self.trouble.expected() } else { Expected::default() };
-        Ok(DemoReport::new(report, (dropped, self.seed), sold.is_some(), &seen, &strikes, &expected))
+        let expected = if sold.is_some() { expected } else { Expected::default() };
+        let report = DemoReport::new(report, (dropped, self.seed), sold.is_some(), &seen, &strikes, &expected);
+        Ok(report.with_verdict(verdict))
     }
+}
+
+fn too_few(args: &DemoArgs, seed: u64, TooFewOrders { classes, least }: TooFewOrders) -> CliError {
+    CliError::config(format!(
+        "--orders: with {} there are too few for --faults {}, of whose {classes} classes each must strike somebody: give \
+         --orders {} or more (--seed {seed} needs {least}), or --faults none",
+        args.orders,
+        args.faults().as_str(),
+        least.next_multiple_of(50),
+    ))
 }
 
 /// Gives the tap the time to read the last events.

@@ -90,11 +90,12 @@ impl View {
 fn plain(frame: &Frame<'_>, rates: (f64, f64)) -> String {
     let seen = frame.seen;
     format!(
-        "sold {}/{}  succeeded {}  failed {}  open {}  in doubt {}  cases {}  {:.0} orders/s  quota {:.0} %  met {} missed {}  {}",
+        "sold {}/{}  succeeded {}  failed {}  cancelled {}  open {}  in doubt {}  cases {}  {:.0} orders/s  quota {:.0} %  met {} missed {}  {}",
         frame.sold,
         frame.wanted,
         seen.of(State::Succeeded),
         seen.of(State::Failed),
+        seen.of(State::Cancelled),
         seen.open() - seen.of(State::InDoubt),
         seen.of(State::InDoubt),
         frame.cases,
@@ -126,12 +127,14 @@ fn paint(canvas: &mut ratatui::Frame<'_>, frame: &Frame<'_>, rates: (f64, f64)) 
         Span::styled(format!("{} {}   ", state.as_str(), seen.of(state)), Style::new().fg(colour))
     };
     let line = Line::from(vec![
+        state(State::AwaitingPayment, Color::DarkGray),
         state(State::Queued, Color::Blue),
         state(State::InFlight, Color::Cyan),
         state(State::RetryWait, Color::Yellow),
         state(State::InDoubt, Color::LightRed),
         state(State::Succeeded, Color::Green),
         state(State::Failed, Color::Red),
+        state(State::Cancelled, Color::Gray),
         Span::styled(format!("cases {}   retries {}", frame.cases, seen.retries), Style::new().fg(Color::LightRed)),
     ]);
     canvas.render_widget(Paragraph::new(line), states);

@@ -1,24 +1,29 @@
 //! `recharged orders`: what the store knows, for people and exports.
 
+mod filter;
 mod show;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::SecondsFormat;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::config::{ConfigArgs, environment};
-use super::output::{CliError, Output};
+use super::output::{CliError, Output, csv_text};
 use super::values;
 use crate::app::{chain, open_checked_store};
 use crate::audit::references_of;
-use crate::config::Needs;
+use crate::config::{Config, Needs};
 use crate::domain::{Currency, Order, OrderId, ProviderId, Reason, Sla, State, Timestamp};
 use crate::ports::{OrderFilter, OrderView, Store, StoreError};
 
+pub use filter::{FilterArgs, Refund};
+
 /// Orders read at once.
 const PAGE: usize = 1_000;
+/// How often somebody who waits hears how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// `recharged orders`.
 #[derive(Debug, Clone, Args)]
@@ -41,50 +46,77 @@ pub enum OrdersAction {
         #[arg(value_parser = values::order_id)]
         id: OrderId,
     },
-    /// Lists orders
-    #[command(after_help = "Example:\n  recharged orders list --state in_doubt --older-than 10m --limit 50")]
+    /// Lists orders, by their ids
+    ///
+    /// Where there are more than --limit, the last line's id is where to go on: --after. No statement takes long, however few
+    /// orders are looked for among however many.
+    #[command(after_help = "Examples:\n  recharged orders list --state in_doubt --older-than 10m --limit 50\n  \
+                            recharged orders list --refund unconfirmed --created-from 2026-01-31T00:00:00Z --json\n  \
+                            recharged orders list --after 20260101-000017")]
     List {
         #[command(flatten)]
         #[doc(hidden)]
         from: ConfigArgs,
-        /// Only in these states; may be repeated, or separated by commas
-        #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = values::state)]
-        state: Vec<State>,
-        /// Only those that were created longer ago than this
-        #[arg(long, value_name = "TIME", value_parser = values::duration)]
-        older_than: Option<Duration>,
+        #[command(flatten)]
+        #[doc(hidden)]
+        which: FilterArgs,
+        /// Only those behind this id
+        #[arg(long, value_name = "ID", value_parser = values::order_id)]
+        after: Option<OrderId>,
         /// At most this many
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
-    /// Writes every order as JSON Lines
-    #[command(after_help = "Example:\n  recharged orders export --config recharged.toml > orders.jsonl")]
+    /// Writes orders as JSON Lines or CSV, by their ids, however many
+    #[command(after_help = "Examples:\n  recharged orders export --config recharged.toml > orders.jsonl\n  \
+                            recharged orders export --format csv --state failed --created-from 2026-01-31T00:00:00Z")]
     Export {
         #[command(flatten)]
         #[doc(hidden)]
         from: ConfigArgs,
+        #[command(flatten)]
+        #[doc(hidden)]
+        which: FilterArgs,
+        /// Only those behind this id, where an export was cut short
+        #[arg(long, value_name = "ID", value_parser = values::order_id)]
+        after: Option<OrderId>,
+        /// How each is written
+        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        format: Format,
     },
 }
 
+/// How an order is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// An object of JSON a line
+    Jsonl,
+    /// A line of CSV, below one with the names of its fields
+    Csv,
+}
+
 pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError> {
-    let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from }) =
+    let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from, .. }) =
         &args.action;
     let loaded = from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
     match &args.action {
         OrdersAction::Show { id, .. } => show::show(store.as_ref(), id, output).await,
-        OrdersAction::List { state, older_than, limit, .. } => {
-            let now = store.now().await.map_err(|error| trouble(&error))?;
-            let filter = OrderFilter {
-                states: state.clone(),
-                created_before: older_than.map(|age| now - age),
-                ..OrderFilter::default()
-            };
-            list(store.as_ref(), &filter, *limit, output).await
+        OrdersAction::List { which, after, limit, .. } => {
+            let filter = filter(which, store.as_ref(), &loaded.config).await?;
+            list(&mut Pages { store: store.as_ref(), filter, after: after.clone() }, *limit, output).await
         }
-        OrdersAction::Export { .. } => export(store.as_ref(), output).await,
+        OrdersAction::Export { which, after, format, .. } => {
+            let filter = filter(which, store.as_ref(), &loaded.config).await?;
+            export(&mut Pages { store: store.as_ref(), filter, after: after.clone() }, *format, output).await
+        }
     }
+}
+
+async fn filter(which: &FilterArgs, store: &dyn Store, config: &Config) -> Result<OrderFilter, CliError> {
+    let now = store.now().await.map_err(|error| trouble(&error))?;
+    which.filter(now, config.providers.keys().map(String::as_str))
 }
 
 pub(in crate::cli) fn trouble(error: &StoreError) -> CliError {
@@ -143,57 +175,134 @@ pub(in crate::cli) fn time(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-async fn export(store: &dyn Store, output: Output) -> Result<(), CliError> {
-    let mut after: Option<OrderId> = None;
-    let mut written = 0_u64;
+/// The names of the fields of CSV, which are those of JSON.
+const CSV_HEADER: &str = "order_id,state,reason,attempt,version,provider,client_refs,amount_minor,currency,created_at,paid_at,\
+                          deadline_at,closed_at,sla,refund_requested,refund_id,case_open";
+
+impl Row {
+    fn csv(&self) -> String {
+        fn or_empty(text: Option<&str>) -> &str {
+            text.unwrap_or_default()
+        }
+        let references: Vec<String> = self.client_refs.iter().map(|reference| csv_text(reference)).collect();
+        [
+            self.order_id.as_str(),
+            self.state.as_str(),
+            or_empty(self.reason.map(Reason::as_str)),
+            &self.attempt.to_string(),
+            &self.version.to_string(),
+            or_empty(self.provider.as_ref().map(ProviderId::as_str)),
+            &references.join(" "),
+            &self.amount_minor.to_string(),
+            self.currency.as_str(),
+            &self.created_at,
+            or_empty(self.paid_at.as_deref()),
+            &self.deadline_at,
+            or_empty(self.closed_at.as_deref()),
+            or_empty(self.sla.map(Sla::as_str)),
+            if self.refund_requested { "true" } else { "false" },
+            &self.refund_id.as_deref().map(csv_text).unwrap_or_default(),
+            if self.case_open { "true" } else { "false" },
+        ]
+        .join(",")
+    }
+}
+
+/// What a filter keeps, page by page.
+struct Pages<'a> {
+    store: &'a dyn Store,
+    filter: OrderFilter,
+    after: Option<OrderId>,
+}
+
+impl Pages<'_> {
+    /// The next page, and whether others follow.
+    async fn next(&mut self, limit: usize) -> Result<(Vec<OrderView>, bool), CliError> {
+        let page = self.store.page(&self.filter, self.after.as_ref(), limit).await.map_err(|error| trouble(&error))?;
+        let is_more = page.next.is_some();
+        if is_more {
+            self.after = page.next;
+        }
+        Ok((page.orders, is_more))
+    }
+
+    /// As programs read them.
+    async fn rows(&self, page: &[OrderView]) -> Result<Vec<Row>, CliError> {
+        let references = references_of(self.store, page.iter().map(|view| &view.order)).await;
+        let references = references.map_err(|error| trouble(&error))?;
+        Ok(page.iter().zip(references).map(|(view, references)| Row::of(view, references)).collect())
+    }
+}
+
+async fn export(pages: &mut Pages<'_>, format: Format, output: Output) -> Result<(), CliError> {
+    if format == Format::Csv {
+        output.line(CSV_HEADER)?;
+    }
+    let (mut written, mut told) = (0_u64, Instant::now());
     loop {
-        let page = store.page(&OrderFilter::default(), after.as_ref(), PAGE).await.map_err(|error| trouble(&error))?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.order.order_id.clone());
-        for view in &page {
-            let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
-            output.object(&Row::of(view, references))?;
+        let (page, is_more) = pages.next(PAGE).await?;
+        for row in pages.rows(&page).await? {
+            match format {
+                Format::Jsonl => output.object(&row)?,
+                Format::Csv => output.line(row.csv())?,
+            }
         }
         written += page.len() as u64;
-        if written.is_multiple_of(100 * PAGE as u64) {
-            output.progress(format_args!("{written} orders written"));
+        if !is_more {
+            break;
+        }
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            let behind = pages.after.as_ref().map(OrderId::as_str).unwrap_or_default();
+            output.progress(format_args!("{written} orders written, up to {behind}"));
         }
     }
     output.progress(format_args!("{written} orders written"));
     Ok(())
 }
 
-async fn list(store: &dyn Store, filter: &OrderFilter, limit: u32, output: Output) -> Result<(), CliError> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let page = store.page(filter, None, limit).await.map_err(|error| trouble(&error))?;
+async fn list(pages: &mut Pages<'_>, limit: u32, output: Output) -> Result<(), CliError> {
     if !output.json {
         output.line(format_args!(
             "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
             "ORDER", "STATE", "REASON", "AMOUNT", "", "ATTEMPT", "DEADLINE"
         ))?;
     }
-    for view in &page {
-        let order = &view.order;
+    let (mut left, mut told) = (usize::try_from(limit).unwrap_or(usize::MAX), Instant::now());
+    loop {
+        let (page, is_more) = pages.next(PAGE.min(left)).await?;
         if output.json {
-            let references = references_of(store, order).await.map_err(|error| trouble(&error))?;
-            output.object(&Row::of(view, references))?;
+            for row in pages.rows(&page).await? {
+                output.object(&row)?;
+            }
         } else {
-            output.line(format_args!(
-                "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
-                order.order_id.as_str(),
-                order.state.as_str(),
-                order.reason.map_or("-", Reason::as_str),
-                order.amount.minor,
-                order.amount.currency.as_str(),
-                order.attempt_number(),
-                time(order.deadline_at)
-            ))?;
+            for order in page.iter().map(|view| &view.order) {
+                output.line(format_args!(
+                    "{:<32} {:<16} {:<22} {:>12} {:<4} {:>7}  {}",
+                    order.order_id.as_str(),
+                    order.state.as_str(),
+                    order.reason.map_or("-", Reason::as_str),
+                    order.amount.minor,
+                    order.amount.currency.as_str(),
+                    order.attempt_number(),
+                    time(order.deadline_at)
+                ))?;
+            }
+        }
+        left -= page.len();
+        let behind = pages.after.as_ref().map(OrderId::as_str).unwrap_or_default();
+        if !is_more {
+            return Ok(());
+        }
+        if left == 0 {
+            output.progress(format_args!("there may be more: go on with --after {behind}, or raise --limit"));
+            return Ok(());
+        }
+        if told.elapsed() > TELL_EVERY {
+            told = Instant::now();
+            output.progress(format_args!("looked up to {behind}"));
         }
     }
-    if page.len() == limit {
-        output.progress(format_args!("there may be more: raise --limit, or use `recharged orders export`"));
-    }
-    Ok(())
 }
 
 /// Where an order stands, for somebody who reads it at 3 a.m.

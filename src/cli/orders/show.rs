@@ -102,12 +102,17 @@ struct Step {
     refund_made: Option<Made>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cases_opened: Vec<CaseKind>,
+    /// The person who did it, and what they said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<String>,
 }
 
 pub(super) async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Result<(), CliError> {
     let filter = OrderFilter { ids: vec![id.clone()], ..OrderFilter::default() };
     let found = store.page(&filter, None, 1).await.map_err(|error| trouble(&error))?;
-    let Some(view) = found.into_iter().next() else {
+    let Some(view) = found.orders.into_iter().next() else {
         return Err(CliError::failed(format!(
             "there is no order {id} in the store: it was never accepted, or it is older than the retention \
              (a payment that came before it waits for it up to 15 min)"
@@ -115,7 +120,7 @@ pub(super) async fn show(store: &dyn Store, id: &OrderId, output: Output) -> Res
     };
     let waits = StillToCome::of(&view.order, store.waits(id).await.map_err(|error| trouble(&error))?);
     let log = store.timeline(id).await.map_err(|error| trouble(&error))?;
-    let references = references_of(store, &view.order).await.map_err(|error| trouble(&error))?;
+    let references = references_of(store, [&view.order]).await.map_err(|error| trouble(&error))?.concat();
     let mut before: Option<Timestamp> = None;
     let timeline: Vec<Step> = log.iter().map(|event| step(event, &mut before)).collect();
     let called = store.callbacks_of(id).await.map_err(|error| trouble(&error))?;
@@ -157,6 +162,8 @@ fn step(event: &LoggedEvent, before: &mut Option<Timestamp>) -> Step {
         refund_requested: event.data.refund.is_some(),
         refund_made: event.data.refund_made.as_deref().map(Into::into),
         cases_opened: event.data.cases_opened.clone(),
+        by: event.data.decided_by.as_ref().map(|person| person.name.clone()),
+        evidence: event.data.decided_by.as_ref().map(|person| person.evidence.clone()),
     }
 }
 
@@ -190,6 +197,8 @@ fn tell(
             step.wake_at.as_ref().map(|at| format!("  next at {at}")),
             step.refund_requested.then(|| "  refund requested".to_owned()),
             step.refund_made.as_ref().map(|made| format!("  refund {} made at {}", made.refund_id, made.at)),
+            step.by.as_ref().map(|name| format!("  by {name}")),
+            step.evidence.as_ref().map(|evidence| format!(": {evidence}")),
         ]
         .into_iter()
         .flatten()

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ReconcileArgs;
 use crate::cli::orders::time;
-use crate::cli::output::{CliError, Output, complain};
+use crate::cli::output::{CliError, Output, complain, csv_text};
 use crate::domain::{CaseKind, Currency, State};
 use crate::reconcile::{CaseState, Class, Counted, Entry, Here, Reconciled, Report, Sum};
 
@@ -74,7 +74,7 @@ fn csv(out: &mut impl Write, done: &Reconciled, all: bool) -> Result<(), CliErro
             "{},{order_id},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             class.as_str(),
             or_empty(entry.attempt),
-            quoted(client_ref),
+            csv_text(client_ref),
             entry.here.map(Here::as_str).unwrap_or_default(),
             entry.order_state.map(State::as_str).unwrap_or_default(),
             entry.there.map(|there| there.0.as_str()).unwrap_or_default(),
@@ -93,13 +93,6 @@ fn csv(out: &mut impl Write, done: &Reconciled, all: bool) -> Result<(), CliErro
 
 fn or_empty(value: Option<impl Display>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
-}
-
-/// The one field that is not ours: what a spreadsheet would take for a formula, or for two fields, stays a text.
-fn quoted(text: &str) -> String {
-    let text: String = text.chars().filter(|c| !c.is_control()).collect();
-    let is_plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'#'));
-    if is_plain && !text.starts_with('-') { text } else { format!("\"'{}\"", text.replace('"', "\"\"")) }
 }
 
 /// The counts.

@@ -55,6 +55,9 @@ super::state::text_enum! {
         NotificationRequested = "notification_requested",
         /// Somebody is to be told that the order has ended, likewise.
         EndNotificationRequested = "end_notification_requested",
+        /// A person took a case, gave it back, or noted something about it, likewise. Told to nobody: it is for those who
+        /// read the log.
+        CaseNoted = "case_noted",
     }
 }
 
@@ -87,14 +90,21 @@ impl EventType {
             | Self::CaseResolved
             | Self::RefundConfirmed
             | Self::NotificationRequested
-            | Self::EndNotificationRequested => self,
+            | Self::EndNotificationRequested
+            | Self::CaseNoted => self,
         }
     }
 
     /// Whether it is an entry beside its version's own: nothing moved.
     #[must_use]
     pub const fn is_aside(self) -> bool {
-        matches!(self, Self::NotificationRequested | Self::EndNotificationRequested)
+        matches!(self, Self::NotificationRequested | Self::EndNotificationRequested | Self::CaseNoted)
+    }
+
+    /// Whether the relay publishes it.
+    #[must_use]
+    pub const fn is_published(self) -> bool {
+        !matches!(self, Self::CaseNoted)
     }
 
     /// The CloudEvents type.
@@ -113,6 +123,7 @@ impl EventType {
             Self::CaseOpened => "recharge.order.case_opened.v1",
             Self::CaseResolved => "recharge.order.case_resolved.v1",
             Self::RefundConfirmed => "recharge.order.refund_confirmed.v1",
+            Self::CaseNoted => "recharge.order.case_noted.v1",
             Self::NotificationRequested | Self::EndNotificationRequested => "recharge.notification.requested.v1",
         }
     }

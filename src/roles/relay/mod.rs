@@ -216,6 +216,9 @@ impl Relay {
         let mut notifications = Vec::new();
         for line in page.batches.iter().flat_map(LogBatch::lines) {
             let event = announcement(line)?;
+            if !event.kind.is_published() {
+                continue;
+            }
             if event.kind.is_aside() {
                 notifications.push(event);
             } else {

@@ -5,8 +5,8 @@ use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use crate::domain::Timestamp;
-use crate::ports::{Case, CaseBook, CaseFilter, OverdueQuestion, QuestionTime, StoreError};
-use crate::store::row::{CaseRow, case_key};
+use crate::ports::{Case, CaseBook, CaseFilter, CaseNote, OverdueQuestion, QuestionTime, StoreError, Written};
+use crate::store::row::{CaseRow, case_key, entry_line};
 
 #[async_trait]
 impl CaseBook for PostgresStore {
@@ -17,6 +17,8 @@ impl CaseBook for PostgresStore {
             with_resolved: filter.with_resolved,
             only_escalated: filter.only_escalated,
             opened_before: filter.opened_before,
+            owner: filter.owner.clone(),
+            only_unowned: filter.only_unowned,
             after: after.map(|case| (case.opened_at, case.key.order_id.as_str().to_owned(), case.key.kind.as_str())),
             limit: i64::try_from(limit).unwrap_or(i64::MAX),
         };
@@ -84,6 +86,12 @@ impl CaseBook for PostgresStore {
         write.await
     }
 
+    async fn note(&self, case: &CaseNote) -> Result<Written, StoreError> {
+        let case = case.clone();
+        let is_noted = self.book.run("note", |on| Box::pin(note(on, case))).await?;
+        Ok(if is_noted { Written::Stored } else { Written::Overtaken })
+    }
+
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.hot.run("escalate", move |on| Box::pin(escalate(on, now, limit))).await?;
@@ -97,6 +105,8 @@ struct Asked {
     with_resolved: bool,
     only_escalated: bool,
     opened_before: Option<Timestamp>,
+    owner: Option<String>,
+    only_unowned: bool,
     after: Option<(Timestamp, String, &'static str)>,
     limit: i64,
 }
@@ -109,7 +119,7 @@ async fn cases(on: &mut PgConnection, asked: Asked) -> Result<Vec<CaseRow>, sqlx
     sqlx::query_as!(
         CaseRow,
         r#"
-        select order_id, kind, opened_at, escalate_at, escalated, next_query_at, evidence,
+        select order_id, kind, opened_at, escalate_at, escalated, next_query_at, evidence, owner,
                resolved_at, resolved_by, resolved_evidence
         from cases
         where ($1::text is null or order_id = $1)
@@ -118,6 +128,8 @@ async fn cases(on: &mut PgConnection, asked: Asked) -> Result<Vec<CaseRow>, sqlx
           and (not $4 or escalated)
           and ($5::timestamptz is null or opened_at < $5)
           and ($6::timestamptz is null or (opened_at, order_id, kind) > ($6, $7, $8))
+          and ($10::text is null or owner = $10)
+          and (not $11 or owner is null)
         order by opened_at, order_id, kind
         limit $9
         "#,
@@ -130,9 +142,44 @@ async fn cases(on: &mut PgConnection, asked: Asked) -> Result<Vec<CaseRow>, sqlx
         order_id,
         kind,
         asked.limit,
+        asked.owner,
+        asked.only_unowned,
     )
     .fetch_all(on)
     .await
+}
+
+/// The order's row is locked first, as by whoever moves the order and its cases with it.
+async fn note(on: &mut PgConnection, note: CaseNote) -> Result<bool, sqlx::Error> {
+    let noted = sqlx::query_scalar!(
+        r#"
+        with held as materialized (
+            select order_id from orders where order_id = $1 for no key update
+        ), noted as (
+            update cases as c set owner = $4
+            from held
+            where c.order_id = held.order_id and c.kind = $2 and c.state = 'open' and c.owner is not distinct from $3
+            returning c.order_id
+        ), marked as (
+            update orders as o set logged_in = o.logged_in || int8send((select pg_current_xact_id()::text::bigint))
+            from noted
+            where o.order_id = noted.order_id
+        ), logged as (
+            insert into order_event_batches (xid, at, size, entries)
+            select (select pg_current_xact_id()::text::bigint), clock_timestamp(), 1, $5
+            from noted
+        )
+        select count(*) as "noted!" from noted
+        "#,
+        note.key.order_id.as_str(),
+        note.key.kind.as_str(),
+        note.was,
+        note.owner,
+        entry_line(&note.entry),
+    )
+    .fetch_one(on)
+    .await?;
+    Ok(noted > 0)
 }
 
 /// What another has locked is being escalated, or resolved, there.
@@ -150,7 +197,7 @@ async fn escalate(on: &mut PgConnection, now: Timestamp, limit: i64) -> Result<V
         update cases c set escalated = true
         from due
         where c.order_id = due.order_id and c.kind = due.kind
-        returning c.order_id, c.kind, c.opened_at, c.escalate_at, c.escalated, c.next_query_at, c.evidence,
+        returning c.order_id, c.kind, c.opened_at, c.escalate_at, c.escalated, c.next_query_at, c.evidence, c.owner,
                   c.resolved_at, c.resolved_by, c.resolved_evidence
         "#,
         now,

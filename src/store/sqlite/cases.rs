@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use super::SqliteStore;
 use super::rows::{maybe_moment, moment};
 use crate::domain::Timestamp;
-use crate::ports::{Case, CaseBook, CaseFilter, OverdueQuestion, QuestionTime, StoreError};
+use crate::ports::{Case, CaseBook, CaseFilter, CaseNote, OverdueQuestion, QuestionTime, StoreError, Written};
 use crate::store::row::{CaseRow, Extras, case_key};
 
 #[async_trait]
@@ -31,7 +31,9 @@ impl CaseBook for SqliteStore {
                     .bind(after.as_ref().map(|after| after.0))
                     .bind(after.as_ref().map(|after| after.1.clone()))
                     .bind(after.as_ref().map(|after| after.2))
-                    .bind(limit);
+                    .bind(limit)
+                    .bind(filter.owner)
+                    .bind(filter.only_unowned);
                 query.fetch_all(on).await?.iter().map(case_row).collect()
             })
         });
@@ -81,6 +83,29 @@ impl CaseBook for SqliteStore {
         .await
     }
 
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError> {
+        let note = note.clone();
+        self.write("note", move |on| {
+            Box::pin(async move {
+                let noted = sqlx::query(NOTE)
+                    .bind(note.key.order_id.as_str())
+                    .bind(note.key.kind.as_str())
+                    .bind(note.was)
+                    .bind(note.owner)
+                    .execute(&mut *on)
+                    .await?;
+                if noted.rows_affected() == 0 {
+                    return Ok(Written::Overtaken);
+                }
+                let (version, line) = (note.entry.version, note.entry.to_line());
+                let log = sqlx::query(LOG).bind(version).bind(note.entry.order_id.as_str()).bind(line);
+                log.execute(on).await?;
+                Ok(Written::Stored)
+            })
+        })
+        .await
+    }
+
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         let (now, limit) = (now.timestamp_micros(), i64::try_from(limit).unwrap_or(i64::MAX));
         let write = self.write("escalate", move |on| {
@@ -105,6 +130,7 @@ fn case_row(row: &SqliteRow) -> Result<CaseRow, sqlx::Error> {
         escalated: row.try_get("escalated")?,
         next_query_at: maybe_moment(row, "next_query_at")?,
         evidence: row.try_get("evidence")?,
+        owner: row.try_get("owner")?,
         resolved_at: maybe_moment(row, "resolved_at")?,
         resolved_by: row.try_get("resolved_by")?,
         resolved_evidence: row.try_get("resolved_evidence")?,
@@ -119,8 +145,19 @@ const CASES: &str = "
       and (not ?4 or escalated)
       and (?5 is null or opened_at < ?5)
       and (?6 is null or (opened_at, order_id, kind) > (?6, ?7, ?8))
+      and (?10 is null or owner = ?10)
+      and (not ?11 or owner is null)
     order by opened_at, order_id, kind
     limit ?9";
+
+const NOTE: &str = "
+    update cases set owner = ?4
+    where order_id = ?1 and kind = ?2 and state = 'open' and owner is ?3";
+
+/// Behind the places of notifications, of which a version has one of each kind.
+const LOG: &str = "
+    insert into order_events (version, order_id, entry, beside)
+    select ?1, ?2, ?3, 1 + max(9, coalesce(max(beside), 0)) from order_events where order_id = ?2 and version = ?1";
 
 const OVERDUE: &str = "
     select c.order_id, c.kind, c.next_query_at, o.held_until, o.held_version

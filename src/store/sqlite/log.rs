@@ -8,7 +8,7 @@ use sqlx::Row;
 use super::SqliteStore;
 use crate::domain::{LoggedEvent, OrderId, Recipient};
 use crate::ports::{EventLog, LogBatch, LogPosition, StoreError};
-use crate::store::row::{Extras, logged_event, recipients_of};
+use crate::store::row::{Extras, recipients_of, timelines_of};
 
 #[async_trait]
 impl EventLog for SqliteStore {
@@ -64,19 +64,18 @@ impl EventLog for SqliteStore {
         .await
     }
 
-    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
-        let id = order_id.as_str().to_owned();
-        let lines: Vec<String> = self
-            .read("timeline", move |on| {
-                Box::pin(async move {
-                    sqlx::query_scalar("select entry from order_events where order_id = ?1 order by version, beside")
-                        .bind(id)
-                        .fetch_all(on)
-                        .await
-                })
+    async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+        let wanted = Extras::json(ids);
+        let read = self.read("timelines", move |on| {
+            Box::pin(async move {
+                sqlx::query_scalar("select entry from order_events where order_id in (select value from json_each(?1))")
+                    .bind(wanted)
+                    .fetch_all(on)
+                    .await
             })
-            .await?;
-        lines.iter().map(|line| logged_event(line, "timeline")).collect()
+        });
+        let lines: Vec<String> = read.await?;
+        timelines_of(ids, &lines)
     }
 
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {

@@ -114,9 +114,11 @@ impl Line {
         let mut after: Option<OrderId> = None;
         loop {
             let page = self.store.page(&OrderFilter::default(), after.as_ref(), 5_000).await.unwrap();
-            let Some(last) = page.last() else { return rows };
-            after = Some(last.order.order_id.clone());
-            rows.extend(page.into_iter().map(|view| view.order));
+            rows.extend(page.orders.into_iter().map(|view| view.order));
+            after = page.next;
+            if after.is_none() {
+                return rows;
+            }
         }
     }
 }

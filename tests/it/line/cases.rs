@@ -79,6 +79,41 @@ async fn a_person_settles_orders_in_doubt_and_each_decision_is_an_event_with_nam
     let decided = timeline.last().unwrap().data.decided_by.as_ref().unwrap();
     assert_eq!((decided.name.as_str(), decided.evidence.as_str()), ("A. Duty", "operator's portal"));
 
+    // Somebody looks after it, everybody sees who, and what was found is there for the next one.
+    let unowned = || async { lines(&asked(&line, &["cases", "list", "--unowned"]).await.stdout) };
+    assert_eq!(unowned().await.len(), 1);
+    let take = ["cases", "take", "d-2", "--by"];
+    assert_eq!(asked(&line, &[&take[..], &["A. Duty"]].concat()).await.code, Some(0));
+    assert!(unowned().await.is_empty());
+    let refused = asked(&line, &[&take[..], &["B. Night"]].concat()).await;
+    assert_eq!((refused.code, refused.said.len()), (Some(1), 1), "{refused:?}");
+    assert!(refused.said[0].contains("--over-from \"A. Duty\""), "{refused:?}");
+    assert_eq!(asked(&line, &[&take[..], &["B. Night", "--over-from", "A. Duty"]].concat()).await.code, Some(0));
+    let note = ["cases", "note", "d-2", "--by", "B. Night", "--text", "asked the operator, ticket 8841"];
+    assert_eq!(asked(&line, &note).await.code, Some(0));
+    let owned = lines(&asked(&line, &["cases", "list", "--owner", "B. Night"]).await.stdout);
+    assert_eq!((owned.len(), owned[0]["owner"].as_str()), (1, Some("B. Night")), "{owned:?}");
+    let release = ["cases", "release", "d-2", "--by", "B. Night"];
+    assert_eq!(asked(&line, &release).await.code, Some(0));
+    let nobodys = asked(&line, &release).await;
+    assert_eq!((nobodys.code, nobodys.said.len()), (Some(1), 1), "{nobodys:?}");
+    let shown = asked(&line, &["orders", "show", "d-2"]).await.object();
+    let noted = shown["timeline"].as_array().unwrap().iter().filter(|step| step["event"] == "case_noted");
+    let noted: Vec<(&str, &str)> =
+        noted.map(|step| (step["by"].as_str().unwrap(), step["evidence"].as_str().unwrap())).collect();
+    assert_eq!(
+        noted,
+        [
+            ("A. Duty", "takes the case"),
+            ("B. Night", "takes the case over from A. Duty"),
+            ("B. Night", "asked the operator, ticket 8841"),
+            ("B. Night", "releases the case"),
+        ]
+    );
+    // It moved nothing, and nobody downstream was told.
+    let told = types(&events(&line).await["d-2"]);
+    assert!(!told.iter().any(|kind| kind == "case_noted"), "{told:?}");
+
     // What nobody settles is told to people.
     let escalated = || async { lines(&asked(&line, &["cases", "list", "--escalated"]).await.stdout) };
     let give_up = tokio::time::Instant::now() + PATIENCE;

@@ -116,6 +116,33 @@ async fn for_people_the_demo_tells_how_many_orders_each_fault_touched() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demo_of_orders_that_are_not_paid_yet_ends_each_as_its_customer_has_it() {
+    let scratch = Scratch::empty().await;
+    let brokers = variable("KAFKA_BROKERS");
+    // A real broker, a real database, and a real ten seconds.
+    let mut command =
+        demo(&["--scenario", "unpaid", "--unpaid-timeout", "10s", "--notify-after", "3s", "--seed", "21"]);
+    command.args(["--database", &scratch.url, "--kafka", &brokers]);
+    let ended = ended(command, PATIENCE).await;
+    let report = ended.object();
+    assert_eq!((ended.code, ended.said.len()), (Some(0), 0), "{ended:?}");
+    assert_eq!((&report["orders"], &report["open"], &report["audit"]["clean"]), (&300.into(), &0.into(), &true.into()));
+    let unpaid = &report["unpaid"];
+    let count = |of: &Value| of.as_u64().unwrap();
+    let by_customer = |name: &str| count(&unpaid["customers"][name]);
+    let paid = by_customer("pays") + by_customer("pays_ahead") + by_customer("pays_and_cancels");
+    assert_eq!((count(&report["succeeded"]), count(&report["cancelled"])), (paid, 300 - paid), "{report}");
+    assert_eq!(count(&report["refunds"]), by_customer("cancels_and_pays") + by_customer("pays_too_late"), "{report}");
+    assert_eq!((count(&unpaid["notified"]), count(&unpaid["refunded"])), (300, count(&report["refunds"])), "{report}");
+    for wrong in ["unexpected", "cancelled_early", "notified_early", "not_notified_once", "not_refunded_once"] {
+        assert_eq!(unpaid[wrong], 0, "{wrong}: {report}");
+    }
+    let late = |what: &str| Duration::from_secs_f64(unpaid[what]["max"].as_f64().unwrap() / 1e3);
+    at_most("the latest cancellation", late("cancelled_late_ms"), Duration::from_secs(1), PATIENCE);
+    at_most("the latest notification", late("notified_late_ms"), Duration::from_secs(1), PATIENCE);
+}
+
 /// What was sold, by id: what a run with the same seed must sell again.
 async fn sold(seed: &str) -> BTreeMap<String, (i64, String)> {
     let scratch = Scratch::empty().await;
@@ -128,7 +155,7 @@ async fn sold(seed: &str) -> BTreeMap<String, (i64, String)> {
         let number = order.recipient.msisdn().map(|number| number.expose().clone()).unwrap_or_default();
         (order.order_id.to_string(), (order.amount.minor, number))
     };
-    page.into_iter().map(|view| told(view.order)).collect()
+    page.orders.into_iter().map(|view| told(view.order)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,7 +224,7 @@ async fn what_the_demo_cannot_use_is_refused() {
     let scratch = Scratch::empty().await;
     let kept = ["--faults", "none", "--orders", "1", "--database", &scratch.url];
     assert_clean(&ended(demo_of(&kept), PATIENCE).await, 1);
-    let cases: [(&[&str], i32, &str); 8] = [
+    let cases: [(&[&str], i32, &str); 11] = [
         (&["--listen", &taken], 78, &taken),
         (&["--kafka", "127.0.0.1:1"], 69, "127.0.0.1:1"),
         (&["--database", "postgres://nobody@127.0.0.1:1/none"], 69, "start the database"),
@@ -206,6 +233,9 @@ async fn what_the_demo_cannot_use_is_refused() {
         (&["--sla", "9s"], 78, "--sla: 9s"),
         (&["--orders", "20"], 78, "--orders: with 20 there are too few for --faults some"),
         (&["--orders", "20", "--faults", "storm"], 78, "or --faults none"),
+        (&["--scenario", "unpaid", "--faults", "some"], 78, "--faults: in the scenario unpaid"),
+        (&["--scenario", "unpaid", "--unpaid-timeout", "1s"], 78, "--unpaid-timeout: 1s is too short"),
+        (&["--notify-after", "3s"], 78, "--notify-after: in this scenario"),
     ];
     for (arguments, code, word) in cases {
         let ended = ended(demo_of(arguments), PATIENCE).await;

@@ -18,6 +18,7 @@ mod names;
 mod notifications;
 mod outages;
 mod outcomes;
+mod permutations;
 mod quota;
 mod reconcile;
 mod refunds;

@@ -101,15 +101,57 @@ async fn orders_are_shown_listed_and_exported_with_the_fields_that_are_promised(
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains("provider_declined") && !told.contains("138000"), "{told}");
 
-    let list = asked(&line, &["orders", "list", "--state", "failed,cancelled"]).await;
-    let ids: Vec<String> = list
-        .stdout
-        .lines()
-        .map(|l| serde_json::from_str::<Value>(l).unwrap()["order_id"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(ids, ["declined", "withdrawn"]);
-    assert_eq!(asked(&line, &["orders", "list", "--limit", "7"]).await.stdout.lines().count(), 7);
-    assert_eq!(asked(&line, &["orders", "list", "--older-than", "10m"]).await.stdout, "");
+    assert_eq!(listed(&line, &["--state", "failed,cancelled"]).await, ["declined", "withdrawn"]);
+    assert_eq!(listed(&line, &["--older-than", "10m"]).await, [""; 0]);
+    assert_eq!(listed(&line, &["--refund", "unconfirmed", "--lane", "sim"]).await, ["declined"]);
+    assert_eq!(listed(&line, &["--with-case"]).await, [""; 0]);
+    let created = of("good-07")["created_at"].as_str().unwrap();
+    assert_eq!(listed(&line, &["--created-before", created]).await, [""; 0], "they were made in one breath");
+    let due = of("unpaid")["deadline_at"].as_str().unwrap();
+    assert_eq!(listed(&line, &["--deadline-from", due]).await, ["unpaid", "withdrawn"]);
+
+    // Page by page, each behind the last line of the one before.
+    let (mut seen, mut after) = (Vec::new(), Vec::new());
+    loop {
+        let page = listed(&line, &[&["--limit", "7"], &after[..]].concat()).await;
+        seen.extend(page.clone());
+        if page.len() < 7 {
+            break;
+        }
+        after = vec!["--after", seen.last().unwrap().clone().leak()];
+    }
+    assert_eq!(seen, rows.iter().map(|row| row["order_id"].as_str().unwrap()).collect::<Vec<_>>());
+
+    let csv = asked(&line, &["orders", "export", "--format", "csv", "--state", "failed"]).await;
+    let csv: Vec<Vec<&str>> = csv.stdout.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!((csv.len(), csv[0].len()), (2, csv[1].len()), "{csv:?}");
+    for (name, value) in csv[0].iter().zip(&csv[1]) {
+        let expected = match &declined[*name] {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            Value::Array(all) => all.iter().map(|each| each.as_str().unwrap()).collect::<Vec<_>>().join(" "),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
+        };
+        assert_eq!(*value, expected, "{name}");
+    }
+
+    for (arguments, code, words) in [
+        (&["--lane", "simm"][..], 78, "--lane: the configuration has no lane \"simm\"; it has sim"),
+        (&["--created-from", due, "--created-before", due][..], 2, "--created-from is not before --created-before"),
+        (&["--created-from", "yesterday"][..], 2, "2026-01-31T08:00:00Z"),
+    ] {
+        let refused = ended(line.command(&[&["orders", "list"], arguments].concat()), PATIENCE).await;
+        assert_eq!(refused.code, Some(code), "{refused:?}");
+        assert!(refused.said.iter().any(|said| said.contains(words)), "{refused:?}");
+    }
+}
+
+/// The ids that are listed.
+async fn listed(line: &Line, arguments: &[&str]) -> Vec<String> {
+    let list = asked(line, &[&["orders", "list"], arguments].concat()).await;
+    assert_eq!((list.code, list.said.len()), (Some(0), 0), "{list:?}");
+    let id = |line: &str| serde_json::from_str::<Value>(line).unwrap()["order_id"].as_str().unwrap().to_owned();
+    list.stdout.lines().map(id).collect()
 }
 
 struct Books {

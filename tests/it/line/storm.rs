@@ -104,7 +104,7 @@ impl Storm {
         assert_eq!(refunded, failed);
         let count = |state| rows.iter().filter(|row| row.state == state).count();
         let [succeeded, in_doubt] = [State::Succeeded, State::InDoubt].map(count);
-        let happened = Happened::to(&line, rows.iter().map(|row| &row.order_id)).await;
+        let happened = Happened::to(&line, &rows.iter().map(|row| row.order_id.clone()).collect::<Vec<_>>()).await;
         println!(
             "{kills} kills: {succeeded} succeeded, {} failed and were refunded once, {in_doubt} in doubt; {happened:?}; \
              {report:?}",
@@ -137,10 +137,10 @@ struct Happened {
 }
 
 impl Happened {
-    async fn to(line: &Line, orders: impl Iterator<Item = &OrderId>) -> Self {
+    async fn to(line: &Line, orders: &[OrderId]) -> Self {
         let mut happened = Self::default();
-        for order_id in orders {
-            for event in line.store.timeline(order_id).await.unwrap() {
+        for page in orders.chunks(2_000) {
+            for event in line.store.timelines(page).await.unwrap().into_iter().flatten() {
                 happened.retries += usize::from(event.kind == EventType::RetryScheduled);
                 happened.doubts += usize::from(event.kind == EventType::InDoubt);
                 happened.adoptions += usize::from(event.data.cause.as_deref() == Some("caller_lost"));

@@ -51,7 +51,7 @@ async fn alone_and_without_a_broker_it_decides_every_order_at_its_deadline_and_n
     .await;
 
     let (mut late, mut told_late) = (Vec::<i64>::new(), Vec::new());
-    for view in line.store.page(&OrderFilter::default(), None, 1_000).await.unwrap() {
+    for view in line.store.page(&OrderFilter::default(), None, 1_000).await.unwrap().orders {
         let order = view.order;
         let id = order.order_id.as_str();
         match order.state {

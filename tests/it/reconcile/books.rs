@@ -153,7 +153,7 @@ async fn every_class_is_found_with_its_case_and_twice_is_the_same_as_once(place:
 async fn store_rows(books: &Books<'_>) -> Vec<Order> {
     let filter = recharged::ports::OrderFilter::default();
     let page = books.store.page(&filter, None, 100).await.unwrap();
-    page.into_iter().map(|view| view.order).collect()
+    page.orders.into_iter().map(|view| view.order).collect()
 }
 
 async fn an_order_that_is_open_is_never_moved_by_a_list(place: &Place) {

@@ -86,6 +86,11 @@ pub(crate) fn arrive(new: NewOrder, now: Timestamp) -> Transition {
     applied(decide(None, &input, now, &policy()))
 }
 
+/// One that arrives without a hope, at a moment, and is refunded.
+pub(crate) fn hopeless(order_id: &str, now: Timestamp) -> Transition {
+    arrive_hopeless(new_order(order_id, now), now)
+}
+
 pub(crate) fn arrive_hopeless(new: NewOrder, now: Timestamp) -> Transition {
     let input = Input::Arrived { new: Box::new(new), verdict: Err(Reason::InvalidPhone) };
     applied(decide(None, &input, now, &policy()))

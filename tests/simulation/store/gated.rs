@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use recharged::domain::{LoggedEvent, OrderId, ProviderId, Recipient, Timestamp, Transition};
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
-    Grant, Haste, Held, Hold, Horizon, Hurried, Inserted, Loaded, LogBatch, LogPosition, OrderStore, OverdueQuestion,
-    QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, StoreError,
-    TimerPage, Timers, Written,
+    Case, CaseBook, CaseFilter, CaseNote, Census, Cooldowns, Cooling, DeadlineBook, DeadlinePage, DeadlinePosition,
+    EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, Inserted, Loaded, LogBatch, LogPosition, OrderStore,
+    OverdueQuestion, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook, RefundPage, Reservation,
+    SchemaError, StoreError, TimerPage, Timers, Written,
 };
 
 use super::{MemStore, away};
@@ -108,7 +108,7 @@ gated! {
         async fn has_more(&self, after: LogPosition) -> Result<bool, StoreError>;
         async fn cursor(&self) -> Result<LogPosition, StoreError>;
         async fn advance_cursor(&self, from: LogPosition, to: LogPosition) -> Result<bool, StoreError>;
-        async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError>;
+        async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError>;
         async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError>;
     }
 }
@@ -140,6 +140,7 @@ gated! {
         async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError>;
         async fn overdue_questions(&self, due_by: Timestamp, limit: usize) -> Result<Vec<OverdueQuestion>, StoreError>;
         async fn set_questions(&self, batch: &[QuestionTime]) -> Result<(), StoreError>;
+        async fn note(&self, note: &CaseNote) -> Result<Written, StoreError>;
         async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError>;
     }
 }

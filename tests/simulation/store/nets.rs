@@ -5,9 +5,9 @@ use recharged::domain::{
     CaseChange, LoggedEvent, Notification, Order, OrderId, State as OrderState, Timestamp, Transition,
 };
 use recharged::ports::{
-    Case, CaseBook, CaseFilter, CaseKey, DeadlinePosition, OrderBook, OrderFilter, OrderView, OverdueQuestion,
-    QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage, Timers, Waits,
-    Written,
+    Case, CaseBook, CaseFilter, CaseKey, CaseNote, DeadlinePosition, OrderBook, OrderFilter, OrderPage, OrderView,
+    OverdueQuestion, QuestionTime, ReadMark, ReadMarks, RefundBook, RefundPage, Resolution, StoreError, TimerPage,
+    Timers, Waits, Written,
 };
 
 use super::{Commit, MemStore, State};
@@ -30,6 +30,7 @@ impl State {
                     escalated: false,
                     next_query_at: *next_query_at,
                     evidence: evidence.clone(),
+                    owner: None,
                     resolution: None,
                 };
                 self.cases.entry((order_id.clone(), kind.as_str())).or_insert(case);
@@ -109,14 +110,7 @@ impl RefundBook for MemStore {
 impl CaseBook for MemStore {
     async fn cases(&self, filter: &CaseFilter, after: Option<&Case>, limit: usize) -> Result<Vec<Case>, StoreError> {
         let place = |case: &Case| (case.opened_at, case.key.order_id.clone(), case.key.kind.as_str());
-        let fits = |case: &&Case| {
-            filter.order_id.as_ref().is_none_or(|id| *id == case.key.order_id)
-                && (filter.kinds.is_empty() || filter.kinds.contains(&case.key.kind))
-                && (filter.with_resolved || case.resolution.is_none())
-                && (!filter.only_escalated || case.escalated)
-                && filter.opened_before.is_none_or(|before| case.opened_at < before)
-                && after.is_none_or(|after| place(case) > place(after))
-        };
+        let fits = |case: &&Case| filter.keeps(case) && after.is_none_or(|after| place(case) > place(after));
         let state = self.state.lock().unwrap();
         let mut found: Vec<Case> = state.cases.values().filter(fits).cloned().collect();
         found.sort_by_key(place);
@@ -155,6 +149,18 @@ impl CaseBook for MemStore {
         self.back("set_questions").await
     }
 
+    async fn note(&self, note: &CaseNote) -> Result<Written, StoreError> {
+        self.there("note").await?;
+        let mut state = self.state.lock().unwrap();
+        let is_it = |case: &&mut Case| case.key == note.key && case.resolution.is_none() && case.owner == note.was;
+        let Some(case) = state.cases.values_mut().find(is_it) else { return Ok(Written::Overtaken) };
+        case.owner.clone_from(&note.owner);
+        state.next += 1;
+        let place = (state.next, state.next);
+        state.log.entry(place).or_default().push(note.entry.clone());
+        Ok(Written::Stored)
+    }
+
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         self.there("escalate").await?;
         let mut state = self.state.lock().unwrap();
@@ -190,25 +196,17 @@ impl ReadMarks for MemStore {
 
 #[async_trait]
 impl OrderBook for MemStore {
-    async fn page(
-        &self,
-        filter: &OrderFilter,
-        after: Option<&OrderId>,
-        limit: usize,
-    ) -> Result<Vec<OrderView>, StoreError> {
-        let fits = |row: &&Order| {
-            (filter.ids.is_empty() || filter.ids.contains(&row.order_id))
-                && (filter.states.is_empty() || filter.states.contains(&row.state))
-                && filter.created_before.is_none_or(|before| row.created_at < before)
-                && after.is_none_or(|after| row.order_id > *after)
-        };
+    async fn page(&self, filter: &OrderFilter, after: Option<&OrderId>, limit: usize) -> Result<OrderPage, StoreError> {
         let state = self.state.lock().unwrap();
         let is_open = |case: &Case, id: &OrderId| case.key.order_id == *id && case.resolution.is_none();
         let view = |row: &Order| OrderView {
             order: row.clone(),
             case_open: state.cases.values().any(|case| is_open(case, &row.order_id)),
         };
-        Ok(state.rows.values().filter(fits).take(limit).map(view).collect())
+        let rows = state.rows.values().filter(|row| after.is_none_or(|after| row.order_id > *after));
+        let orders: Vec<OrderView> = rows.map(view).filter(|view| filter.keeps(view)).take(limit).collect();
+        let next = orders.last().filter(|_| orders.len() >= limit).map(|view| view.order.order_id.clone());
+        Ok(OrderPage { orders, next })
     }
 
     async fn waits(&self, order_id: &OrderId) -> Result<Waits, StoreError> {

@@ -353,8 +353,10 @@ impl EventLog for MemStore {
         Ok(moved)
     }
 
-    async fn timeline(&self, order_id: &OrderId) -> Result<Vec<LoggedEvent>, StoreError> {
-        Ok(self.log().into_iter().filter(|event| event.order_id == *order_id).collect())
+    async fn timelines(&self, ids: &[OrderId]) -> Result<Vec<Vec<LoggedEvent>>, StoreError> {
+        let log = self.log();
+        let of = |id: &OrderId| log.iter().filter(|event| event.order_id == *id).cloned().collect();
+        Ok(ids.iter().map(of).collect())
     }
 
     async fn recipients(&self, ids: &[OrderId]) -> Result<Vec<Option<Recipient>>, StoreError> {

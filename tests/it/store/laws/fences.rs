@@ -87,7 +87,7 @@ async fn a_case_opens_with_doubt_and_closes_with_its_resolution(place: &Place) {
     let doubt = into_doubt(&order);
     assert_eq!(apply_one(store, &doubt).await, Written::Stored);
     let page = store.page(&OrderFilter::default(), None, 10).await.unwrap();
-    let open: Vec<_> = page.iter().map(|view| (&view.order.order_id, view.case_open)).collect();
+    let open: Vec<_> = page.orders.iter().map(|view| (&view.order.order_id, view.case_open)).collect();
     assert_eq!(open, [(&quiet.order_id, false), (&order.order_id, true)]);
     let cases = store.cases(&CaseFilter::default(), None, 9).await.unwrap();
     assert_eq!(cases.len(), 1);
@@ -96,10 +96,11 @@ async fn a_case_opens_with_doubt_and_closes_with_its_resolution(place: &Place) {
     let resolved = resolve_as_failed(&doubt.after, order.deadline_at + Duration::from_mins(1));
     assert_eq!(apply_one(store, &resolved).await, Written::Stored);
     let page = store.page(&OrderFilter::default(), Some(&quiet.order_id), 10).await.unwrap();
-    assert_eq!(page.iter().map(|view| view.case_open).collect::<Vec<_>>(), [false]);
+    assert_eq!(page.orders.iter().map(|view| view.case_open).collect::<Vec<_>>(), [false]);
     let alone = OrderFilter { ids: vec![order.order_id.clone()], ..OrderFilter::default() };
     let page = store.page(&alone, None, 1).await.unwrap();
-    assert_eq!(page.iter().map(|view| (view.order.cases != 0, view.case_open)).collect::<Vec<_>>(), [(true, false)]);
+    let views = page.orders.iter().map(|view| (view.order.cases != 0, view.case_open));
+    assert_eq!(views.collect::<Vec<_>>(), [(true, false)]);
     let all = CaseFilter { with_resolved: true, ..CaseFilter::default() };
     let cases = store.cases(&all, None, 9).await.unwrap();
     let resolution = cases[0].resolution.as_ref().expect("it is resolved");

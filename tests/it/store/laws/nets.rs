@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use recharged::domain::{AttemptState, CaseKind, OrderId, State, Timestamp};
+use recharged::domain::event::{DecidedBy, EventData};
+use recharged::domain::{AttemptState, CaseKind, EventType, LoggedEvent, OrderId, State, Timestamp};
 use recharged::ports::{
-    CaseFilter, CaseKey, Census, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store, Written,
+    CaseFilter, CaseKey, CaseNote, Census, DeadlinePosition, Hold, OverdueQuestion, QuestionTime, ReadMark, Store,
+    Written,
 };
 
 use super::super::fixture::{
@@ -21,6 +23,7 @@ on_every_adapter!(
     what_the_mark_goes_past_undecided_is_set_aside_until_it_is_decided,
     a_census_counts_what_is_open,
     cases_are_read_oldest_first_and_page_by_page,
+    a_case_is_looked_after_by_whom_the_log_says_and_an_action_on_what_has_changed_does_nothing,
     a_question_that_is_overdue_is_found_until_its_time_is_set,
     a_case_is_escalated_once_and_only_while_it_is_open,
     a_resolved_case_keeps_who_and_why_and_asks_no_more,
@@ -191,6 +194,50 @@ async fn cases_are_read_oldest_first_and_page_by_page(place: &Place) {
     ] {
         assert!(store.cases(&none, None, 10).await.unwrap().is_empty(), "{none:?}");
     }
+}
+
+async fn a_case_is_looked_after_by_whom_the_log_says_and_an_action_on_what_has_changed_does_nothing(place: &Place) {
+    let store = place.store.as_ref();
+    doubtful(store, "d").await;
+    let before = load_one(store, &id("d")).await.unwrap();
+    let steps = store.timeline(&id("d")).await.unwrap().len();
+    let note = |was: Option<&str>, owner: Option<&str>, text: &str| CaseNote {
+        key: key("d"),
+        was: was.map(str::to_owned),
+        owner: owner.map(str::to_owned),
+        entry: LoggedEvent {
+            order_id: id("d"),
+            version: before.version,
+            kind: EventType::CaseNoted,
+            at: before.deadline_at,
+            data: EventData {
+                decided_by: Some(Box::new(DecidedBy { name: "A. Duty".to_owned(), evidence: text.to_owned() })),
+                ..EventData::aside(before.state, before.deadline_at)
+            },
+        },
+    };
+    let taken = note(None, Some("A. Duty"), "takes it");
+    assert_eq!(store.note(&taken).await.unwrap(), Written::Stored);
+    assert_eq!(store.note(&taken).await.unwrap(), Written::Overtaken, "somebody looks after it by now");
+    let mut noted = note(Some("A. Duty"), Some("A. Duty"), "notes something");
+    noted.entry.at = before.deadline_at + SECOND;
+    assert_eq!(store.note(&noted).await.unwrap(), Written::Stored);
+
+    let mine = CaseFilter { owner: Some("A. Duty".to_owned()), ..CaseFilter::default() };
+    let found = store.cases(&mine, None, 9).await.unwrap();
+    assert_eq!(
+        found.iter().map(|case| (&case.key, case.owner.as_deref())).collect::<Vec<_>>(),
+        [(&key("d"), Some("A. Duty"))]
+    );
+    let nobodys = CaseFilter { only_unowned: true, ..CaseFilter::default() };
+    assert!(store.cases(&nobodys, None, 9).await.unwrap().is_empty());
+    let log = store.timeline(&id("d")).await.unwrap();
+    assert_eq!(log[steps..], [taken.entry, noted.entry], "in their order, behind the version that they are about");
+    assert_eq!(load_one(store, &id("d")).await.unwrap(), before, "nothing moved");
+
+    let resolved = resolve_as_failed(&before, before.deadline_at + SECOND);
+    assert_eq!(apply_one(store, &resolved).await, Written::Stored);
+    assert_eq!(store.note(&note(Some("A. Duty"), None, "releases it")).await.unwrap(), Written::Overtaken);
 }
 
 async fn a_question_that_is_overdue_is_found_until_its_time_is_set(place: &Place) {

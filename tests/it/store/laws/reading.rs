@@ -5,7 +5,9 @@ use std::time::Duration;
 use recharged::domain::State;
 use recharged::ports::{LogPosition, OrderFilter, Written};
 
-use super::super::fixture::{apply_one, arrive, claim, id, in_flight, into_doubt, new_order, succeed};
+use super::super::fixture::{
+    apply_one, arrive, claim, hopeless, id, in_flight, into_doubt, load_one, new_order, succeed,
+};
 use super::super::on_every_adapter;
 use super::super::place::Place;
 
@@ -13,6 +15,7 @@ on_every_adapter!(
     the_cursor_moves_only_from_where_it_stands,
     pages_hold_each_order_once_while_others_arrive,
     a_filter_keeps_what_it_names,
+    the_few_that_pass_a_filter_are_found_among_many_page_by_page,
     orders_are_counted_by_state,
     the_log_of_a_time_is_read_in_pages_and_nothing_else_is,
 );
@@ -76,9 +79,11 @@ async fn pages_hold_each_order_once_while_others_arrive(place: &Place) {
     let mut after = None;
     loop {
         let page = store.page(&OrderFilter::default(), after.as_ref(), 7).await.unwrap();
-        let Some(last) = page.last() else { break };
-        after = Some(last.order.order_id.clone());
-        seen.extend(page.into_iter().map(|view| view.order.order_id));
+        seen.extend(page.orders.into_iter().map(|view| view.order.order_id));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
         let round = seen.len();
         let more = [format!("a-{round:03}"), format!("m-{:03}x", round + 20)];
         store.insert(&more.map(|order_id| arrive(new_order(&order_id, now), now))).await.unwrap();
@@ -100,16 +105,63 @@ async fn a_filter_keeps_what_it_names(place: &Place) {
     let flying = in_flight(store, "flying").await;
     let ids = |filter: OrderFilter| async move {
         let page = store.page(&filter, None, 10).await.unwrap();
-        page.into_iter().map(|view| view.order.order_id).collect::<Vec<_>>()
+        assert_eq!(page.next, None, "it was not full");
+        page.orders.into_iter().map(|view| view.order.order_id).collect::<Vec<_>>()
     };
     let states = vec![State::InFlight, State::InDoubt];
-    assert_eq!(ids(OrderFilter { states, ..OrderFilter::default() }).await, [flying.order_id]);
+    assert_eq!(ids(OrderFilter { states, ..OrderFilter::default() }).await, std::slice::from_ref(&flying.order_id));
     assert_eq!(ids(OrderFilter { created_before: Some(now), ..OrderFilter::default() }).await, [id("old")]);
+    let fresh = [flying.order_id.clone(), id("young")];
+    assert_eq!(ids(OrderFilter { created_from: Some(now), ..OrderFilter::default() }).await, fresh);
+    let due = Some(flying.deadline_at.min(load_one(store, &id("young")).await.unwrap().deadline_at));
+    assert_eq!(ids(OrderFilter { deadline_before: due, ..OrderFilter::default() }).await, [id("old")]);
+    assert_eq!(ids(OrderFilter { deadline_from: due, ..OrderFilter::default() }).await, fresh);
+    let lanes = vec![flying.provider.clone().unwrap()];
+    let meant = [flying.order_id.clone(), id("old"), id("young")];
+    assert_eq!(ids(OrderFilter { lanes, ..OrderFilter::default() }).await, meant);
+    let lanes = vec![recharged::domain::ProviderId::new("another")];
+    assert_eq!(ids(OrderFilter { lanes, ..OrderFilter::default() }).await, []);
+    assert_eq!(ids(OrderFilter { only_with_case: true, ..OrderFilter::default() }).await, []);
+    assert_eq!(ids(OrderFilter { only_refunded: true, ..OrderFilter::default() }).await, []);
+    assert_eq!(apply_one(store, &into_doubt(&flying)).await, Written::Stored);
+    assert_eq!(
+        ids(OrderFilter { only_with_case: true, ..OrderFilter::default() }).await,
+        std::slice::from_ref(&flying.order_id)
+    );
+    store.insert(&[hopeless("refunded", now)]).await.unwrap();
+    for filter in [
+        OrderFilter { only_refunded: true, ..OrderFilter::default() },
+        OrderFilter { only_unconfirmed: true, ..OrderFilter::default() },
+    ] {
+        assert_eq!(ids(filter).await, [id("refunded")]);
+    }
     let named = vec![id("young"), id("unknown"), id("old")];
     assert_eq!(ids(OrderFilter { ids: named.clone(), ..OrderFilter::default() }).await, [id("old"), id("young")]);
     let both = OrderFilter { ids: named, states: vec![State::InFlight], ..OrderFilter::default() };
     assert_eq!(ids(both).await, []);
-    assert_eq!(ids(OrderFilter::default()).await.len(), 3);
+    assert_eq!(ids(OrderFilter::default()).await.len(), 4);
+}
+
+async fn the_few_that_pass_a_filter_are_found_among_many_page_by_page(place: &Place) {
+    let store = place.store.as_ref();
+    let now = store.now().await.unwrap();
+    for page in 0..12 {
+        let batch = (0..1_000).map(|number| arrive(new_order(&format!("n-{page:02}-{number:03}"), now), now));
+        store.insert(&batch.collect::<Vec<_>>()).await.unwrap();
+    }
+    let last = in_flight(store, "z-last").await;
+    let filter = OrderFilter { states: vec![State::InFlight], ..OrderFilter::default() };
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.page(&filter, after.as_ref(), 5).await.unwrap();
+        found.extend(page.orders.into_iter().map(|view| view.order.order_id));
+        assert!(page.next.is_none() || page.next > after, "it goes on");
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, [last.order_id]);
 }
 
 async fn orders_are_counted_by_state(place: &Place) {

@@ -8,7 +8,7 @@ use recharged::domain::{
 use recharged::ports::{CaseFilter, DeadlinePosition, LogPosition, RefundPage, Store, Waits, Written};
 
 use super::super::fixture::{
-    applied, apply_one, claim, id, insert_one, lane, load_one, new_order, policy, step, succeed,
+    applied, apply_one, claim, hopeless, id, insert_one, lane, load_one, new_order, policy, step, succeed,
 };
 use super::super::on_every_adapter;
 use super::super::place::Place;
@@ -23,12 +23,6 @@ on_every_adapter!(
 );
 
 const WITHIN: Duration = Duration::from_hours(24);
-
-/// One that arrives without a hope, at a moment.
-fn hopeless(order: &str, now: Timestamp) -> Transition {
-    let input = Input::Arrived { new: Box::new(new_order(order, now)), verdict: Err(Reason::NoRoute) };
-    applied(decide(None, &input, now, &policy()))
-}
 
 fn confirmed(refund_id: &str, at: Timestamp) -> Input {
     Input::RefundConfirmed { refund_id: refund_id.into(), at }

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
+
+use note::{Action, NoteArgs};
+use resolve::{Ruling, resolve};
 
 use super::config::{ConfigArgs, environment};
 use super::orders::{in_words, time, trouble};
 use super::output::{CliError, Output};
 use super::values;
 use crate::app::open_checked_store;
-use crate::config::{Config, Needs};
-use crate::domain::{CaseKind, Decision, Input, Order, OrderId, State, Timestamp, Transition, decide};
-use crate::ports::{Case, CaseFilter, Loaded, Store, Written};
-use crate::roles::patience;
+use crate::config::Needs;
+use crate::domain::{CaseKind, Order, OrderId, State, Timestamp};
+use crate::ports::{Case, CaseFilter, Loaded, Store};
+
+mod note;
+mod resolve;
 
 /// Cases read at once.
 const PAGE: usize = 1_000;
@@ -53,6 +57,12 @@ pub enum CasesAction {
         /// Only those that were opened longer ago than this
         #[arg(long, value_name = "TIME", value_parser = values::duration)]
         older_than: Option<Duration>,
+        /// Only those that this person looks after
+        #[arg(long, value_name = "NAME", value_parser = values::name, conflicts_with = "unowned")]
+        owner: Option<String>,
+        /// Only those that nobody looks after
+        #[arg(long)]
+        unowned: bool,
         /// At most this many
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
@@ -66,6 +76,44 @@ pub enum CasesAction {
         /// The shop's order id
         #[arg(value_parser = values::order_id)]
         id: OrderId,
+    },
+    /// Says who looks after a case from now on
+    #[command(after_help = "Example:\n  recharged cases take 20260101-000017 --by \"A. Duty\"")]
+    Take {
+        #[command(flatten)]
+        #[doc(hidden)]
+        from: ConfigArgs,
+        #[command(flatten)]
+        #[doc(hidden)]
+        note: NoteArgs,
+        /// From whom it is taken over, where somebody else looks after it
+        #[arg(long, value_name = "NAME", value_parser = values::name)]
+        over_from: Option<String>,
+    },
+    /// Says that nobody looks after a case any more
+    #[command(after_help = "Example:\n  recharged cases release 20260101-000017 --by \"A. Duty\"")]
+    Release {
+        #[command(flatten)]
+        #[doc(hidden)]
+        from: ConfigArgs,
+        #[command(flatten)]
+        #[doc(hidden)]
+        note: NoteArgs,
+    },
+    /// Notes something about a case, for whoever looks at it next
+    #[command(
+        after_help = "Example:\n  recharged cases note 20260101-000017 --by \"A. Duty\" --text \"asked the operator, ticket 8841\""
+    )]
+    Note {
+        #[command(flatten)]
+        #[doc(hidden)]
+        from: ConfigArgs,
+        #[command(flatten)]
+        #[doc(hidden)]
+        note: NoteArgs,
+        /// What there is to know
+        #[arg(long, value_name = "TEXT", value_parser = values::evidence)]
+        text: String,
     },
     /// Records what a person decided about a case
     ///
@@ -107,24 +155,37 @@ pub enum Outcome {
 }
 
 pub(crate) async fn run(args: CasesArgs, output: Output) -> Result<(), CliError> {
-    let (CasesAction::List { from, .. } | CasesAction::Show { from, .. } | CasesAction::Resolve { from, .. }) =
-        &args.action;
+    let (CasesAction::List { from, .. }
+    | CasesAction::Show { from, .. }
+    | CasesAction::Take { from, .. }
+    | CasesAction::Release { from, .. }
+    | CasesAction::Note { from, .. }
+    | CasesAction::Resolve { from, .. }) = &args.action;
     let loaded = from.load(Needs::STORE)?;
     let secrets = loaded.secrets(environment())?;
     let store = open_checked_store(&loaded.config, &secrets).await?;
     let now = store.now().await.map_err(|error| trouble(&error))?;
     match args.action {
-        CasesAction::List { kind, escalated, resolved, older_than, limit, .. } => {
+        CasesAction::List { kind, escalated, resolved, older_than, owner, unowned, limit, .. } => {
             let filter = CaseFilter {
                 order_id: None,
                 kinds: kind,
                 with_resolved: resolved,
                 only_escalated: escalated,
                 opened_before: older_than.map(|age| now - age),
+                owner,
+                only_unowned: unowned,
             };
             list(store.as_ref(), &filter, limit, now, output).await
         }
         CasesAction::Show { id, .. } => show(store.as_ref(), &id, now, output).await,
+        CasesAction::Take { note: about, over_from, .. } => {
+            note::note(store.as_ref(), &about, &Action::Take { over_from }, output).await
+        }
+        CasesAction::Release { note: about, .. } => note::note(store.as_ref(), &about, &Action::Release, output).await,
+        CasesAction::Note { note: about, text, .. } => {
+            note::note(store.as_ref(), &about, &Action::Note { text }, output).await
+        }
         CasesAction::Resolve { id, outcome, evidence, by, kind, .. } => {
             let decision = Ruling { id, outcome, evidence, by, kind };
             resolve(store.as_ref(), &loaded.config, &decision, output).await
@@ -145,6 +206,7 @@ struct Row<'a> {
     escalated: bool,
     next_query_at: Option<String>,
     evidence: &'a str,
+    owner: Option<&'a str>,
     resolved_at: Option<String>,
     resolved_by: Option<&'a str>,
     resolved_evidence: Option<&'a str>,
@@ -163,6 +225,7 @@ impl<'a> Row<'a> {
             escalated: case.escalated,
             next_query_at: case.next_query_at.map(time),
             evidence: &case.evidence,
+            owner: case.owner.as_deref(),
             resolved_at: resolution.map(|resolution| time(resolution.at)),
             resolved_by: resolution.map(|resolution| resolution.by.as_str()),
             resolved_evidence: resolution.map(|resolution| resolution.evidence.as_str()),
@@ -192,7 +255,10 @@ async fn list(
 ) -> Result<(), CliError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     if !output.json {
-        output.line(format_args!("{:<32} {:<22} {:>8}  {:<10} OPENED", "ORDER", "CASE", "AGE", "STATE"))?;
+        output.line(format_args!(
+            "{:<32} {:<22} {:>8}  {:<10} {:<24} OWNER",
+            "ORDER", "CASE", "AGE", "STATE", "OPENED"
+        ))?;
     }
     let (mut after, mut told): (Option<Case>, usize) = (None, 0);
     while told < limit {
@@ -209,12 +275,13 @@ async fn list(
                 (None, false) => "open",
             };
             output.line(format_args!(
-                "{:<32} {:<22} {:>8}  {:<10} {}",
+                "{:<32} {:<22} {:>8}  {:<10} {:<24} {}",
                 case.key.order_id.as_str(),
                 case.key.kind.as_str(),
                 in_hours(age(case, now)),
                 state,
-                time(case.opened_at)
+                time(case.opened_at),
+                case.owner.as_deref().unwrap_or("-")
             ))?;
         }
         told += page.len();
@@ -260,6 +327,9 @@ async fn show(store: &dyn Store, id: &OrderId, now: Timestamp, output: Output) -
         output.line(format_args!("case      {}: {}", case.key.kind.as_str(), meaning(case.key.kind)))?;
         output.line(format_args!("opened    {}   {} ago", time(case.opened_at), in_hours(now - case.opened_at)))?;
         output.line(format_args!("because   {}", case.evidence))?;
+        if let Some(owner) = &case.owner {
+            output.line(format_args!("owner     {owner}"))?;
+        }
         if let Some(resolution) = &case.resolution {
             output.line(format_args!("resolved  {}   by {}", time(resolution.at), resolution.by))?;
             output.line(format_args!("evidence  {}", resolution.evidence))?;
@@ -331,75 +401,6 @@ fn whom_to_ask(kind: CaseKind) -> &'static str {
     }
 }
 
-/// What a person decided.
-struct Ruling {
-    id: OrderId,
-    outcome: Outcome,
-    evidence: String,
-    by: String,
-    kind: Option<CaseKind>,
-}
-
-#[derive(Serialize)]
-struct Resolved<'a> {
-    order_id: &'a OrderId,
-    kind: CaseKind,
-    state: State,
-    version: u32,
-    refund_requested: bool,
-    by: &'a str,
-}
-
-async fn resolve(store: &dyn Store, config: &Config, ruling: &Ruling, output: Output) -> Result<(), CliError> {
-    let policy = config.policy();
-    for _ in 0..TRIES {
-        let (order, open) = (order(store, &ruling.id).await?, cases_of(store, &ruling.id, false).await?);
-        if open.is_empty() {
-            return Err(nothing_open(store, &ruling.id).await);
-        }
-        let kind = which(&open, ruling)?;
-        let input = ruling.input(kind, &order)?;
-        let now = store.now().await.map_err(|error| trouble(&error))?;
-        let Decision::Apply(transition) = decide(Some(&order), &input, now, &policy) else { continue };
-        let written = written(store, &transition).await?;
-        if written != Written::Stored {
-            continue;
-        }
-        let after = &transition.after;
-        if output.json {
-            let (state, version, by) = (after.state, after.version, ruling.by.as_str());
-            let refund_requested = transition.refund.is_some();
-            return output.object(&Resolved { order_id: &ruling.id, kind, state, version, refund_requested, by });
-        }
-        let refund = if transition.refund.is_some() { ", its refund is requested" } else { "" };
-        return output.line(format_args!(
-            "order {}: {}{refund}; its case {} is resolved by {}",
-            ruling.id,
-            after.state,
-            kind.as_str(),
-            ruling.by
-        ));
-    }
-    Err(CliError::failed(format!(
-        "order {} was moved by others {TRIES} times meanwhile: look at it again with `recharged cases show {}`",
-        ruling.id, ruling.id
-    )))
-}
-
-/// What a person decided is written once: a commit whose answer was lost is known by its row.
-async fn written(store: &dyn Store, transition: &Transition) -> Result<Written, CliError> {
-    let abort = CancellationToken::new();
-    let write = patience::applied_once("resolve", store, transition, &abort);
-    match tokio::time::timeout(ANSWERS_WITHIN, write).await {
-        Ok(written) => written.map_err(|error| trouble(&error)),
-        Err(_) => Err(CliError::unreachable(format!(
-            "store.url: the database did not say whether it has written this: look with `recharged cases show {}` \
-             before you decide again",
-            transition.after.order_id
-        ))),
-    }
-}
-
 /// That nothing is open, and what became of it.
 async fn nothing_open(store: &dyn Store, id: &OrderId) -> CliError {
     let resolved = cases_of(store, id, true).await.ok().and_then(|cases| cases.into_iter().next_back());
@@ -412,42 +413,26 @@ async fn nothing_open(store: &dyn Store, id: &OrderId) -> CliError {
     })
 }
 
-fn which(open: &[Case], ruling: &Ruling) -> Result<CaseKind, CliError> {
-    let kinds: Vec<CaseKind> = open.iter().map(|case| case.key.kind).collect();
-    let names = || kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
-    match (ruling.kind, kinds.as_slice()) {
-        (_, []) => Err(CliError::failed(format!("order {} has no open case", ruling.id))),
-        (Some(kind), _) if kinds.contains(&kind) => Ok(kind),
-        (Some(kind), _) => {
-            Err(CliError::failed(format!("order {} has no open case {}; it has {}", ruling.id, kind.as_str(), names())))
+/// Which open case of an order is meant: the only one, or that of a kind.
+async fn which(store: &dyn Store, id: &OrderId, kind: Option<CaseKind>) -> Result<Case, CliError> {
+    let open = cases_of(store, id, false).await?;
+    let names = open.iter().map(|case| case.key.kind.as_str()).collect::<Vec<_>>().join(", ");
+    let (count, mut meant) =
+        (open.len(), open.into_iter().filter(|case| kind.is_none_or(|kind| case.key.kind == kind)));
+    match (kind, count, meant.next()) {
+        (_, 0, _) => Err(nothing_open(store, id).await),
+        (Some(_), _, Some(case)) | (None, 1, Some(case)) => Ok(case),
+        (Some(kind), ..) => {
+            Err(CliError::failed(format!("order {id} has no open case {}; it has {names}", kind.as_str())))
         }
-        (None, [only]) => Ok(*only),
-        (None, _) => Err(CliError::usage(format!(
-            "order {} has several open cases: say with --kind which one of {}",
-            ruling.id,
-            names()
-        ))),
+        (None, ..) => {
+            Err(CliError::usage(format!("order {id} has several open cases: say with --kind which one of {names}")))
+        }
     }
 }
 
-impl Ruling {
-    fn input(&self, kind: CaseKind, order: &Order) -> Result<Input, CliError> {
-        let (by, evidence) = (self.by.clone(), self.evidence.clone());
-        if kind == CaseKind::InDoubt && order.state == State::InDoubt {
-            return Ok(Input::Resolved { succeeded: self.outcome == Outcome::Succeeded, by, evidence });
-        }
-        let same = match order.state {
-            State::Succeeded => self.outcome == Outcome::Succeeded,
-            State::Failed | State::Cancelled => self.outcome == Outcome::Failed,
-            // Not decided yet: the case is about something else.
-            State::AwaitingPayment | State::Queued | State::InFlight | State::RetryWait | State::InDoubt => true,
-        };
-        if !same {
-            return Err(CliError::failed(format!(
-                "order {} is {} and stays so, whatever is found: --as must say that; what was found belongs into --evidence",
-                self.id, order.state
-            )));
-        }
-        Ok(Input::CaseClosed { kind, by, evidence })
-    }
+fn moved(id: &OrderId) -> CliError {
+    CliError::failed(format!(
+        "order {id} was moved by others {TRIES} times meanwhile: look at it again with `recharged cases show {id}`"
+    ))
 }
