@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use crate::domain::{LoggedEvent, OrderId, ProviderId, Recipient, State, Timestamp, Transition};
 use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
     DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
-    LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
+    LaneChange, LetterKey, LetterMark, LetterMarks, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
     OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
     RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
 };
@@ -307,6 +308,30 @@ impl CaseBook for MeasuredStore {
     }
     async fn escalate(&self, now: Timestamp, limit: usize) -> Result<Vec<Case>, StoreError> {
         self.timed("escalate", self.inner.escalate(now, limit)).await
+    }
+}
+
+#[async_trait]
+impl LetterMarks for MeasuredStore {
+    async fn letter_marks(&self, keys: &[LetterKey]) -> Result<Vec<Option<LetterMark>>, StoreError> {
+        self.timed("letter_marks", self.inner.letter_marks(keys)).await
+    }
+    async fn mark_letters(
+        &self,
+        keys: &[LetterKey],
+        mark: &LetterMark,
+        abandoned_before: Timestamp,
+    ) -> Result<Vec<bool>, StoreError> {
+        self.timed("mark_letters", self.inner.mark_letters(keys, mark, abandoned_before)).await
+    }
+    async fn replays_done(&self, keys: &[LetterKey], run: Uuid, at: Timestamp) -> Result<(), StoreError> {
+        self.timed("replays_done", self.inner.replays_done(keys, run, at)).await
+    }
+    async fn replays_failed(&self, keys: &[LetterKey], run: Uuid) -> Result<(), StoreError> {
+        self.timed("replays_failed", self.inner.replays_failed(keys, run)).await
+    }
+    async fn forget_letters(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.timed("forget_letters", self.inner.forget_letters(before)).await
     }
 }
 

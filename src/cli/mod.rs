@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod cases;
 pub mod config;
+pub mod dead_letters;
 pub mod demo;
 pub mod lanes;
 pub mod load;
@@ -61,6 +62,9 @@ enum Command {
     /// Lists, shows and resolves what a person has to look at
     #[command(after_help = "Example:\n  recharged cases list --escalated")]
     Cases(cases::CasesArgs),
+    /// Lists, shows, replays and discards records that could not be used
+    #[command(after_help = "Example:\n  recharged dead-letters list --since 24h")]
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Lists lanes, and pauses and resumes them for the whole fleet
     #[command(after_help = "Example:\n  recharged lanes pause primary --by \"A. Duty\" --why \"their incident 4711\"")]
     Lanes(lanes::LanesArgs),
@@ -118,6 +122,7 @@ async fn execute(command: Command, output: Output) -> Result<(), CliError> {
         Command::Topics(args) => Box::pin(topics::run(args, output)).await,
         Command::Orders(args) => Box::pin(orders::run(args, output)).await,
         Command::Cases(args) => Box::pin(cases::run(args, output)).await,
+        Command::DeadLetters(args) => Box::pin(dead_letters::run(args, output)).await,
         Command::Lanes(args) => Box::pin(lanes::run(args, output)).await,
         Command::Load(args) => Box::pin(load::run(args, output)).await,
         Command::Simulate(args) => Box::pin(simulate::run(args, output)).await,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Span;
+use crate::domain::inbound::DeadLetterReason;
 use crate::domain::{CaseKind, OrderId, State};
 
 /// `180s`, `30m`; not zero.
@@ -29,6 +30,16 @@ pub(super) fn order_id(text: &str) -> Result<OrderId, String> {
 pub(super) fn case_kind(text: &str) -> Result<CaseKind, String> {
     let known = || CaseKind::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
     CaseKind::parse(text).ok_or_else(|| format!("give one of {}", known()))
+}
+
+pub(super) fn dead_letter_reason(text: &str) -> Result<DeadLetterReason, String> {
+    let known = || DeadLetterReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
+    DeadLetterReason::parse(text).ok_or_else(|| format!("give one of {}", known()))
+}
+
+/// Why nothing is done with something.
+pub(super) fn why(text: &str) -> Result<String, String> {
+    said(text, 1_000, "say why, in at most 1000 characters")
 }
 
 /// A name, as it will stand beside a decision.

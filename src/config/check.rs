@@ -25,6 +25,8 @@ impl Needs {
     pub const KAFKA: Self = Self { kafka: true, store: false, work: false };
     /// The store only.
     pub const STORE: Self = Self { kafka: false, store: true, work: false };
+    /// Topics and the store.
+    pub const KAFKA_AND_STORE: Self = Self { kafka: true, store: true, work: false };
 }
 
 /// Collects findings.

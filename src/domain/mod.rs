@@ -12,6 +12,7 @@ pub mod event;
 pub mod ids;
 pub mod inbound;
 pub mod inquiry;
+pub mod masked;
 pub mod money;
 pub mod msisdn;
 pub mod notification;

@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use crate::domain::{Order, OrderId, Timestamp, Transition};
 
 use super::{
-    CallbackBook, CaseBook, Cooldowns, DayLog, DeadlineBook, EventLog, LaneBook, OrderBook, Questions, Quota,
-    ReadMarks, RefundBook, Timers,
+    CallbackBook, CaseBook, Cooldowns, DayLog, DeadlineBook, EventLog, LaneBook, LetterMarks, OrderBook, Questions,
+    Quota, ReadMarks, RefundBook, Timers,
 };
 
 /// Why the store did not do it. A write that failed in transit may have been done: callers
@@ -172,6 +172,7 @@ pub trait Store:
     + LaneBook
     + Cooldowns
     + DayLog
+    + LetterMarks
 {
 }
 impl<T> Store for T where
@@ -189,5 +190,6 @@ impl<T> Store for T where
         + LaneBook
         + Cooldowns
         + DayLog
+        + LetterMarks
 {
 }

@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod intake;
 pub mod patience;
 pub mod relay;
+pub mod replay;
 pub mod watchdog;
 
 use tokio_util::sync::CancellationToken;

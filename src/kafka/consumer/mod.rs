@@ -12,7 +12,7 @@ mod inbox;
 pub mod ledger;
 mod progress;
 mod rebalance;
-mod record;
+pub(super) mod record;
 mod run;
 mod sentinel;
 mod shared;

@@ -9,7 +9,6 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use crate::domain::Timestamp;
 use crate::ports::{Ack, Assignment, InRecord};
 
-use super::assignment::Held;
 
 /// Stands for the name of a header whose name is not UTF-8; it is none itself, so whoever
 /// decodes headers refuses the record.
@@ -17,15 +16,18 @@ const UNREADABLE_NAME: &[u8] = b"\xff";
 
 /// Copies a record out of the client's buffers, so that these can go. Its parts share one buffer: thousands
 /// of records may be in hand, and each allocation costs more than what is in it.
-pub(super) fn copy(message: &BorrowedMessage<'_>, held: &Arc<Held>) -> InRecord {
-    let assignment: Arc<dyn Assignment> = Arc::<Held>::clone(held);
+pub(in crate::kafka) fn copy(
+    message: &BorrowedMessage<'_>,
+    topic: &Arc<str>,
+    assignment: Arc<dyn Assignment>,
+) -> InRecord {
     let (key, value) = (message.key(), message.payload());
     let headers: Vec<Borrowed<'_>> = message.headers().map(borrow_headers).unwrap_or_default();
     let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let around = headers.iter().map(|(name, value)| name.len() + len(*value)).sum::<usize>();
     let mut parts = Parts(BytesMut::with_capacity(len(key) + len(value) + around));
     InRecord {
-        topic: Arc::clone(&held.topic),
+        topic: Arc::clone(topic),
         partition: message.partition(),
         offset: message.offset(),
         timestamp: message.timestamp().to_millis().and_then(Timestamp::from_timestamp_millis),

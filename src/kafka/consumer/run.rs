@@ -202,7 +202,8 @@ impl Runner {
         let Some(slot) = slots.get_mut(&message.partition()) else { return false };
         topic.deliver(slot, message.offset());
         slot.flowing = true;
-        let record = record::copy(message, &slot.held);
+        let held = Arc::<Held>::clone(&slot.held);
+        let record = record::copy(message, &slot.held.topic, held);
         drop(slots);
         topic.inbox.push(record)
     }

@@ -223,7 +223,8 @@ impl Forwarder {
     fn take(&mut self, records: Vec<InRecord>) {
         let now = self.role.clock.now();
         for record in records {
-            match self.read(&record, now) {
+            let rules = &self.role.rules;
+            match read_waiting(&record, now, &rules.targets, &rules.lanes) {
                 Ok(waiting) => {
                     let leaves_at = delay::leaves_at(waiting.entered_at, self.role.rules.tier, waiting.due_at);
                     self.in_hand.push(Held::new(record, waiting), leaves_at);
@@ -235,20 +236,6 @@ impl Forwarder {
                 }
             }
         }
-    }
-
-    fn read(&self, record: &InRecord, now: Timestamp) -> Result<Waiting, Unfit> {
-        let waiting = Waiting::read(record, now)?;
-        let rules = &self.role.rules;
-        if let Some(known) = rules.targets.get(&waiting.target) {
-            // Thousands wait for the same one.
-            return Ok(Waiting { target: Arc::clone(known), ..waiting });
-        }
-        if waiting.target.starts_with(&*rules.lanes) {
-            return Ok(waiting);
-        }
-        // Not its name: anything may stand there.
-        Err(Unfit::new(DeadLetterReason::UnknownTarget, "target-topic names no topic of this service"))
     }
 
     fn sent(&mut self, ended: Result<Sent, tokio::task::JoinError>) -> Result<(), RoleError> {
@@ -271,6 +258,26 @@ impl Forwarder {
         }
         Ok(())
     }
+}
+
+/// Reads a record of a tier: when it leaves, and to which of `targets`, or to which topic whose name begins as those of
+/// `lanes` do.
+pub(crate) fn read_waiting(
+    record: &InRecord,
+    now: Timestamp,
+    targets: &HashSet<Arc<str>>,
+    lanes: &str,
+) -> Result<Waiting, Unfit> {
+    let waiting = Waiting::read(record, now)?;
+    if let Some(known) = targets.get(&waiting.target) {
+        // Thousands wait for the same one.
+        return Ok(Waiting { target: Arc::clone(known), ..waiting });
+    }
+    if waiting.target.starts_with(lanes) {
+        return Ok(waiting);
+    }
+    // Not its name: anything may stand there.
+    Err(Unfit::new(DeadLetterReason::UnknownTarget, "target-topic names no topic of this service"))
 }
 
 #[cfg(test)]

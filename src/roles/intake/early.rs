@@ -76,6 +76,11 @@ impl Taken {
     }
 }
 
+/// A record of the topic to which the tiers bring back what waited, as it first came.
+pub(crate) fn as_it_came(record: InRecord, now: Timestamp) -> InRecord {
+    Taken::returned(record, now).record
+}
+
 /// Where a record stood when intake first met it.
 struct Origin {
     first_seen: Timestamp,

@@ -27,6 +27,9 @@ use super::{RoleError, RowsAtHand, StopSignals};
 use early::Taken;
 use turns::Turns;
 
+pub(crate) use early::as_it_came;
+pub(crate) use sort::refuse_too_old;
+
 /// Which lane serves an order, or why none does.
 pub type Route = Box<dyn Fn(&NewOrder) -> Result<ProviderId, Reason> + Send + Sync>;
 

@@ -1,6 +1,7 @@
 //! The first look at a batch: what is usable, what is a dead letter, and what each order gets.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 
@@ -86,7 +87,7 @@ impl Intake {
             Inbound::Created(mut new) => {
                 new.created_at = not_ahead(new.created_at, record, now);
                 new.paid_at = new.paid_at.map(|at| self.paid_not_ahead(at, record, now));
-                self.refuse_too_old(&new, now)?;
+                refuse_too_old(&new, now, self.rules.retention)?;
                 let verdict = (self.rules.route)(&new);
                 Ok((new.order_id.clone(), Input::Arrived { new, verdict }))
             }
@@ -109,17 +110,17 @@ impl Intake {
         }
         not_ahead(at, record, now)
     }
+}
 
-    /// An order older than the retention of closed orders may have been recharged or refunded,
-    /// and deleted since. Its money needs a person, not a second refund.
-    fn refuse_too_old(&self, new: &NewOrder, now: Timestamp) -> Result<(), Unfit> {
-        let at = new.paid_at.unwrap_or(new.created_at);
-        if now - at <= chrono::Duration::from_std(self.rules.retention).unwrap_or(chrono::Duration::MAX) {
-            return Ok(());
-        }
-        let detail = "older than closed orders are kept: it may have been handled and forgotten";
-        Err(Unfit::new(DeadLetterReason::TooOld, detail))
+/// An order older than the retention of closed orders may have been recharged or refunded,
+/// and deleted since. Its money needs a person, not a second refund.
+pub(crate) fn refuse_too_old(new: &NewOrder, now: Timestamp, retention: Duration) -> Result<(), Unfit> {
+    let at = new.paid_at.unwrap_or(new.created_at);
+    if now - at <= chrono::Duration::from_std(retention).unwrap_or(chrono::Duration::MAX) {
+        return Ok(());
     }
+    let detail = "older than closed orders are kept: it may have been handled and forgotten";
+    Err(Unfit::new(DeadLetterReason::TooOld, detail))
 }
 
 /// A time that lies ahead of ours is wrong: the record's own timestamp counts instead.

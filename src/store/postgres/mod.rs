@@ -10,6 +10,7 @@ mod day_log;
 mod deadlines;
 mod error;
 mod lanes;
+mod letters;
 mod locks;
 mod log;
 mod orders;

@@ -7,6 +7,7 @@ mod cases;
 mod day_log;
 mod deadlines;
 mod lanes;
+mod letters;
 mod log;
 mod orders;
 mod questions;
