@@ -43,7 +43,7 @@ fn with<'a>(command: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 23] = [
         &[],
         &["demo"],
         &["run"],
@@ -55,6 +55,11 @@ fn every_command_has_help_with_an_example() {
         &["orders", "show"],
         &["orders", "list"],
         &["orders", "export"],
+        &["dead-letters"],
+        &["dead-letters", "list"],
+        &["dead-letters", "show"],
+        &["dead-letters", "replay"],
+        &["dead-letters", "discard"],
         &["load"],
         &["simulate"],
         &["audit"],
@@ -67,21 +72,28 @@ fn every_command_has_help_with_an_example() {
         let output = run(&with(command, &["--help"]));
         assert_eq!(output.status.code(), Some(0), "{command:?}");
         let help = stdout(&output);
-        let example = format!("Example:\n  recharged {}", command.join(" "));
-        assert!(help.contains(example.trim_end()), "{command:?}: {help}");
+        let example = format!("  recharged {}", command.join(" "));
+        let examples = help.split_once("Example:\n").or_else(|| help.split_once("Examples:\n"));
+        assert!(examples.is_some_and(|(_, text)| text.starts_with(example.trim_end())), "{command:?}: {help}");
         assert!(output.stderr.is_empty());
     }
 }
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
-    let wrong: [&[&str]; 7] = [
+    let wrong: [&[&str]; 13] = [
         &["bogus"],
         &["demo", "--faults", "wild"],
         &["demo", "--sla", "180"],
         &["demo", "--rate", "0"],
         &["orders", "show"],
         &["orders", "list", "--state", "paid"],
+        &["dead-letters", "show", "3"],
+        &["dead-letters", "list", "--reason", "bad"],
+        &["dead-letters", "replay"],
+        &["dead-letters", "replay", "3:42", "--all"],
+        &["dead-letters", "discard", "--all", "--by", "me"],
+        &["dead-letters", "discard", "3:42", "--by", "me", "--why", " "],
         &["load"],
     ];
     for arguments in wrong {

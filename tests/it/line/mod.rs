@@ -4,6 +4,7 @@ mod books;
 mod callbacks;
 mod cases;
 mod crashes;
+mod dead_letters;
 mod death;
 mod delays;
 mod demo;

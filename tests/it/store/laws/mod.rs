@@ -3,6 +3,7 @@
 mod batches;
 mod callbacks;
 mod fences;
+mod letters;
 mod nets;
 mod questions;
 mod reading;
