@@ -9,10 +9,12 @@ pub mod callbacks;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod csv;
 pub mod domain;
 pub mod faults;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod import;
 pub mod kafka;
 pub mod lifecycle;
 pub mod metrics;

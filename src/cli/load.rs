@@ -15,8 +15,8 @@ use super::output::{CliError, Output};
 use super::values;
 use crate::app::{broker_trouble, kafka_options};
 use crate::clock::SystemClock;
-use crate::config::Needs;
-use crate::kafka::{Producer, ProducerOptions, topics};
+use crate::config::{Config, Needs};
+use crate::kafka::{KafkaOptions, Producer, ProducerOptions, topics};
 use crate::lifecycle;
 use crate::ports::{Clock, Publisher};
 use crate::shop::Shop;
@@ -67,18 +67,7 @@ pub(crate) async fn run(args: LoadArgs, output: Output) -> Result<(), CliError> 
     let loaded = args.from.load(Needs::KAFKA)?;
     let secrets = loaded.secrets(environment())?;
     let kafka = kafka_options(&loaded.config, &secrets);
-    let topic = loaded.config.topics().orders;
-    let plans = crate::app::topic_plans(&loaded.config);
-    let plan: Vec<_> = plans.into_iter().filter(|plan| *plan.name == *topic).collect();
-    // A producer alone would wait for a broker that is away; asking for the topic first tells at once.
-    let problems = topics::verify(&kafka, &plan, topics::ANSWER_LIMIT)
-        .await
-        .map_err(|error| broker_trouble(&loaded.config, &error))?;
-    if let Some(topics::Problem::Missing { .. }) = problems.first() {
-        return Err(CliError::config(format!(
-            "kafka.topic_prefix: there is no topic {topic}: run `recharged topics create`"
-        )));
-    }
+    let topic = orders_topic(&loaded.config, &kafka).await?;
     let options = ProducerOptions { max_in_flight_records: 50_000, ..ProducerOptions::default() };
     let producer = Producer::new(&kafka, options).map_err(|error| broker_trouble(&loaded.config, &error))?;
     let producer: Arc<dyn Publisher> = Arc::new(producer);
@@ -118,6 +107,22 @@ pub(crate) async fn run(args: LoadArgs, output: Output) -> Result<(), CliError> 
         return Err(CliError::failed(format!("{} orders were not acknowledged by the broker", sold.unacknowledged)));
     }
     Ok(())
+}
+
+/// The topic of the orders, which is there. A producer alone would wait for a broker that is away; asking for the topic
+/// first tells at once.
+pub(super) async fn orders_topic(config: &Config, kafka: &KafkaOptions) -> Result<Arc<str>, CliError> {
+    let topic = config.topics().orders;
+    let plans = crate::app::topic_plans(config);
+    let plan: Vec<_> = plans.into_iter().filter(|plan| *plan.name == *topic).collect();
+    let problems =
+        topics::verify(kafka, &plan, topics::ANSWER_LIMIT).await.map_err(|error| broker_trouble(config, &error))?;
+    if let Some(topics::Problem::Missing { .. }) = problems.first() {
+        return Err(CliError::config(format!(
+            "kafka.topic_prefix: there is no topic {topic}: run `recharged topics create`"
+        )));
+    }
+    Ok(topic)
 }
 
 /// Cancelled when the time is over, or at a signal.

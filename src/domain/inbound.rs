@@ -4,6 +4,7 @@
 
 mod envelope;
 mod metadata;
+mod place;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -187,14 +188,14 @@ struct RefundConfirmedData<'a> {
 
 fn created(data: &[u8], key: &PhoneKey) -> Result<Inbound, Unfit> {
     let data: CreatedData<'_> = parse(data)?;
-    let currency = Currency::parse(&data.currency).map_err(|e| schema(format!("currency: {e}")))?;
+    let currency = Currency::parse(&data.currency).map_err(|e| schema(format!("/currency: {e}")))?;
     if data.amount_minor < 1 {
-        return Err(schema("amount_minor: an amount is at least one minor unit"));
+        return Err(schema("/amount_minor: an amount is at least one minor unit"));
     }
     let metadata = match data.metadata {
         Some(raw) if raw.get() == "null" => None,
         Some(raw) if raw.get().len() > MAX_METADATA_BYTES => {
-            return Err(schema(format!("metadata: {} bytes, at most {MAX_METADATA_BYTES}", raw.get().len())));
+            return Err(schema(format!("/metadata: {} bytes, at most {MAX_METADATA_BYTES}", raw.get().len())));
         }
         Some(raw) if !metadata::is_readable(raw.get()) => return Err(schema(metadata::UNREADABLE)),
         Some(raw) => Some(raw.get().into()),
@@ -230,7 +231,7 @@ fn refund_confirmed(data: &[u8]) -> Result<Inbound, Unfit> {
     let refund_id = short_text("refund_id", Some(&data.refund_id), 128)?;
     Ok(Inbound::RefundConfirmed {
         order_id: order_id(&data.order_id)?,
-        refund_id: refund_id.ok_or_else(|| schema("refund_id: is empty"))?,
+        refund_id: refund_id.ok_or_else(|| schema("/refund_id: is empty"))?,
         at: moment("at", data.at)?,
     })
 }
@@ -240,14 +241,14 @@ fn schema(detail: impl Into<String>) -> Unfit {
 }
 
 fn order_id(text: &str) -> Result<OrderId, Unfit> {
-    OrderId::parse(text).map_err(|e| schema(format!("order_id: {e}")))
+    OrderId::parse(text).map_err(|e| schema(format!("/order_id: {e}")))
 }
 
 /// Bounded, and without control characters: Postgres refuses NUL, and people read these.
 fn short_text(field: &str, text: Option<&str>, max: usize) -> Result<Option<Arc<str>>, Unfit> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     if text.chars().count() > max || text.chars().any(char::is_control) {
-        return Err(schema(format!("{field}: at most {max} characters, none of them a control character")));
+        return Err(schema(format!("/{field}: at most {max} characters, none of them a control character")));
     }
     Ok(Some(text.into()))
 }
@@ -258,34 +259,42 @@ fn moment(field: &str, at: DateTime<Utc>) -> Result<Timestamp, Unfit> {
     if (1970..=2999).contains(&year) {
         Ok(super::to_micros(at))
     } else {
-        Err(schema(format!("{field}: a time between the years 1970 and 2999")))
+        Err(schema(format!("/{field}: a time between the years 1970 and 2999")))
     }
 }
 
 /// The parser would also take a list for an object, its values in the order of our fields.
 fn parse<'a, T: Deserialize<'a>>(data: &'a [u8]) -> Result<T, Unfit> {
     if data.trim_ascii_start().first() == Some(&b'[') {
-        serde_json::from_slice::<serde::de::IgnoredAny>(data).map_err(|error| unfit_json(&error))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(data).map_err(|error| unfit_json(&error, data))?;
         return Err(schema("a list where an object is expected"));
     }
-    serde_json::from_slice(data).map_err(|error| unfit_json(&error))
+    serde_json::from_slice(data).map_err(|error| unfit_json(&error, data))
 }
 
 /// An error of the parser, without the value that it quotes: that value may be a phone number.
-fn unfit_json(error: &serde_json::Error) -> Unfit {
+fn unfit_json(error: &serde_json::Error, data: &[u8]) -> Unfit {
     let place = format!("line {} column {}", error.line(), error.column());
-    if error.is_data() {
-        let text = error.to_string();
-        let what = if text.starts_with("missing field") || text.starts_with("duplicate field") {
-            text.split(" at line").next().unwrap_or("wrong shape").to_owned()
-        } else if let Some((_, expected)) = text.rsplit_once(", expected ") {
-            format!("expected {}", expected.split(" at line").next().unwrap_or("another type"))
-        } else {
-            "a value of another form than the schema asks".to_owned()
-        };
-        return Unfit::new(DeadLetterReason::Schema, format!("{what}, {place}"));
+    if !error.is_data() {
+        return Unfit::new(DeadLetterReason::Malformed, format!("not JSON, {place}"));
     }
-    Unfit::new(DeadLetterReason::Malformed, format!("not JSON, {place}"))
+    let text = error.to_string();
+    // The names that it quotes are ours.
+    let named = |what: &str| text.strip_prefix(what).and_then(|rest| rest.split('`').next());
+    if let Some(field) = named("missing field `") {
+        return schema(format!("/{field}: is missing"));
+    }
+    if let Some(field) = named("duplicate field `") {
+        return schema(format!("/{field}: stands twice, {place}"));
+    }
+    let what = match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("expected {}", expected.split(" at line").next().unwrap_or("another type")),
+        None => "a value of another form than the schema asks".to_owned(),
+    };
+    schema(match place::find(data, error.line(), error.column()) {
+        Some(place::Place { pointer, shape }) => format!("{pointer}: {what}, found {shape}, {place}"),
+        None => format!("{what}, {place}"),
+    })
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn with<'a>(command: &[&'a str], rest: &[&'a str]) -> Vec<&'a str> {
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let commands: [&[&str]; 23] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["demo"],
         &["run"],
@@ -55,6 +55,7 @@ fn every_command_has_help_with_an_example() {
         &["orders", "show"],
         &["orders", "list"],
         &["orders", "export"],
+        &["orders", "import"],
         &["dead-letters"],
         &["dead-letters", "list"],
         &["dead-letters", "show"],

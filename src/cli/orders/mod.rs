@@ -1,7 +1,9 @@
-//! `recharged orders`: what the store knows, for people and exports.
+//! `recharged orders`: what the store knows, for people and exports; and orders out of another store.
 
+mod import;
 mod show;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
@@ -57,6 +59,19 @@ pub enum OrdersAction {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         limit: u32,
     },
+    /// Brings in open orders from a file, as the events that a shop would have sent
+    ///
+    /// The whole file is looked at before anything is sent: each line that is wrong is told with its field and the rule, and
+    /// then nothing is sent. What is there already is not sent again, so that the command may be repeated.
+    #[command(after_help = import::EXAMPLES)]
+    Import {
+        #[command(flatten)]
+        #[doc(hidden)]
+        from: ConfigArgs,
+        #[command(flatten)]
+        #[doc(hidden)]
+        what: import::ImportArgs,
+    },
     /// Writes every order as JSON Lines
     #[command(after_help = "Example:\n  recharged orders export --config recharged.toml > orders.jsonl")]
     Export {
@@ -67,14 +82,10 @@ pub enum OrdersAction {
 }
 
 pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError> {
-    let (OrdersAction::Show { from, .. } | OrdersAction::List { from, .. } | OrdersAction::Export { from }) =
-        &args.action;
-    let loaded = from.load(Needs::STORE)?;
-    let secrets = loaded.secrets(environment())?;
-    let store = open_checked_store(&loaded.config, &secrets).await?;
     match &args.action {
-        OrdersAction::Show { id, .. } => show::show(store.as_ref(), id, output).await,
-        OrdersAction::List { state, older_than, limit, .. } => {
+        OrdersAction::Show { from, id } => show::show(open(from).await?.as_ref(), id, output).await,
+        OrdersAction::List { from, state, older_than, limit } => {
+            let store = open(from).await?;
             let now = store.now().await.map_err(|error| trouble(&error))?;
             let filter = OrderFilter {
                 states: state.clone(),
@@ -83,8 +94,15 @@ pub(crate) async fn run(args: OrdersArgs, output: Output) -> Result<(), CliError
             };
             list(store.as_ref(), &filter, *limit, output).await
         }
-        OrdersAction::Export { .. } => export(store.as_ref(), output).await,
+        OrdersAction::Import { from, what } => import::run(from, what, output).await,
+        OrdersAction::Export { from } => export(open(from).await?.as_ref(), output).await,
     }
+}
+
+async fn open(from: &ConfigArgs) -> Result<Arc<dyn Store>, CliError> {
+    let loaded = from.load(Needs::STORE)?;
+    let secrets = loaded.secrets(environment())?;
+    Ok(open_checked_store(&loaded.config, &secrets).await?)
 }
 
 pub(in crate::cli) fn trouble(error: &StoreError) -> CliError {

@@ -9,7 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 const DEPTH_MAX: u8 = 32;
 
 /// What is said of the others.
-pub(super) const UNREADABLE: &str = "metadata: nested deeper than 32, or half a character (\\ud800), or a number beyond all floats: not every reader takes it";
+pub(super) const UNREADABLE: &str = "/metadata: nested deeper than 32, or half a character (\\ud800), or a number beyond all floats: not every reader takes it";
 
 /// Whether a JSON text can be read by all.
 pub(super) fn is_readable(text: &str) -> bool {

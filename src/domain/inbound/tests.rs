@@ -74,6 +74,29 @@ fn the_detail_never_quotes_a_value() {
 }
 
 #[test]
+fn the_detail_names_the_member_the_rule_and_the_form_of_what_stands_there() {
+    let detail = |value: &str| read(Some(value.as_bytes()), &[], true, &key()).unwrap_err().detail;
+    for (from, to, expected) in [
+        ("5000", "\"13800000001\"", "/amount_minor: expected i64, found a text of 11 characters, line 1 column "),
+        ("\"+8613800000001\"", "8613800000001", "/phone: expected a string, found a number, line 1 column "),
+        ("\"o-1\"", "{\"a\":1}", "/order_id: expected a string, found "),
+        ("\"2026-01-05T08:00:00Z\"", "\"13800000001\"", "/created_at: a value of another form than the schema asks, found a text of 11 characters, line 2 column "),
+        ("\"p-1\"", "[1]", "/payment_id: expected "),
+        ("o-1", "o/1", "/order_id: "),
+        ("CNY", "yuan", "/currency: "),
+        ("5000", "0", "/amount_minor: an amount is at least"),
+        ("p-1", "p\\u0000", "/payment_id: at most 128 characters"),
+        ("\"phone\":\"+8613800000001\",", "", "/phone: is missing"),
+        ("{\"order_id\"", "{\"order_id\":\"x\",\"order_id\"", "/order_id: stands twice, line 1 column "),
+    ] {
+        let told = detail(&ORDER.replacen(from, to, 1));
+        assert!(told.starts_with(expected), "{told}, not {expected}");
+        assert!(!told.contains("1380000"), "{told}");
+    }
+    assert_eq!(detail("[1"), "not JSON, line 1 column 2");
+}
+
+#[test]
 fn a_paid_order_with_an_unusable_number_is_still_an_order() {
     let odd = ORDER.replace("+8613800000001", "not a number");
     let Inbound::Created(order) = read(Some(odd.as_bytes()), &[], true, &key()).unwrap() else { panic!("an order") };
@@ -92,7 +115,7 @@ fn metadata_that_some_reader_of_its_events_refuses_is_refused_at_once() {
     for bad in [r#"{"a":"\ud800"}"#, r#"{"\ud800":1}"#, "1e999", &nested(33)] {
         let unfit = with(bad).unwrap_err();
         assert_eq!(unfit.reason, DeadLetterReason::Schema, "{bad}");
-        assert!(unfit.detail.starts_with("metadata: nested deeper"), "{unfit}");
+        assert!(unfit.detail.starts_with("/metadata: nested deeper"), "{unfit}");
     }
 }
 

@@ -3,7 +3,6 @@
 //! It is read a line at a time and believed only where it is whole: a line with too few fields, a word that nobody
 //! knows, bytes that are no UTF-8, or an end in the middle of a line end it with an error that names the line.
 
-mod csv;
 mod fields;
 mod json;
 
@@ -13,6 +12,7 @@ use async_trait::async_trait;
 
 pub use self::fields::{Column, Columns, States};
 use self::fields::{Fields, Header};
+use crate::csv;
 use crate::domain::ClientRef;
 use crate::ports::{Listed, Statement, StatementError};
 

@@ -12,6 +12,7 @@ mod early;
 mod ending;
 mod examples;
 mod happy;
+mod imports;
 mod input;
 mod lanes;
 mod lies;

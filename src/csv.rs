@@ -2,7 +2,7 @@
 
 /// What a text is.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Record {
+pub(crate) enum Record {
     Whole(Vec<String>),
     /// A field in quotes has not ended.
     GoesOn,
@@ -10,14 +10,14 @@ pub(super) enum Record {
 }
 
 /// What stands between the fields: whatever the header has most of.
-pub(super) fn delimiter_of(header: &str) -> char {
+pub(crate) fn delimiter_of(header: &str) -> char {
     let count = |delimiter: char| header.matches(delimiter).count();
     // The last of equals wins: a comma.
     ['\t', ';', ','].into_iter().max_by_key(|delimiter| count(*delimiter)).unwrap_or(',')
 }
 
 /// Reads a record; `text` is without its line break.
-pub(super) fn record(text: &str, delimiter: char) -> Record {
+pub(crate) fn record(text: &str, delimiter: char) -> Record {
     let mut fields = Vec::new();
     let mut rest = text;
     loop {
