@@ -55,7 +55,7 @@ pub struct Rows<R> {
     pub unread: Unread,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Header {
     delimiter: char,
     names: Vec<String>,
@@ -156,13 +156,13 @@ impl<R: BufRead> Rows<R> {
                 }
             }
         };
-        let Some(header) = self.header.clone() else {
-            return Ok(self.take_header(fields, delimiter, line).err().map(Err));
-        };
-        Ok(Some(object(&header, &fields, line)))
+        match &self.header {
+            Some(header) => Ok(Some(object(header, &fields, line))),
+            None => Ok(self.take_header(&fields, delimiter, line).err().map(Err)),
+        }
     }
 
-    fn take_header(&mut self, fields: Vec<String>, delimiter: char, line: u64) -> Result<(), Problem> {
+    fn take_header(&mut self, fields: &[String], delimiter: char, line: u64) -> Result<(), Problem> {
         let names: Vec<String> = fields.iter().map(|name| name.trim().to_ascii_lowercase()).collect();
         self.has_ended = true;
         for needed in NEEDED {
@@ -171,7 +171,8 @@ impl<R: BufRead> Rows<R> {
                 return Err(Problem::new(line, Some(needed), rule));
             }
         }
-        if let Some(twice) = FIELDS.iter().find(|field| names.iter().filter(|name| name == *field).count() > 1) {
+        let is_twice = |field: &&str| names.iter().filter(|name| name.as_str() == *field).count() > 1;
+        if let Some(twice) = FIELDS.into_iter().find(is_twice) {
             return Err(Problem::new(line, Some(twice), "the first line names it twice"));
         }
         names.iter().for_each(|name| self.unread.meet(name));

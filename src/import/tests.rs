@@ -94,18 +94,17 @@ fn an_event_is_read_back_as_the_order_that_it_was_made_of() {
 #[test]
 fn each_line_that_is_wrong_is_told_with_its_field_and_the_rule_and_the_others_are_read() {
     let long = format!("{{\"order_id\":\"{}\"}}", "x".repeat(70_000));
-    let lines: [(&[u8], &str); 8] = [
-        (order("ok-1", "").as_bytes(), ""),
-        (order("a/b", "").as_bytes(), "line 2: order_id: "),
-        (b"{\"order_id\":\"x\"", "line 3: not JSON, column 15"),
-        (b"\xff\xfe", "line 4: not UTF-8"),
-        (order("o", "").replace("5000", "\"13800000001\"").as_bytes(), "line 5: amount_minor: expected i64, found a text of 11 characters"),
-        (long.as_bytes(), "line 6: longer than 64 KiB"),
-        (b"[1]", "line 7: a list where an object is expected"),
-        (order("ok-2", "").as_bytes(), ""),
-    ]
-    .map(|(text, said)| (Box::leak(text.to_vec().into_boxed_slice()) as &[u8], said));
-    let text: Vec<u8> = lines.iter().flat_map(|(text, _)| [*text, b"\n"].concat()).collect();
+    let lines: Vec<(Vec<u8>, &str)> = vec![
+        (order("ok-1", "").into(), ""),
+        (order("a/b", "").into(), "line 2: order_id: "),
+        (b"{\"order_id\":\"x\"".to_vec(), "line 3: not JSON, column 15"),
+        (b"\xff\xfe".to_vec(), "line 4: not UTF-8"),
+        (order("o", "").replace("5000", "\"13800000001\"").into(), "line 5: amount_minor: expected i64, found a text of 11 characters"),
+        (long.into(), "line 6: longer than 64 KiB"),
+        (b"[1]".to_vec(), "line 7: a list where an object is expected"),
+        (order("ok-2", "").into(), ""),
+    ];
+    let text: Vec<u8> = lines.iter().flat_map(|(text, _)| [text.as_slice(), b"\n"].concat()).collect();
     let read = read(Format::Jsonl, text);
     assert_eq!(read.all.len(), lines.len());
     for (row, (_, said)) in read.all.iter().zip(lines) {

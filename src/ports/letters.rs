@@ -2,6 +2,7 @@
 //! (`docs/adr/0011`).
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::domain::Timestamp;

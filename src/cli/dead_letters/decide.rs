@@ -114,9 +114,15 @@ pub(super) async fn replay(
 ) -> Result<(), CliError> {
     let producer = Producer::new(&desk.kafka, ProducerOptions::default()).map_err(|error| broker_trouble(&desk.config, &error))?;
     let publisher: Arc<dyn Publisher> = Arc::new(producer);
-    let (marks, orders) = (Arc::clone(&desk.store) as _, Arc::clone(&desk.store) as _);
-    let readers = desk.readers()?;
-    let replay = Replay { marks, orders, publisher, readers, run: Uuid::new_v4(), by, dry_run };
+    let replay = Replay {
+        marks: desk.store.clone(),
+        orders: desk.store.clone(),
+        publisher,
+        readers: desk.readers()?,
+        run: Uuid::new_v4(),
+        by,
+        dry_run,
+    };
     let mut source = Source::of(desk, which);
     let mut summary = Summary { dry_run, verb: "replayed", ..Summary::default() };
     while let Some(batch) = source.next(output).await? {

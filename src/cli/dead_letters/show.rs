@@ -7,7 +7,6 @@ use super::value::{Json, short, shown, text};
 use super::{Desk, Place};
 use crate::cli::orders::{time, trouble};
 use crate::cli::output::{CliError, Output};
-use crate::domain::Timestamp;
 use crate::domain::inbound::Unfit;
 use crate::ports::LetterMark;
 use crate::roles::dead_letter::Header;
@@ -110,8 +109,7 @@ fn header((name, value): &Header, reveal: bool) -> (String, Option<String>) {
 
 impl Mark {
     fn of(mark: &LetterMark) -> Self {
-        let stamp = |at: Timestamp| time(at);
-        Self { by: mark.by.clone(), why: mark.why.clone(), at: stamp(mark.at) }
+        Self { by: mark.by.clone(), why: mark.why.clone(), at: time(mark.at) }
     }
 }
 

@@ -106,9 +106,11 @@ fn spool() -> io::Result<File> {
 #[derive(Debug, Default, Serialize)]
 struct Summary {
     dry_run: bool,
-    /// Orders that were sent, or would be.
+    /// Orders that are new to the store, or were not paid there yet.
+    new: u64,
+    /// Of these, orders that were sent.
     sent: u64,
-    /// Of these, orders that end at once.
+    /// Of the new ones, orders that end at once.
     end_at_once: u64,
     /// Orders that are there already.
     there: u64,
@@ -126,7 +128,7 @@ impl fmt::Display for Summary {
             return write!(f, "{} lines are wrong: nothing was sent", self.wrong);
         }
         let verb = if self.dry_run { "orders can be sent" } else { "orders were sent" };
-        write!(f, "{} {verb}", self.sent)?;
+        write!(f, "{} {verb}", self.new)?;
         if self.end_at_once > 0 {
             write!(f, " ({} of them end at once, refunded or cancelled)", self.end_at_once)?;
         }
@@ -158,7 +160,7 @@ pub(super) async fn run(from: &ConfigArgs, args: &ImportArgs, output: Output) ->
         output.result(&summary)?;
         return Err(CliError::silent(Exit::Failed));
     }
-    if !args.dry_run && summary.sent > 0 {
+    if !args.dry_run && summary.new > 0 {
         summary = Summary { unread: summary.unread, ..desk.send(&loaded.config, &secrets).await? };
     }
     output.result(&summary)
@@ -178,7 +180,7 @@ fn terms(config: &Config, secrets: &Secrets, accept_refunds: bool) -> Result<Ter
 
 impl Summary {
     fn count(&mut self, batch: &Batch) {
-        self.sent += batch.new.len() as u64;
+        self.new += batch.new.len() as u64;
         self.end_at_once += batch.new.iter().filter(|candidate| candidate.ends_at_once).count() as u64;
         self.there += batch.there;
         self.repeated += batch.repeated;
@@ -248,10 +250,11 @@ impl Desk {
             let failed: Vec<PublishError> =
                 producer.publish(&records).await.into_iter().filter_map(Result::err).collect();
             if let Some(error) = failed.first() {
-                let sent = summary.sent + counted.sent - failed.len() as u64;
+                let sent = summary.sent + counted.new - failed.len() as u64;
                 return Err(not_sent(sent, error));
             }
-            summary.sent += counted.sent;
+            summary.new += counted.new;
+            summary.sent += counted.new;
             summary.end_at_once += counted.end_at_once;
             summary.there += counted.there;
             summary.repeated += counted.repeated;

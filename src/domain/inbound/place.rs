@@ -22,7 +22,8 @@ pub(super) fn find(data: &[u8], line: usize, column: usize) -> Option<Place> {
     let read = before + column;
     let Members(members) = serde_json::from_str(text).ok()?;
     let start = |value: &RawValue| value.get().as_ptr().addr() - text.as_ptr().addr();
-    let at = |value: &&RawValue| start(value) < read && read <= start(value) + value.get().len();
+    // Behind a text or a number; before an object or a list.
+    let at = |value: &&RawValue| start(value) <= read && read <= start(value) + value.get().len();
     let (name, value) = members.iter().find(|(_, value)| at(value))?;
     // The parser looks only at members of ours; any other name may be anything.
     let is_ours = name.len() <= 32 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');

@@ -54,9 +54,9 @@ impl Scene {
 
     fn run(&self) -> Replay {
         Replay {
-            marks: Arc::clone(&self.store) as _,
-            orders: Arc::clone(&self.store) as _,
-            publisher: Arc::clone(&self.broker) as _,
+            marks: self.store.clone(),
+            orders: self.store.clone(),
+            publisher: self.broker.clone(),
             readers: readers(),
             run: Uuid::new_v4(),
             by: "a tester".to_owned(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::refusals::{Ended, ended};
 use super::support::{ago, assert_no_numbers, changed, header, letters};
-use crate::harness::{Line, PATIENCE, Wishes, order_json, variable};
+use crate::harness::{Line, PATIENCE, Wishes, order_json};
 
 const NUMBER: &str = "+8613800012345";
 
@@ -218,9 +218,10 @@ async fn more_letters_than_are_read_at_once_go_back_in_one_run_each_once() {
 /// With the points of `src/faults.rs` armed, on each store.
 #[cfg(feature = "failpoints")]
 mod that_die {
-    use sqlx::Connection as _;
+    use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
     use super::*;
+    use crate::harness::variable;
 
     const ORDERS: u32 = 5;
 
@@ -241,7 +242,8 @@ mod that_die {
         };
         let url = format!("sqlite://{}", folder.path().join("line.db").display());
         let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-        let aged = sqlx::query("update dead_letter_marks set at = at - 61000000").execute(&mut connection).await.unwrap();
+        let aged = AssertSqlSafe("update dead_letter_marks set at = at - 61000000".to_owned());
+        let aged = connection.execute(aged).await.unwrap();
         assert_eq!(aged.rows_affected(), u64::from(ORDERS));
     }
 

@@ -30,10 +30,10 @@ fn told(answer: &Ended) -> (Vec<Value>, Value) {
     (lines, summary)
 }
 
-/// How many of each: sent, there, repeated, wrong.
+/// How many of each: new, there, repeated, wrong.
 fn counts(answer: &Ended) -> [u64; 4] {
     let (_, summary) = told(answer);
-    ["sent", "there", "repeated", "wrong"].map(|name| summary[name].as_u64().unwrap())
+    ["new", "there", "repeated", "wrong"].map(|name| summary[name].as_u64().unwrap())
 }
 
 fn lines(orders: &[Value]) -> String {
@@ -52,6 +52,7 @@ async fn a_file_of_orders_is_brought_in_once_however_often_and_recharged_like_an
     assert_eq!(line.read_all("orders").await.len(), 0);
     let first = import(&line, &path, &[]).await;
     assert_eq!((first.code, counts(&first)), (Some(0), [51, 0, 1, 0]), "{first:?}");
+    assert_eq!((&told(&looked).1["sent"], &told(&first).1["sent"]), (&json!(0), &json!(51)));
     let sent = line.read_all("orders").await;
     assert_eq!(sent.len(), 51);
     assert!(sent.iter().all(|record| record.headers.iter().any(|(name, _)| name.as_ref() == b"ce_id")));
@@ -68,7 +69,8 @@ async fn a_file_of_orders_is_brought_in_once_however_often_and_recharged_like_an
     let other = changed("i-3", &json!({ "amount_minor": 4_000 }));
     let both = import(&line, &file(&line, "both.jsonl", &lines(&[paid.clone(), other])), &[]).await;
     assert_eq!((both.code, counts(&both)), (Some(1), [1, 0, 0, 1]), "{both:?}");
-    let (wrong, _) = told(&both);
+    let (wrong, summary) = told(&both);
+    assert_eq!(summary["sent"], 0, "none is sent where one is wrong");
     assert_eq!((&wrong[0]["line"], &wrong[0]["field"]), (&json!(2), &json!("order_id")), "{wrong:?}");
     let paid = import(&line, &file(&line, "paid.jsonl", &lines(&[paid])), &[]).await;
     assert_eq!((paid.code, counts(&paid)), (Some(0), [1, 0, 0, 0]), "{paid:?}");
