@@ -11,9 +11,10 @@ use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook,
     DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord, Inserted, LaneBook,
-    LaneChange, LetterKey, LetterMark, LetterMarks, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderStore, OrderView, OutRecord,
-    OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark, ReadMarks, RefundBook,
-    RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage, Timers, Waits, Written,
+    LaneChange, LetterKey, LetterMark, LetterMarks, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook,
+    OrderFilter, OrderStore, OrderView, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions,
+    Quota, ReadMark, ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, Stopped, Store, StoreError,
+    Subscription, TimerPage, Timers, Waits, Written,
 };
 
 /// A subscription that counts what is read.

@@ -204,7 +204,16 @@ pub struct Unread(BTreeSet<String>);
 
 /// What an order may have.
 const FIELDS: [&str; 11] = [
-    "order_id", "phone", "region", "amount_minor", "currency", "carrier", "created_at", "paid_at", "payment_id", "notify",
+    "order_id",
+    "phone",
+    "region",
+    "amount_minor",
+    "currency",
+    "carrier",
+    "created_at",
+    "paid_at",
+    "payment_id",
+    "notify",
     "metadata",
 ];
 /// Those without which it is none.

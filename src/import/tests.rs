@@ -28,7 +28,9 @@ fn ago(seconds: i64) -> String {
 /// A line of JSON; the last member wins, so that each can be changed.
 fn order(id: &str, more: &str) -> String {
     let at = ago(10);
-    format!(r#"{{"order_id":"{id}","phone":"+8613800000001","amount_minor":5000,"currency":"CNY","created_at":"{at}"{more}}}"#)
+    format!(
+        r#"{{"order_id":"{id}","phone":"+8613800000001","amount_minor":5000,"currency":"CNY","created_at":"{at}"{more}}}"#
+    )
 }
 
 struct ReadBack {
@@ -99,7 +101,10 @@ fn each_line_that_is_wrong_is_told_with_its_field_and_the_rule_and_the_others_ar
         (order("a/b", "").into(), "line 2: order_id: "),
         (b"{\"order_id\":\"x\"".to_vec(), "line 3: not JSON, column 15"),
         (b"\xff\xfe".to_vec(), "line 4: not UTF-8"),
-        (order("o", "").replace("5000", "\"13800000001\"").into(), "line 5: amount_minor: expected i64, found a text of 11 characters"),
+        (
+            order("o", "").replace("5000", "\"13800000001\"").into(),
+            "line 5: amount_minor: expected i64, found a text of 11 characters",
+        ),
         (long.into(), "line 6: longer than 64 KiB"),
         (b"[1]".to_vec(), "line 7: a list where an object is expected"),
         (order("ok-2", "").into(), ""),
@@ -132,7 +137,10 @@ fn a_csv_file_is_told_what_it_lacks_once_and_each_line_what_is_wrong_with_it() {
         ("a,+8613800000001,5000,CNY,AT,perhaps,", "notify: true or false"),
         ("a,+8613800000001,5000,CNY,AT,,{x}", "metadata: JSON"),
         (",+8613800000001,5000,CNY,AT,,", "order_id: is missing"),
-        ("a,+8613800000001,5000,CNY,yesterday,,", "created_at: a value of another form than the schema asks, found a text of 9 characters"),
+        (
+            "a,+8613800000001,5000,CNY,yesterday,,",
+            "created_at: a value of another form than the schema asks, found a text of 9 characters",
+        ),
         ("a,+8613800000001,5000,CN\"Y,AT,,", "a quote stands in the middle of a field"),
         ("a,\"+8613800000001,5000,CNY,AT,,", "a field in quotes has no end"),
     ];
@@ -159,7 +167,10 @@ fn what_would_end_at_once_is_wrong_unless_it_is_wanted() {
         let refused = read(Format::Jsonl, line.clone());
         let wanted = said.map(|said| format!("line 1: {said}"));
         let told = wrong(&refused);
-        assert!(told.first().map_or(wanted.is_none(), |told| wanted.as_ref().is_some_and(|w| told.starts_with(w))), "{told:?} {said:?}");
+        assert!(
+            told.first().map_or(wanted.is_none(), |told| wanted.as_ref().is_some_and(|w| told.starts_with(w))),
+            "{told:?} {said:?}"
+        );
         let taken = read_with(&Terms { accept_refunds: true, ..terms() }, Format::Jsonl, line);
         assert_eq!(taken.all[0].as_ref().unwrap().ends_at_once, said.is_some());
     }
@@ -187,7 +198,9 @@ fn an_order_that_stands_there_twice_counts_once_and_another_under_its_id_is_wron
 #[test]
 fn an_order_that_is_there_is_known_paid_or_another() {
     let paid = |more: &str| order("a", &format!(r#","paid_at":"{}"{more}"#, ago(5)));
-    let candidate = |line: String| read_with(&Terms { accept_refunds: true, ..terms() }, Format::Jsonl, line).all.remove(0).unwrap();
+    let candidate = |line: String| {
+        read_with(&Terms { accept_refunds: true, ..terms() }, Format::Jsonl, line).all.remove(0).unwrap()
+    };
     let stored = |line: String| {
         let input = crate::domain::Input::Arrived { new: candidate(line).new, verdict: Err(Reason::NoRoute) };
         let policy = Config::default().policy();

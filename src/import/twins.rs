@@ -26,7 +26,8 @@ impl Twins {
         if self.met.len() >= ORDERS_MAX {
             return Err(Problem::new(line, None, format!("more than {ORDERS_MAX} orders: split the file")));
         }
-        let what = (new.recipient.expose(), new.amount.minor, new.amount.currency.as_str(), new.paid_at, &new.payment_id);
+        let what =
+            (new.recipient.expose(), new.amount.minor, new.amount.currency.as_str(), new.paid_at, &new.payment_id);
         #[expect(clippy::cast_possible_truncation, reason = "half of a hash is one, too")]
         let what = self.random.hash_one(what) as u32;
         match self.met.entry(self.random.hash_one(new.order_id.as_str())) {

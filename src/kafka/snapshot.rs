@@ -122,11 +122,7 @@ fn consumer(options: &KafkaOptions) -> Result<BaseConsumer<SnapshotContext>, Kaf
     create(&config, SnapshotContext(Listener::new(scrubber.clone())), &scrubber)
 }
 
-fn assign(
-    consumer: &BaseConsumer<SnapshotContext>,
-    topic: &str,
-    starts: &[(i32, Offset)],
-) -> Result<(), KafkaError> {
+fn assign(consumer: &BaseConsumer<SnapshotContext>, topic: &str, starts: &[(i32, Offset)]) -> Result<(), KafkaError> {
     let failed = |source| KafkaError::Admin { operation: "assign", source };
     let mut assignment = TopicPartitionList::new();
     for (partition, start) in starts {

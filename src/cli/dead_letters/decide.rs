@@ -49,7 +49,11 @@ struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let would = if self.dry_run { "would be " } else { "" };
-        write!(f, "{} {would}{}, {} were dealt with before, {} stay as they are", self.done, self.verb, self.already, self.left)
+        write!(
+            f,
+            "{} {would}{}, {} were dealt with before, {} stay as they are",
+            self.done, self.verb, self.already, self.left
+        )
     }
 }
 
@@ -112,7 +116,8 @@ pub(super) async fn replay(
     dry_run: bool,
     output: Output,
 ) -> Result<(), CliError> {
-    let producer = Producer::new(&desk.kafka, ProducerOptions::default()).map_err(|error| broker_trouble(&desk.config, &error))?;
+    let producer =
+        Producer::new(&desk.kafka, ProducerOptions::default()).map_err(|error| broker_trouble(&desk.config, &error))?;
     let publisher: Arc<dyn Publisher> = Arc::new(producer);
     let replay = Replay {
         marks: desk.store.clone(),
@@ -206,7 +211,8 @@ pub(super) async fn discard(desk: &Desk, which: &Which, ruling: Ruling, output: 
         mark.at = desk.store.now().await.map_err(|error| trouble(&error))?;
         let before = desk.marks(&batch).await?;
         let abandoned = minus(mark.at, ABANDONED_AFTER);
-        let open: Vec<&Found> = batch.iter().zip(&before).filter(|(_, mark)| is_open(mark.as_ref())).map(|it| it.0).collect();
+        let open: Vec<&Found> =
+            batch.iter().zip(&before).filter(|(_, mark)| is_open(mark.as_ref())).map(|it| it.0).collect();
         let keys: Vec<LetterKey> = open.iter().map(|found| found.key.clone()).collect();
         let stands = if dry_run {
             let can = |mark: &Option<LetterMark>| mark.as_ref().is_none_or(|mark| mark.at < abandoned);

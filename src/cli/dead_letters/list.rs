@@ -43,7 +43,10 @@ pub(super) async fn run(desk: &Desk, wanted: &Wanted, output: Output) -> Result<
     let mut letters = Letters::all(desk);
     let (mut groups, mut told) = (Groups::new(), 0_u64);
     if wanted.each && !output.json {
-        output.line(format_args!("{:<14} {:<16} {:<10} {:<24}  WHAT WAS WRONG", "PLACE", "REASON", "STATE", "FIRST SEEN"))?;
+        output.line(format_args!(
+            "{:<14} {:<16} {:<10} {:<24}  WHAT WAS WRONG",
+            "PLACE", "REASON", "STATE", "FIRST SEEN"
+        ))?;
     }
     loop {
         let batch = letters.next(output).await?;
@@ -170,14 +173,20 @@ fn print(groups: &Groups, output: Output) -> Result<(), CliError> {
     if groups.is_empty() {
         return output.line("there are none that nobody has dealt with, as far as was asked");
     }
-    output.line(format_args!("{:<16} {:<10} {:>9}  {:<24}  {:<24}  FROM", "REASON", "STATE", "COUNT", "OLDEST", "NEWEST"))?;
+    output.line(format_args!(
+        "{:<16} {:<10} {:>9}  {:<24}  {:<24}  FROM",
+        "REASON", "STATE", "COUNT", "OLDEST", "NEWEST"
+    ))?;
     for ((reason, state), group) in groups {
         let (oldest, newest) = (group.oldest.map(time).unwrap_or_default(), group.newest.map(time).unwrap_or_default());
         let topics = group.topics.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        output.line(format_args!("{reason:<16} {state:<10} {:>9}  {oldest:<24}  {newest:<24}  {topics}", group.count))?;
+        output
+            .line(format_args!("{reason:<16} {state:<10} {:>9}  {oldest:<24}  {newest:<24}  {topics}", group.count))?;
     }
     if groups.keys().any(|(_, state)| *state == LetterState::Replaying.as_str()) {
-        output.progress("replaying: a run is at them, or died at it; `recharged dead-letters replay` brings them to an end");
+        output.progress(
+            "replaying: a run is at them, or died at it; `recharged dead-letters replay` brings them to an end",
+        );
     }
     Ok(())
 }

@@ -176,7 +176,8 @@ pub(super) fn short(bytes: &[u8], reveal: bool) -> String {
 
 /// An identifier or a time, and no phone number.
 fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphanumeric() || "._:-+".contains(c)) && masked_if_a_number(text, None) == text
+    text.chars().all(|c| c.is_ascii_alphanumeric() || "._:-+".contains(c))
+        && masked_if_a_number(text, None) == text
         && !text.starts_with('+')
 }
 
@@ -212,7 +213,10 @@ mod tests {
             r#"{"order_id":"20260101000017","phone":"+86138****0001","amount_minor":123456789,"currency":"138****0002","created_at":"2026-01-05T08:00:00Z","note":["138****0003","138****0004"],"138****0005":1}"#
         );
         assert_eq!(masked_text(r#"{"order_id":"13800000001"}"#), r#"{"order_id":"138****0001"}"#);
-        assert_eq!(masked_text(r#"{"data":{"region":"SG","order_id":"91234567"}}"#), r#"{"data":{"region":"SG","order_id":"****4567"}}"#);
+        assert_eq!(
+            masked_text(r#"{"data":{"region":"SG","order_id":"91234567"}}"#),
+            r#"{"data":{"region":"SG","order_id":"****4567"}}"#
+        );
         assert_eq!(masked_text(r#"{"data_base64":"eyJwaG9uZSI6In0="}"#), r#"{"data_base64":"****"}"#);
     }
 

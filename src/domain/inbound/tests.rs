@@ -80,7 +80,11 @@ fn the_detail_names_the_member_the_rule_and_the_form_of_what_stands_there() {
         ("5000", "\"13800000001\"", "/amount_minor: expected i64, found a text of 11 characters, line 1 column "),
         ("\"+8613800000001\"", "8613800000001", "/phone: expected a string, found a number, line 1 column "),
         ("\"o-1\"", "{\"a\":1}", "/order_id: expected a string, found "),
-        ("\"2026-01-05T08:00:00Z\"", "\"13800000001\"", "/created_at: a value of another form than the schema asks, found a text of 11 characters, line 2 column "),
+        (
+            "\"2026-01-05T08:00:00Z\"",
+            "\"13800000001\"",
+            "/created_at: a value of another form than the schema asks, found a text of 11 characters, line 2 column ",
+        ),
         ("\"p-1\"", "[1]", "/payment_id: expected "),
         ("o-1", "o/1", "/order_id: "),
         ("CNY", "yuan", "/currency: "),

@@ -9,7 +9,6 @@ use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message};
 use crate::domain::Timestamp;
 use crate::ports::{Ack, Assignment, InRecord};
 
-
 /// Stands for the name of a header whose name is not UTF-8; it is none itself, so whoever
 /// decodes headers refuses the record.
 const UNREADABLE_NAME: &[u8] = b"\xff";

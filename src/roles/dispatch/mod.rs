@@ -48,7 +48,8 @@ use crate::roles::{LaneBoard, RowsAtHand};
 use breaker::Breaker;
 pub use breaker::BreakerRules;
 #[cfg(any(test, fuzzing))]
-pub(crate) use reading::{held_until, read_command};
+pub(crate) use reading::held_until;
+pub(crate) use reading::read_command;
 use rest::Rest;
 use service_time::ServiceTime;
 use tide::Tide;

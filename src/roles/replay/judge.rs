@@ -62,7 +62,10 @@ impl Readers {
         let record = original(&found.record, letter);
         // What was written instead would be another name.
         if record.headers.iter().any(|(name, _)| std::str::from_utf8(name).is_err()) {
-            return Err(Unfit::new(DeadLetterReason::BadHeaders, "the name of a header is not UTF-8, and was not kept"));
+            return Err(Unfit::new(
+                DeadLetterReason::BadHeaders,
+                "the name of a header is not UTF-8, and was not kept",
+            ));
         }
         if record.topic == self.orders || record.topic == self.lifecycle {
             let is_orphan = letter.reason == DeadLetterReason::Orphan.as_str();
@@ -121,7 +124,8 @@ impl Readers {
         if self.lanes.contains(&waiting.target) {
             return command(&inner, now);
         }
-        let detail = "the lane that it is for is not configured, or its topics are not there: see `recharged topics create`";
+        let detail =
+            "the lane that it is for is not configured, or its topics are not there: see `recharged topics create`";
         Err(Unfit::new(DeadLetterReason::UnknownTarget, detail))
     }
 }

@@ -204,7 +204,8 @@ impl Replay {
         chosen.retain(|one| {
             let is_orphan = one.fit.needs_its_order && absent.contains(&one.fit.order_id);
             if is_orphan {
-                let detail = "/order_id: there is still no order of this id, and none within 15 min would make it one again";
+                let detail =
+                    "/order_id: there is still no order of this id, and none within 15 min would make it one again";
                 outcomes.insert(one.place, Outcome::StillWrong(Unfit::new(DeadLetterReason::Orphan, detail)));
             }
             !is_orphan

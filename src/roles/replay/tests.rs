@@ -133,7 +133,8 @@ fn stood(name: &str, offset: i64, value: &Value, headers: Vec<Header>) -> InReco
 
 /// Its dead letter.
 fn letter(record: &InRecord, reason: DeadLetterReason) -> Found {
-    let out = dead_letter::record(&topic("dead-letters"), record, &Unfit::new(reason, "as it was"), Timestamp::UNIX_EPOCH);
+    let out =
+        dead_letter::record(&topic("dead-letters"), record, &Unfit::new(reason, "as it was"), Timestamp::UNIX_EPOCH);
     let (topic, partition, offset, headers) = (out.topic, 0, 100 + record.offset, out.headers);
     Found::of(InRecord { topic, partition, offset, headers, ..record.clone() })
 }
@@ -188,14 +189,22 @@ async fn one_that_is_still_wrong_is_told_and_stays_without_a_mark_and_without_a_
     let order = |changes: Value| scene.order("o-1", &changes);
     let cases = [
         (stood("orders", 1, &order(json!({ "amount_minor": "13800000001" })), created()), R::Schema, R::Schema),
-        (stood("orders", 2, &order(json!({})), binary("recharge.order.created.v9")), R::UnknownVersion, R::UnknownVersion),
+        (
+            stood("orders", 2, &order(json!({})), binary("recharge.order.created.v9")),
+            R::UnknownVersion,
+            R::UnknownVersion,
+        ),
         (stood("orders", 3, &order(json!({ "paid_at": old.to_rfc3339() })), created()), R::TooOld, R::TooOld),
         (stood("lifecycle", 4, &order(json!({})), Vec::new()), R::UnknownType, R::UnknownType),
         (stood("requests.main", 5, &json!({ "kind": "13800000001" }), Vec::new()), R::Schema, R::Schema),
         (stood("requests.gone", 6, &scene.command("o-1"), Vec::new()), R::Undeliverable, R::UnknownTarget),
         (stood("delay.9s", 7, &scene.command("o-1"), Vec::new()), R::Undeliverable, R::UnknownTarget),
         (InRecord { value: None, ..stood("orders", 8, &json!(1), Vec::new()) }, R::NullValue, R::NullValue),
-        (stood("orders", 9, &order(json!({})), vec![(Bytes::from_static(b"\xff"), None)]), R::BadHeaders, R::BadHeaders),
+        (
+            stood("orders", 9, &order(json!({})), vec![(Bytes::from_static(b"\xff"), None)]),
+            R::BadHeaders,
+            R::BadHeaders,
+        ),
     ];
     for (record, was, is) in cases {
         let found = letter(&record, was);

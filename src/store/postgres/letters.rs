@@ -56,12 +56,8 @@ impl LetterMarks for PostgresStore {
         });
         let mut marks = HashMap::new();
         for row in read.await? {
-            let key = LetterKey {
-                topic: row.topic,
-                partition: row.partition,
-                offset: row.record_offset,
-                stamp: row.stamp,
-            };
+            let key =
+                LetterKey { topic: row.topic, partition: row.partition, offset: row.record_offset, stamp: row.stamp };
             // The schema knows no other state.
             let Some(state) = LetterState::parse(&row.state) else { continue };
             marks.insert(key, LetterMark { state, by: row.by, why: row.why, at: row.at, run: row.run });
@@ -108,11 +104,8 @@ impl LetterMarks for PostgresStore {
             })
         });
         let key = |topic, partition, offset, stamp| LetterKey { topic, partition, offset, stamp };
-        let stands: HashSet<LetterKey> = write
-            .await?
-            .into_iter()
-            .map(|row| key(row.topic, row.partition, row.record_offset, row.stamp))
-            .collect();
+        let stands: HashSet<LetterKey> =
+            write.await?.into_iter().map(|row| key(row.topic, row.partition, row.record_offset, row.stamp)).collect();
         Ok(keys.iter().map(|key| stands.contains(key)).collect())
     }
 

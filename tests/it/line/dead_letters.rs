@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use recharged::clock::SystemClock;
-use recharged::domain::{State, Timestamp};
 use recharged::domain::inbound::{DeadLetterReason, Unfit};
+use recharged::domain::{State, Timestamp};
 use recharged::ports::{Ack, Assignment, InRecord, OutRecord};
 use recharged::roles::dead_letter;
 use serde_json::{Value, json};
@@ -44,7 +44,10 @@ async fn counted(line: &Line, arguments: &[&str]) -> Vec<(String, String, u64)> 
     let answer = asked(line, &[&["list"], arguments].concat()).await;
     assert_eq!(answer.code, Some(0), "{answer:?}");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    lines(&answer).iter().map(|row| (text(&row["reason"]), text(&row["state"]), row["count"].as_u64().unwrap())).collect()
+    lines(&answer)
+        .iter()
+        .map(|row| (text(&row["reason"]), text(&row["state"]), row["count"].as_u64().unwrap()))
+        .collect()
 }
 
 fn counts(of: &[(&str, &str, u64)]) -> Vec<(String, String, u64)> {
@@ -110,7 +113,10 @@ async fn what_can_be_used_goes_back_once_and_what_is_still_wrong_stays_once_unti
     assert_eq!(shown.code, Some(0), "{shown:?}");
     let letter = &lines(&shown)[0];
     assert_eq!((&letter["usable_now"], &letter["value"]["order_id"]), (&json!(false), &json!("odd")), "{letter}");
-    assert_eq!((&letter["wrong_now"]["reason"], &letter["value"]["phone"]), (&json!("schema"), &json!("+86138****2345")));
+    assert_eq!(
+        (&letter["wrong_now"]["reason"], &letter["value"]["phone"]),
+        (&json!("schema"), &json!("+86138****2345"))
+    );
     for place in [odd_place.clone(), place_of(&line, "malformed").await] {
         for form in [&["--json", "dead-letters", "show", &place][..], &["dead-letters", "show", &place]] {
             let masked = ended(line.command(form), PATIENCE).await;
@@ -136,7 +142,10 @@ async fn what_can_be_used_goes_back_once_and_what_is_still_wrong_stays_once_unti
     assert_eq!(outcomes(&tried).0, ["still_wrong", "still_wrong", "would_replay"]);
     assert_eq!(line.read_all("orders").await.len(), 3);
     let replayed = asked_in(&line, &["replay", "--all", "--by", "A. Duty"], &[LONGER]).await;
-    assert_eq!((replayed.code, outcomes(&replayed).0), (Some(1), ["replayed", "still_wrong", "still_wrong"].map(str::to_owned).to_vec()));
+    assert_eq!(
+        (replayed.code, outcomes(&replayed).0),
+        (Some(1), ["replayed", "still_wrong", "still_wrong"].map(str::to_owned).to_vec())
+    );
     assert!(replayed.stdout.contains("it is failed and refunded"), "{replayed:?}");
     let old_place = place_of(&line, "too_old").await;
     let again = asked_in(&line, &["replay", &old_place], &[LONGER]).await;

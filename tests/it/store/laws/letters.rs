@@ -56,7 +56,8 @@ async fn a_decision_stands_and_no_other_run_changes_it(place: &Place) {
 async fn a_replay_that_was_abandoned_is_taken_over_and_its_former_run_ends_nothing(place: &Place) {
     let store = place.store.as_ref();
     let now = store.now().await.unwrap();
-    let (former, later) = (mark(LetterState::Replaying, "former", now), mark(LetterState::Replaying, "later", now + MINUTE));
+    let (former, later) =
+        (mark(LetterState::Replaying, "former", now), mark(LetterState::Replaying, "later", now + MINUTE));
     let keys = [key(1)];
     assert_eq!(store.mark_letters(&keys, &former, now).await.unwrap(), [true]);
     assert_eq!(store.mark_letters(&keys, &later, now).await.unwrap(), [false], "it is not old enough");
