@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read as _};
 
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -86,7 +85,7 @@ impl<R: BufRead> Rows<R> {
             let line = self.line;
             let bad = |rule: &str| Ok(Some(Row { line, data: Err(Problem::new(line, None, rule)) }));
             let text = match read {
-                Line::End => return self.end(),
+                Line::End => return Ok(self.end()),
                 // Without its header nothing of a CSV file means anything; and one that begins so is no such file.
                 Line::Bad(rule) => {
                     self.has_ended = line == 1 || (self.format == Format::Csv && self.header.is_none());
@@ -113,19 +112,21 @@ impl<R: BufRead> Rows<R> {
     }
 
     /// A CSV file without a header was cut off, or is another one.
-    fn end(&mut self) -> io::Result<Option<Row>> {
+    fn end(&mut self) -> Option<Row> {
         self.has_ended = true;
         if self.format == Format::Jsonl || self.header.is_some() {
-            return Ok(None);
+            return None;
         }
         let problem = Problem::new(1, None, "there is no line with the names of the fields");
-        Ok(Some(Row { line: 1, data: Err(problem) }))
+        Some(Row { line: 1, data: Err(problem) })
     }
 
     fn look_at_names(&mut self, text: String) -> Vec<u8> {
         // What is no object is for the reader of events to say.
-        if let Ok(members) = serde_json::from_str::<HashMap<Cow<'_, str>, IgnoredAny>>(&text) {
-            members.keys().for_each(|name| self.unread.meet(name));
+        if let Ok(members) = serde_json::from_str::<HashMap<Cow<'_, str>, &RawValue>>(&text) {
+            for name in members.keys() {
+                self.unread.meet(name);
+            }
         }
         text.into_bytes()
     }
@@ -175,7 +176,9 @@ impl<R: BufRead> Rows<R> {
         if let Some(twice) = FIELDS.into_iter().find(is_twice) {
             return Err(Problem::new(line, Some(twice), "the first line names it twice"));
         }
-        names.iter().for_each(|name| self.unread.meet(name));
+        for name in &names {
+            self.unread.meet(name);
+        }
         self.has_ended = false;
         self.header = Some(Header { delimiter, names });
         Ok(())
@@ -249,8 +252,8 @@ fn object(header: &Header, fields: &[String], line: u64) -> Result<Vec<u8>, Prob
     let mut data = Value::Object(data).to_string();
     if let Some(metadata) = metadata {
         data.pop();
-        let comma = if data.len() > 1 { "," } else { "" };
-        data.push_str(&format!("{comma}\"metadata\":{}}}", metadata.get()));
+        let begin = if data.len() > 1 { ",\"metadata\":" } else { "\"metadata\":" };
+        data.extend([begin, metadata.get(), "}"]);
     }
     Ok(data.into_bytes())
 }

@@ -77,7 +77,7 @@ impl Json {
         members.iter().find_map(|(name, value)| match value {
             Self::Text(text) if name == wanted => Some(text.as_str()),
             Self::Object(_) if name == "data" => value.text_of(wanted),
-            _ => None,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::List(_) | Self::Object(_) => None,
         })
     }
 }
@@ -170,7 +170,10 @@ pub(super) fn short(bytes: &[u8], reveal: bool) -> String {
         // Ours are digits, in their place.
         Ok(text) if reveal || is_plain(text) => shown(text),
         Ok(text) => shown(&masked(text)),
-        Err(_) => format!("0x{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        Err(_) => {
+            let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+            "0x".chars().chain(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16))).collect()
+        }
     }
 }
 

@@ -140,10 +140,8 @@ fn letter(record: &InRecord, reason: DeadLetterReason) -> Found {
 }
 
 fn wrong(outcome: &Outcome) -> &Unfit {
-    match outcome {
-        Outcome::StillWrong(unfit) => unfit,
-        other => panic!("{other:?}"),
-    }
+    let Outcome::StillWrong(unfit) = outcome else { panic!("{outcome:?}") };
+    unfit
 }
 
 const REPLAYED: Outcome = Outcome::Replayed { again: false };
@@ -160,10 +158,9 @@ async fn a_letter_goes_back_as_it_came_and_only_once_however_often_that_is_asked
     // The letter of the same record, written twice, is the same.
     let twin = Found { record: InRecord { offset: 900, ..found.record.clone() }, ..found.clone() };
     for again in [&found, &twin] {
-        match scene.replay(again).await {
-            Outcome::Done(mark) => assert_eq!((mark.state, mark.by.as_str()), (LetterState::Replayed, "a tester")),
-            other => panic!("{other:?}"),
-        }
+        let outcome = scene.replay(again).await;
+        let Outcome::Done(mark) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((mark.state, mark.by.as_str()), (LetterState::Replayed, "a tester"));
     }
     assert_eq!(scene.sent(), []);
     // A record of the same place in another life of its topic is another one.

@@ -22,6 +22,7 @@ use crate::life::{TRIED_AGAIN, TrueTime};
 use crate::weather::{Fault, PROCESSES_MAX, Rates, Strikes};
 
 mod gated;
+mod letters;
 mod nets;
 mod reading;
 
@@ -69,6 +70,7 @@ pub(crate) struct State {
     cooling: HashMap<(recharged::domain::ProviderId, String), (OrderId, Timestamp)>,
     callbacks: Vec<recharged::ports::NotedCallback>,
     lanes: Vec<recharged::ports::LaneChange>,
+    letters: BTreeMap<recharged::ports::LetterKey, recharged::ports::LetterMark>,
     quota: HashMap<recharged::domain::ProviderId, recharged::store::quota::Cell>,
     /// When each version of each order was there for all to see.
     committed: HashMap<(OrderId, u32), Timestamp>,
