@@ -153,6 +153,8 @@ pub(super) async fn run(from: &ConfigArgs, args: &ImportArgs, output: Output) ->
         summary.count(&batch);
     }
     summary.unread = pass.rows.unread.names().into_iter().map(str::to_owned).collect();
+    // What it remembers of each order is not needed beside the next one's.
+    drop(pass);
     if !summary.unread.is_empty() {
         output.progress(format_args!("fields that nobody reads: {}", summary.unread.join(", ")));
     }
