@@ -10,7 +10,7 @@ use crate::metrics::{KafkaMetrics, StoreMetrics};
 use crate::ports::{
     ActedOn, CallbackBook, Case, CaseBook, CaseFilter, CaseNote, Census, Clock, Cooldowns, Cooling, DayLog,
     DeadlineBook, DeadlinePage, DeadlinePosition, EventLog, Grant, Haste, Held, Hold, Horizon, Hurried, InRecord,
-    Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, NotedCallback, OrderBook, OrderFilter, OrderPage,
+    Inserted, LaneBook, LaneChange, Loaded, LogBatch, LogPosition, Mentions, NotedCallback, OrderBook, OrderFilter, OrderPage,
     OrderStore, OutRecord, OverdueQuestion, PublishError, Publisher, QuestionTime, Questions, Quota, ReadMark,
     ReadMarks, RefundBook, RefundPage, Reservation, SchemaError, Stopped, Store, StoreError, Subscription, TimerPage,
     Timers, Waits, Written,
@@ -160,6 +160,15 @@ impl DayLog for MeasuredStore {
     ) -> Result<Vec<LogBatch>, StoreError> {
         // No role asks for it.
         self.inner.written(from, until, after, limit).await
+    }
+    async fn mentions(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        marks: &[String],
+    ) -> Result<Mentions, StoreError> {
+        self.inner.mentions(from, until, after, marks).await
     }
 }
 

@@ -20,4 +20,23 @@ pub trait DayLog: Send + Sync + std::fmt::Debug {
         after: LogPosition,
         limit: usize,
     ) -> Result<Vec<LogBatch>, StoreError>;
+
+    /// Of what was written from `from` on and before `until`, behind `after`, in log order, the entries in whose lines one of `marks` stands.
+    /// Looks at some thousand batches, so that no statement takes long; then at those behind [`Mentions::next`].
+    async fn mentions(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        marks: &[String],
+    ) -> Result<Mentions, StoreError>;
+}
+
+/// Entries that were looked for.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Mentions {
+    /// A line of JSON each.
+    pub lines: Vec<String>,
+    /// Behind which batch to go on; nothing is left, if none.
+    pub next: Option<LogPosition>,
 }

@@ -26,7 +26,7 @@ pub use callbacks::{
 };
 pub use cases::{Case, CaseBook, CaseFilter, CaseKey, CaseNote, OverdueQuestion, QuestionTime, Resolution};
 pub use clock::Clock;
-pub use day_log::DayLog;
+pub use day_log::{DayLog, Mentions};
 pub use deadlines::{Census, DeadlineBook, DeadlinePage, DeadlinePosition, Horizon, UnreadableRow};
 pub use lanes::{Cooldowns, Cooling, LaneBook, LaneChange};
 pub use log::{EventLog, LogBatch, LogPosition};

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 mod line;
+mod mention;
 mod replay;
 #[cfg(test)]
 mod tests;
 
 pub use line::{Announcement, BadLine, Claimed, Text};
+pub use mention::Mention;
 pub use replay::{ReplayError, replay};
 
 use super::Timestamp;

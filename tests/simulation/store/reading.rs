@@ -7,7 +7,7 @@ use recharged::domain::{
 use recharged::faults::{Bug, is_planted};
 use recharged::ports::{
     CallbackBook, Census, Clock, Cooldowns, Cooling, DayLog, DeadlineBook, DeadlinePage, DeadlinePosition, EventLog,
-    Grant, Haste, Held, Hold, Horizon, Hurried, LaneBook, LaneChange, LogBatch, LogPosition, NotedCallback, Questions,
+    Grant, Haste, Held, Hold, Horizon, Hurried, LaneBook, LaneChange, LogBatch, LogPosition, Mentions, NotedCallback, Questions,
     Quota, Reservation, StoreError,
 };
 use recharged::store::quota::{Terms, nanos};
@@ -382,6 +382,19 @@ impl DayLog for MemStore {
             batch.entries = batch.entries.lines().filter(is_of_it).map(|line| line.to_owned() + "\n").collect();
         }
         Ok(page)
+    }
+
+    async fn mentions(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+        after: LogPosition,
+        marks: &[String],
+    ) -> Result<Mentions, StoreError> {
+        let page = self.written(from, until, after, usize::MAX).await?;
+        let is_marked = |line: &&str| marks.iter().any(|mark| line.contains(mark.as_str()));
+        let lines = page.iter().flat_map(LogBatch::lines).filter(is_marked).map(str::to_owned).collect();
+        Ok(Mentions { lines, next: None })
     }
 }
 
