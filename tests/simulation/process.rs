@@ -22,6 +22,7 @@ use crate::broker::{MemBroker, MemPublisher, PARTITIONS};
 use crate::life::Life;
 use crate::provider::{ProcessProvider, SEND_WINDOW, SimProvider};
 use crate::store::{MemStore, ProcessStore};
+use crate::weather::Sizes;
 
 /// What all processes share.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(crate) struct Outside {
     pub(crate) terms: QuotaTerms,
     /// Whether anybody dispatches.
     pub(crate) dispatches: bool,
+    pub(crate) sizes: Sizes,
 }
 
 /// Short ones, so that waits pass through several.
@@ -125,7 +127,7 @@ impl<'a> Parts<'a> {
             life: Arc::clone(life),
             store: Arc::new(ProcessStore { store: Arc::clone(&outside.store), life: Arc::clone(life), watches: false }),
             publisher: Self::publisher(outside, life, false),
-            at_hand: Arc::new(RowsAtHand::new(100)),
+            at_hand: Arc::new(RowsAtHand::new(2 * outside.sizes.intake_batch)),
             outcomes: Arc::new(OutcomeMetrics::new()),
             commands: CommandWriter { phone_key, tiers: tiers() },
         }
@@ -149,7 +151,7 @@ impl<'a> Parts<'a> {
                 dead_letters: "dead".into(),
                 timers: "timers".into(),
                 retention: Duration::from_secs(90 * 86_400),
-                batch_max: 50,
+                batch_max: self.outside.sizes.intake_batch,
                 writers: 4,
             }),
             source,
@@ -183,9 +185,9 @@ impl<'a> Parts<'a> {
                 dead_letters: "dead".into(),
                 commands: self.commands.clone(),
                 terms: self.outside.terms,
-                in_flight_max: 60,
-                heap_max: 40,
-                batch_max: 20,
+                in_flight_max: self.outside.sizes.in_flight,
+                heap_max: self.outside.sizes.heap,
+                batch_max: self.outside.sizes.batch,
                 writers: 4,
                 send_window: SEND_WINDOW,
                 callbacks: None,
@@ -248,7 +250,7 @@ impl<'a> Parts<'a> {
             metrics: RelayMetrics::new(&topics.all()),
             topics,
             written: Arc::default(),
-            page_max: 40,
+            page_max: self.outside.sizes.page,
         }
     }
 }

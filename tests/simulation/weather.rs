@@ -269,12 +269,34 @@ pub(crate) enum Incident {
 /// Processes of one life at most.
 pub(crate) const PROCESSES_MAX: usize = 3;
 
+/// Of the quota, where nothing else is said.
+const BURST: u32 = 10;
+
+/// How much a process takes at once, and holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) intake_batch: usize,
+    pub(crate) batch: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) heap: usize,
+    pub(crate) page: usize,
+}
+
+impl Sizes {
+    /// So little that a hundred orders fill everything.
+    pub(crate) const SMALL: Self = Self { intake_batch: 50, batch: 20, in_flight: 60, heap: 40, page: 40 };
+    /// As in production.
+    pub(crate) const LARGE: Self = Self { intake_batch: 500, batch: 500, in_flight: 2_000, heap: 4_000, page: 2_000 };
+}
+
 /// A run.
 #[derive(Debug, Clone)]
 pub(crate) struct Weather {
     pub(crate) orders: u32,
     pub(crate) processes: usize,
     pub(crate) permits_per_second: f64,
+    pub(crate) burst: u32,
+    pub(crate) sizes: Sizes,
     pub(crate) sla: Duration,
     /// Between two orders on the average.
     pub(crate) gap: Duration,
@@ -299,6 +321,8 @@ impl Weather {
             orders: 100,
             processes: 1,
             permits_per_second: 100.0,
+            burst: BURST,
+            sizes: Sizes::SMALL,
             sla: Duration::from_secs(60),
             gap: Duration::from_millis(20),
             rates: Rates { repeats: 0.1, contradictions: 0.5, ..Rates::default() },
@@ -339,6 +363,8 @@ impl Weather {
         Self {
             processes,
             permits_per_second: [10.0, 30.0, 100.0, 1_000.0][rng.random_range(0..4)],
+            burst: BURST,
+            sizes: Sizes::SMALL,
             sla: Duration::from_secs(if rng.random_bool(0.15) { 180 } else { 60 }),
             gap: Duration::from_millis([2, 20, 200][rng.random_range(0..3)]),
             rates,

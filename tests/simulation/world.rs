@@ -25,7 +25,6 @@ use crate::store::{MemStore, is_undecided};
 use crate::weather::{Fault, Incident, Strikes, Weather};
 
 /// Permits that may be used at once.
-pub(crate) const BURST: u32 = 10;
 
 pub(crate) struct World {
     pub(crate) weather: Weather,
@@ -109,7 +108,7 @@ impl World {
         );
         let quota = QuotaTerms {
             interval: Duration::from_secs_f64(1.0 / weather.permits_per_second),
-            burst: BURST,
+            burst: weather.burst,
             query_share: 0.2,
             retry_share: 0.2,
         };
@@ -120,7 +119,7 @@ impl World {
         let (tell, news) = mpsc::channel(100);
         let shop = Plan::new(&weather, &strikes, &mut rng);
         let mut world = Self {
-            outside: Outside { store, broker, provider, policy, terms: quota, dispatches },
+            outside: Outside { store, broker, provider, policy, terms: quota, dispatches, sizes: weather.sizes },
             findings,
             strikes,
             healed_at: Duration::MAX,
