@@ -82,7 +82,9 @@ fn told(line: &Line, orders: u64, dice: &mut StdRng) -> Vec<(Duration, OutRecord
                 Says::Cancelled => cancelled(line, &id),
             };
             for again in 0..dice.random_range(1..=3_u64) {
-                let topic = if dice.random_bool(0.5) { line.topic("orders") } else { line.topic("lifecycle") };
+                // Orders are told on their own topic; what follows them on either.
+                let is_elsewhere = *says != Says::Created && dice.random_bool(0.5);
+                let topic = if is_elsewhere { line.topic("lifecycle") } else { line.topic("orders") };
                 // An order's events lie in any partition.
                 let key = Some(Bytes::from(format!("k{}", dice.random_range(0..64_u8))));
                 let later = if again == 0 { 0 } else { dice.random_range(0..AGAIN_MS) };
